@@ -1,0 +1,46 @@
+//! Numbers an embedder may set; components (storage, clock) enter through [`crate::Builder`].
+
+use std::time::Duration;
+
+use rootline_index::LabelLimits;
+use rootline_wal::Durability;
+
+/// Plain data with sane defaults.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// When a write counts as durable. Default: when the log has been synced.
+    pub durability: Durability,
+    /// Bytes all of the store may hold in memory. Default 1 GiB; the node sets 75 % of the machine.
+    pub memory_limit_bytes: u64,
+    /// Shards of the metric head. Default 16.
+    pub metric_shards: usize,
+    /// Shards of the span head. Default 4.
+    pub span_shards: usize,
+    /// Active series allowed. Default 50 million, which the memory budget reaches first.
+    pub series_max: u64,
+    /// Limits on label names and values.
+    pub labels: LabelLimits,
+    /// How long a snapshot may stay open. Default 10 minutes.
+    pub snapshot_max_age: Duration,
+    /// How long a writer waits for memory before the transient refusal. Default 5 s.
+    pub memory_wait: Duration,
+    /// Smallest and largest size of a log segment. Default 4 MiB and 64 MiB.
+    pub segment_bytes: (u64, u64),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Sync,
+            memory_limit_bytes: 1 << 30,
+            metric_shards: 16,
+            span_shards: 4,
+            series_max: 50_000_000,
+            labels: LabelLimits::default(),
+            snapshot_max_age: Duration::from_secs(600),
+            memory_wait: Duration::from_secs(5),
+            segment_bytes: (4 << 20, 64 << 20),
+        }
+    }
+}
