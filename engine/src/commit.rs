@@ -29,7 +29,8 @@ use crate::{
     budget::{Budget, Holder, Reservation},
     error::Error,
     id::TraceId,
-    lanes::{Heads, Lanes, Prepared},
+    heads::{Heads, Prepared},
+    lanes::{Lanes, Shards},
     outcome::WriteOutcome,
     record::{self, RecordWriter, Tag, deletes, deletes::Delete},
     time::TimeRange,
@@ -45,7 +46,7 @@ pub(crate) struct Committer {
     pub(crate) visibility: Arc<Visibility>,
     pub(crate) wal: Arc<Wal>,
     pub(crate) budget: Arc<Budget>,
-    lanes: Lanes,
+    lanes: Lanes<Prepared>,
     order: Mutex<()>,
     durability: Durability,
     memory_wait: Duration,
@@ -166,7 +167,7 @@ impl Committer {
             let _order = self.order.lock();
             let lsn = self.wal.append(record::KIND_BATCH, &[record.payload()])?;
             self.heads.metrics.logged(&prepared.metrics, lsn);
-            (lsn, self.lanes.push(&self.heads, lsn, prepared, reservation))
+            (lsn, self.lanes.push(&self.heads, lsn, prepared, Some(reservation)))
         };
         self.wal.wait_durable(lsn)?;
         if !queued {

@@ -15,7 +15,7 @@ use crate::{
     control::{QueryControl, QueryLimits},
     error::Error,
     id::TraceId,
-    lanes::Heads,
+    heads::Heads,
     metric::{MetricBatch, MetricHead, MetricStats},
     outcome::WriteOutcome,
     replay::{Replay, ReplayProgress, Replayed},

@@ -20,7 +20,8 @@ use rootline_wal::{Clock, Lsn, Record, Recovery, Storage, Wal};
 use crate::{
     budget::Budget,
     error::Error,
-    lanes::{Heads, Prepared},
+    heads::{Heads, Prepared},
+    lanes::Shards,
     record::{self, Tag, deletes},
 };
 

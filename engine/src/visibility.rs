@@ -15,17 +15,16 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
 use rootline_wal::{Clock, Lsn};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    sync::{AtomicU64, Condvar, Mutex, Ordering},
+};
 
 /// How long after its expiry a pin still holds the floor: the longest a single read between two
 /// looks at the age may take.
@@ -76,9 +75,9 @@ impl Visibility {
             clock,
             snapshot_max_age,
             visible: AtomicU64::new(0),
-            applied: Mutex::default(),
+            applied: Mutex::new(Applied::default()),
             advanced: Condvar::new(),
-            pins: Mutex::default(),
+            pins: Mutex::new(Pins::default()),
         })
     }
 
