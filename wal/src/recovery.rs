@@ -26,9 +26,7 @@ use crate::{
     clock::Clock,
     error::{BoxError, Error},
     filenames::{self, Name},
-    format::{
-        BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, SegmentHeader, SegmentHeaderRead, align_up,
-    },
+    format::{BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, SegmentHeader, SegmentHeaderRead},
     group::{Draft, GroupBytes},
     log::Wal,
     lsn::Lsn,
@@ -321,7 +319,7 @@ impl Found {
             Some(store) => store,
             None => StoreId::random().map_err(io_error("draw a store id for", dir))?,
         };
-        let (mut recovery, tail) = self.replay(replay)?;
+        let (mut recovery, mut tail) = self.replay(replay)?;
         recovery.created = created;
         let maker = Maker {
             storage,
@@ -335,26 +333,17 @@ impl Found {
                 .map_err(io_error("remove", path))?;
         }
         let next_lsn = recovery.last_lsn.0 + 1;
-        recovery.rewritten_records = tail.records.len() as u64;
-        let header = SegmentHeader {
-            store,
-            segment: self.number_max + 1,
-            synced_lsn: self.synced_lsn,
-            replaces_segment: tail.segment,
-            replaces_from: if created { 0 } else { tail.from },
-            created_wall_ns: clock.wall_ns(),
-        };
         let mut recovered = Recovered {
             maker,
             next_lsn,
-            next_number: header.segment + 1,
+            next_number: self.number_max + 1,
             active: None,
             end: BLOCK_BYTES,
             live: VecDeque::new(),
         };
-        let bytes_more = settings.segment_bytes_min;
-        match self.rewrite(&recovered.maker, &header, &tail, next_lsn, bytes_more)? {
+        match self.rewrite(&mut recovered, &mut tail, clock.wall_ns(), settings)? {
             Some((segment, end)) => {
+                recovery.rewritten_records = tail.records.len() as u64;
                 self.clean(&recovered.maker, tail.from)?;
                 recovered.live.extend(self.live(tail.from));
                 recovered.live.push_back(Live {
@@ -461,41 +450,15 @@ impl Found {
         }
     }
 
-    /// Writes the tail into a segment of its own. `None` if there is no tail and no room.
+    /// Writes the tail into a segment of its own. On a full disk it makes do with less room, and with
+    /// none (`None`) if all that was replayed is known to be durable where it is.
     fn rewrite(
         &mut self,
-        maker: &Maker,
-        header: &SegmentHeader,
-        tail: &Tail,
-        next_lsn: u64,
-        bytes_more: u64,
+        recovered: &mut Recovered,
+        tail: &mut Tail,
+        wall_ns: i64,
+        settings: &Settings,
     ) -> Result<Option<(Segment, u64)>, Error> {
-        let seed = Seed::new(&maker.store, header.segment);
-        let mut groups = Vec::new();
-        let mut end = BLOCK_BYTES;
-        if !tail.records.is_empty() {
-            let mut group = GroupBytes::new(seed, end, tail.from, Vec::new());
-            for record in &tail.records {
-                let payload = tail.payloads.get(record.range.clone()).unwrap_or_default();
-                group.push(&Draft::new(record.kind, &[payload])?, record.lsn);
-            }
-            end = group.end_with(0);
-            group.finish(self.synced_lsn);
-            groups.push(group);
-        }
-        let mut marker = GroupBytes::new(seed, end, next_lsn, Vec::new());
-        end = marker.end_with(0);
-        marker.finish(next_lsn - 1);
-        groups.push(marker);
-        // Room for a marker at the end, and on a full disk no more.
-        let least = end + BLOCK_BYTES;
-        let make = |bytes| {
-            maker.make(header, bytes, None, &mut |segment| {
-                groups
-                    .iter()
-                    .try_for_each(|g| segment.file.write_at(g.offset(), g.finished()))
-            })
-        };
         let empty = !self
             .segments
             .iter()
@@ -503,22 +466,76 @@ impl Found {
         let roomy = if empty {
             SEGMENT_BYTES_BASE
         } else {
-            align_up(end + bytes_more)
+            settings.segment_bytes_min
         };
-        let full = match make(roomy) {
-            Ok(segment) => return Ok(Some((segment, end))),
+        match self.write_tail(recovered, tail, wall_ns, roomy) {
+            Ok(made) => return Ok(Some(made)),
             Err(MakeError::Fatal(error)) => return Err(error),
-            Err(MakeError::Full(error)) => error,
-        };
-        self.free_unused(maker)?;
-        match make(least) {
-            Ok(segment) => Ok(Some((segment, end))),
-            Err(MakeError::Full(_)) if tail.records.is_empty() && header.replaces_from > 0 => {
+            Err(MakeError::Full(_)) => {}
+        }
+        self.free_unused(&recovered.maker)?;
+        tail.drop_synced(self.synced_lsn);
+        match self.write_tail(recovered, tail, wall_ns, 0) {
+            Ok(made) => Ok(Some(made)),
+            Err(MakeError::Full(_)) if tail.records.is_empty() && !self.segments.is_empty() => {
                 Ok(None)
             }
-            Err(MakeError::Full(_)) => Err(full),
-            Err(MakeError::Fatal(error)) => Err(error),
+            Err(MakeError::Full(error) | MakeError::Fatal(error)) => Err(error),
         }
+    }
+
+    fn write_tail(
+        &self,
+        recovered: &mut Recovered,
+        tail: &Tail,
+        wall_ns: i64,
+        bytes: u64,
+    ) -> Result<(Segment, u64), MakeError> {
+        let header = SegmentHeader {
+            store: recovered.maker.store,
+            segment: recovered.next_number,
+            synced_lsn: self.synced_lsn,
+            replaces_segment: tail.segment,
+            replaces_from: if self.segments.is_empty() {
+                0
+            } else {
+                tail.from
+            },
+            created_wall_ns: wall_ns,
+        };
+        recovered.next_number += 1;
+        let seed = Seed::new(&header.store, header.segment);
+        let mut groups = Vec::new();
+        let mut end = BLOCK_BYTES;
+        if !tail.records.is_empty() {
+            let mut group = GroupBytes::new(seed, end, tail.from, Vec::new());
+            for record in &tail.records {
+                let payload = tail.payloads.get(record.range.clone()).unwrap_or_default();
+                let parts = [payload];
+                let draft = Draft::new(record.kind, &parts).map_err(MakeError::Fatal)?;
+                group.push(&draft, record.lsn);
+            }
+            end = group.end_with(0);
+            group.finish(self.synced_lsn);
+            groups.push(group);
+        }
+        let next_lsn = recovered.next_lsn;
+        let mut marker = GroupBytes::new(seed, end, next_lsn, Vec::new());
+        end = marker.end_with(0);
+        marker.finish(next_lsn - 1);
+        groups.push(marker);
+        // A segment always has room for one marker more.
+        let bytes = if end + BLOCK_BYTES <= bytes {
+            bytes
+        } else {
+            end + BLOCK_BYTES + bytes
+        };
+        let segment = recovered.maker.make(&header, bytes, None, &mut |segment| {
+            groups
+                .iter()
+                .try_for_each(|g| segment.file.write_at(g.offset(), g.finished()))
+        })?;
+        Ok((segment, end))
     }
 
     /// Gives back what no record is in, before the tail is rewritten.
@@ -645,6 +662,12 @@ impl Tail {
             (Some(_), Some(first)) if first <= synced_lsn + 1 => first,
             _ => synced_lsn + 1,
         };
+        self.records.retain(|record| record.lsn >= self.from);
+    }
+
+    /// Leaves what is known to be durable where it is.
+    fn drop_synced(&mut self, synced_lsn: u64) {
+        self.from = self.from.max(synced_lsn + 1);
         self.records.retain(|record| record.lsn >= self.from);
     }
 }
