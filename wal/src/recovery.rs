@@ -30,7 +30,7 @@ use crate::{
     group::{Draft, GroupBytes},
     log::Wal,
     lsn::Lsn,
-    scan::{FoundRecord, SegmentReader, Visitor},
+    scan::{Damage, FoundRecord, SegmentReader, Visitor},
     segment::{Live, MakeError, Maker, SEGMENT_BYTES_BASE, Segment},
     settings::Settings,
     storage::Storage,
@@ -694,7 +694,19 @@ struct Noted {
     segment: u64,
     path: PathBuf,
     offset: u64,
-    reason: &'static str,
+    sort: Damage,
+}
+
+impl Noted {
+    fn report(self, lost: Option<(Lsn, Lsn)>) -> Corruption {
+        Corruption {
+            segment: self.segment,
+            path: self.path,
+            offset_bytes: self.offset,
+            lost,
+            reason: self.sort.reason(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -717,33 +729,44 @@ impl Judge<'_> {
         }
         let lost_to = last.min(self.synced_lsn);
         if self.last_lsn < lost_to {
-            let here = &self.segment;
-            let noted = self.noted.take().unwrap_or_else(|| {
+            let lost = Some((Lsn(self.last_lsn + 1), Lsn(lost_to)));
+            if let Some(noted) = self.noted.take() {
+                self.damaged.push(noted.index);
+                self.recovery.corrupt.push(noted.report(lost));
+            } else {
                 // Nothing unreadable was met: the records are simply not there. Either neighbour of
                 // the gap may have lost them.
-                self.damaged.extend(here.index.checked_sub(1));
-                Noted {
-                    index: here.index,
+                let here = &self.segment;
+                self.damaged
+                    .extend([here.index, here.index.saturating_sub(1)]);
+                self.recovery.corrupt.push(Corruption {
                     segment: here.number,
                     path: here.path.clone(),
-                    offset: here.offset,
+                    offset_bytes: here.offset,
+                    lost,
                     reason: "records before this place are missing",
-                }
-            });
-            self.damaged.push(noted.index);
-            self.recovery.corrupt.push(Corruption {
-                segment: noted.segment,
-                path: noted.path,
-                offset_bytes: noted.offset,
-                lost: Some((Lsn(self.last_lsn + 1), Lsn(lost_to))),
-                reason: noted.reason,
-            });
+                });
+            }
             self.last_lsn = lost_to;
         }
         if last > self.synced_lsn {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// The next record is there after all: what was met before it cost nothing, but may be damage.
+    fn forget_or_report(&mut self) {
+        let Some(noted) = self.noted.take() else {
+            return;
+        };
+        // An end of groups in an earlier segment was just that. In this one, records came behind it.
+        if noted.sort != Damage::GroupsEnd || noted.index == self.segment.index {
+            self.damaged.push(noted.index);
+            self.recovery.corrupt.push(noted.report(None));
         }
     }
 }
@@ -762,7 +785,7 @@ impl Visitor for Judge<'_> {
         if self.close_gap(header.first_lsn - 1).is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        self.noted = None;
+        self.forget_or_report();
         self.group_end = header.offset + GROUP_HEADER_BYTES as u64 + u64::from(header.body_bytes);
         if header.last_lsn() <= self.synced_lsn {
             self.segment.synced_end = header.end();
@@ -777,7 +800,7 @@ impl Visitor for Judge<'_> {
         if self.close_gap(found.lsn - 1).is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        self.noted = None;
+        self.forget_or_report();
         let lsn = Lsn(found.lsn);
         let record = Record {
             lsn,
@@ -796,18 +819,27 @@ impl Visitor for Judge<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn damage(&mut self, lsn: u64, offset: u64, reason: &'static str) -> ControlFlow<()> {
+    fn damage(&mut self, lsn: u64, offset: u64, sort: Damage) -> ControlFlow<()> {
         if lsn > self.synced_lsn {
             self.recovery.torn_bytes += self.group_end.saturating_sub(offset);
             return ControlFlow::Break(());
         }
-        self.noted.get_or_insert_with(|| Noted {
-            index: self.segment.index,
-            segment: self.segment.number,
-            path: self.segment.path.clone(),
-            offset,
-            reason,
-        });
+        if sort != Damage::GroupsEnd {
+            self.damaged.push(self.segment.index);
+        }
+        if self
+            .noted
+            .as_ref()
+            .is_none_or(|noted| noted.sort == Damage::GroupsEnd)
+        {
+            self.noted = Some(Noted {
+                index: self.segment.index,
+                segment: self.segment.number,
+                path: self.segment.path.clone(),
+                offset,
+                sort,
+            });
+        }
         ControlFlow::Continue(())
     }
 }

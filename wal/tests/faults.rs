@@ -28,15 +28,16 @@ impl Ledger {
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let mut x = self.seed;
-        std::iter::repeat_with(|| {
+        let mut x = self.seed | 1;
+        let mut payload = Vec::with_capacity(len + 8);
+        while payload.len() < len {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
-            x as u8
-        })
-        .take(len)
-        .collect()
+            payload.extend_from_slice(&x.to_le_bytes());
+        }
+        payload.truncate(len);
+        payload
     }
 
     fn append(&mut self, wal: &Wal, len: usize) -> Result<Lsn, Error> {
@@ -125,7 +126,7 @@ fn live_a_little(ledger: &mut Ledger, storage: &dyn Fn() -> Arc<dyn Storage>) ->
             ledger.cut(&wal, 16)?;
         }
     }
-    ledger.append(&wal, 50_000)?;
+    ledger.append(&wal, 40_000)?;
     ledger.append(&wal, 10)?;
     ledger.wait(&wal, wal.last_lsn())?;
     // Not acknowledged, and lost with the process.
@@ -224,7 +225,7 @@ fn the_process_may_die_at_every_operation() {
 
 #[test]
 fn the_power_may_go_at_every_operation() {
-    for seed in [None, Some(1), Some(2), Some(3)] {
+    for seed in [None, Some(1), Some(2)] {
         each_operation(&Operation::CHANGING, Fault::Crash, |ledger, disk, nth| {
             disk.cut(seed.map(|seed: u64| seed.wrapping_mul(1 << 32) + nth));
             goes_on(ledger, disk);
@@ -234,7 +235,7 @@ fn the_power_may_go_at_every_operation() {
 
 #[test]
 fn after_a_failed_sync_the_power_may_go_and_only_the_unacknowledged_is_lost() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         each_operation(
             &[Operation::Sync, Operation::SyncDir, Operation::Write],
             Fault::Fail,
@@ -250,10 +251,10 @@ fn after_a_failed_sync_the_power_may_go_and_only_the_unacknowledged_is_lost() {
 /// recovery from that.
 #[test]
 fn the_power_may_go_again_at_every_operation_of_recovery() {
-    for seed in [None, Some(7), Some(8)] {
+    for seed in [None, Some(7)] {
         each_operation(&Operation::CHANGING, Fault::Crash, |ledger, disk, nth| {
-            // All combinations are many; each run takes every third, and the runs differ.
-            let mut at = nth % 3;
+            // All combinations are many; each run takes every fifth, and the runs differ.
+            let mut at = nth % 5;
             let mut again = 0;
             disk.cut(seed.map(|seed: u64| seed << 32 | nth));
             loop {
@@ -268,7 +269,7 @@ fn the_power_may_go_again_at_every_operation_of_recovery() {
                 }
                 drop(opened);
                 disk.cut(seed.map(|seed| seed << 40 | nth << 8 | again));
-                at += 3;
+                at += 5;
                 again += 1;
             }
             goes_on(ledger, disk);
