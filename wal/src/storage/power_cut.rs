@@ -444,9 +444,10 @@ impl StorageFile for CutFile {
         self.storage.with(|disk| {
             let inode = disk.open_inode(self.inode)?;
             let from = inode.live.get(to_usize(offset)?..).unwrap_or_default();
-            let pairs = buf.iter_mut().zip(from);
-            let read = pairs.len();
-            pairs.for_each(|(to, from)| *to = *from);
+            let read = from.len().min(buf.len());
+            if let (Some(to), Some(from)) = (buf.get_mut(..read), from.get(..read)) {
+                to.copy_from_slice(from);
+            }
             Ok(read)
         })
     }
