@@ -1,1 +1,4 @@
 //! rootline-engine
+#![deny(unsafe_code)]
+
+pub mod chunk;
