@@ -150,7 +150,7 @@ impl PartialOrd for Labels {
     }
 }
 
-/// The form that PromQL reads back: `name{a="b"}`, or with a name that needs quotes
+/// The form that `PromQL` reads back: `name{a="b"}`, or with a name that needs quotes
 /// `{"http.requests", "a.b"="c"}`.
 impl fmt::Display for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,6 +21,7 @@ mod labels;
 mod matcher;
 mod mem_index;
 mod postings;
+mod re2;
 mod regex_matcher;
 mod select;
 mod symbols;

@@ -25,7 +25,7 @@ pub enum MatchOp {
 }
 
 impl MatchOp {
-    /// The operator as PromQL writes it.
+    /// The operator as `PromQL` writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Equal => "=",

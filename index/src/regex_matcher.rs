@@ -1,4 +1,4 @@
-//! Anchored regular expressions on label values.
+//! Anchored regular expressions on label values, in RE2 syntax (`re2.rs`).
 //!
 //! Most patterns that people write are not regular at heart: `a|b|c`, `api-.*`, `.+`. Those are
 //! recognised in the parsed pattern and run as what they are; only the rest becomes an automaton,
@@ -10,6 +10,7 @@ use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use crate::error::{Error, shortened};
+use crate::re2::to_regex_syntax;
 
 /// Longest accepted pattern. Grafana's generated alternations reach some tens of kilobytes.
 const PATTERN_BYTES_MAX: usize = 256 * 1024;
@@ -56,11 +57,13 @@ impl RegexMatcher {
                 "the pattern has {bytes} bytes, at most {max} are accepted"
             )));
         }
+        let rewritten = to_regex_syntax(pattern);
         let parsed = ParserBuilder::new()
             .nest_limit(NEST_MAX)
             .dot_matches_new_line(true)
+            .octal(true)
             .build()
-            .parse(pattern)
+            .parse(&rewritten)
             .map_err(|e| invalid(one_line_reason(&e)))?;
         if let Some(values) = listed_values(&parsed) {
             return Ok(Self {
@@ -73,8 +76,9 @@ impl RegexMatcher {
                 form: Form::Glob(glob),
             });
         }
-        let regex = RegexBuilder::new(&format!("^(?s:{pattern})$"))
+        let regex = RegexBuilder::new(&format!("^(?s:{rewritten})$"))
             .nest_limit(NEST_MAX + 4)
+            .octal(true)
             .size_limit(COMPILED_BYTES_MAX)
             .dfa_size_limit(LAZY_DFA_BYTES_MAX)
             .build()
@@ -363,6 +367,14 @@ mod tests {
         for pattern in ["..+", ".*a", "(?-s:.*)"] {
             assert!(!compile(pattern).holds_for_all_present(), "{pattern}");
         }
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_in_re2() {
+        assert!(compile(r"\d+").is_match("09") && !compile(r"\d+").is_match("٣"));
+        assert!(compile(r"a\.b\{\d\}{x").is_match("a.b{1}{x"));
+        assert!(compile(r"\101").is_match("A"));
+        assert_eq!(form(r"\Qa.*b\E|c"), "listed");
     }
 
     proptest! {
