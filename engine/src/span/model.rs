@@ -219,7 +219,7 @@ impl Span {
         let text = |out: &mut Vec<u8>, text: &str| varint::put_bytes(out, text.as_bytes());
         out.extend_from_slice(self.trace_id.as_bytes());
         out.extend_from_slice(self.span_id.as_bytes());
-        out.extend_from_slice(self.parent_span_id.as_ref().map_or(&[0; 8], SpanId::as_bytes));
+        out.extend_from_slice(self.parent_span_id.as_ref().map_or([0; 8].as_slice(), |id| id.as_bytes()));
         text(&mut out, &self.trace_state);
         varint::put_u64(&mut out, u64::from(self.flags));
         text(&mut out, &self.name);
@@ -236,8 +236,8 @@ impl Span {
         varint::put_u64(&mut out, u64::from(self.dropped_events_count));
         varint::put_u64(&mut out, self.links.len() as u64);
         for link in &self.links {
-            out.extend_from_slice(link.trace_id.as_ref().map_or(&[0; 16], TraceId::as_bytes));
-            out.extend_from_slice(link.span_id.as_ref().map_or(&[0; 8], SpanId::as_bytes));
+            out.extend_from_slice(link.trace_id.as_ref().map_or([0; 16].as_slice(), |id| id.as_bytes()));
+            out.extend_from_slice(link.span_id.as_ref().map_or([0; 8].as_slice(), |id| id.as_bytes()));
             text(&mut out, &link.trace_state);
             varint::put_u64(&mut out, u64::from(link.flags));
             put_attributes(&mut out, &link.attributes, link.dropped_attributes_count);
