@@ -1,6 +1,6 @@
-//! The chunk of the metric head: delta-of-delta timestamps and XORed values, after Pelkonen et
-//! al., "Gorilla: A Fast, Scalable, In-Memory Time Series Database", VLDB 2015. Bytes:
-//! `docs/formats/gorilla-chunk.md`.
+//! The chunk of the metric head: timestamps as differences of differences, values as XOR with the
+//! one before, after Pelkonen et al., "Gorilla: A Fast, Scalable, In-Memory Time Series Database",
+//! VLDB 2015. Bytes: `docs/formats/gorilla-chunk.md`.
 //!
 //! Invariants
 //! - A chunk has at least one sample and at most [`CHUNK_SAMPLES_MAX`]; timestamps rise strictly.
@@ -882,6 +882,35 @@ mod tests {
             damaged(&|b| b.resize(long, 0)),
             ChunkError::TooLong { bytes: long }
         );
+    }
+
+    /// Guards the stored form: what version 1 wrote is read, and written the same, for ever. After
+    /// a change of format, add a file for the new version and keep this one.
+    #[test]
+    fn the_golden_chunk_of_version_1_reads_as_it_was_written() {
+        let golden = include_bytes!("../../tests/golden/v1/gorilla-chunk.bin");
+        let start = 1_700_000_000 * SECOND_NS;
+        let jitter_ms = [0, 0, 3, -3, 400, 0, 70_000, 80_000, 3_000_000_000];
+        let values = [
+            0.0,
+            0.0,
+            1.0,
+            51.846_000_000_000_004,
+            f64::NAN,
+            -0.0,
+            1e300,
+            1e300,
+            -1.0,
+        ];
+        let samples: Vec<(i64, f64)> = (0..)
+            .zip(jitter_ms.into_iter().zip(values))
+            .map(|(i, (jitter, value))| (start + i * 15 * SECOND_NS + jitter * 1_000_000, value))
+            .collect();
+        let chunk = Chunk::from_bytes(golden).unwrap();
+        assert_eq!(bits(&chunk), bits(samples.iter().copied()));
+        let written = chunks_of(&samples);
+        assert_eq!(written.len(), 1);
+        assert_eq!(written[0].as_bytes(), golden);
     }
 
     /// Steps and values of many kinds, so that each class and window is met.
