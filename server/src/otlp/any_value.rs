@@ -1,7 +1,7 @@
 //! OTLP's `AnyValue` and `KeyValue`, read where they lie, and the text a value has as a label.
 //!
 //! Two kinds of fault are told apart: bytes that are no protobuf spoil the whole request, a value that
-//! cannot be kept (text that is not UTF-8, nesting past [`DEPTH_MAX`]) spoils the item that holds it.
+//! cannot be kept (text that is not UTF-8, nesting past [`VALUE_DEPTH_MAX`]) spoils the item that holds it.
 //!
 //! Of a value given twice the last one counts; parts of one list sent apart are not joined (protobuf
 //! would allow it, no encoder does it).
@@ -10,13 +10,12 @@ use std::fmt::Write as _;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
+use rootline_engine::{VALUE_DEPTH_MAX, Value, ValueRef};
+
 use super::{
     error::DecodeError,
     wire::{Message, Reader, text},
 };
-
-/// Lists inside lists that are followed before the item is refused.
-pub(crate) const DEPTH_MAX: usize = 32;
 
 /// Why an item, or the whole request, cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +123,71 @@ impl<'a> Pairs<'a> {
     }
 }
 
+/// A value as the engine takes it: borrowed, but for lists, which are rare.
+#[derive(Debug)]
+pub(crate) enum EngineValue<'a> {
+    Borrowed(ValueRef<'a>),
+    Owned(Value),
+}
+
+impl EngineValue<'_> {
+    #[inline]
+    pub(crate) fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Borrowed(value) => *value,
+            Self::Owned(value) => value.as_ref(),
+        }
+    }
+}
+
+impl<'a> AnyValue<'a> {
+    /// The value for the engine.
+    #[inline]
+    pub(crate) fn for_engine(self) -> Result<EngineValue<'a>, Fault> {
+        Ok(EngineValue::Borrowed(match self {
+            Self::Empty => ValueRef::Empty,
+            Self::Text(text) => ValueRef::Str(text),
+            Self::Bool(value) => ValueRef::Bool(value),
+            Self::Int(value) => ValueRef::Int(value),
+            Self::Double(value) => ValueRef::Double(value),
+            Self::Bytes(bytes) => ValueRef::Bytes(bytes),
+            Self::Array(_) | Self::KeyValues(_) => {
+                return self.to_value(0).map(EngineValue::Owned);
+            }
+        }))
+    }
+
+    fn to_value(self, depth: usize) -> Result<Value, Fault> {
+        Ok(match self {
+            Self::Empty => Value::Empty,
+            Self::Text(text) => Value::Str(text.to_owned()),
+            Self::Bool(value) => Value::Bool(value),
+            Self::Int(value) => Value::Int(value),
+            Self::Double(value) => Value::Double(value),
+            Self::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
+            Self::Array(_) | Self::KeyValues(_) if depth >= VALUE_DEPTH_MAX => {
+                return Err(Fault::Item(TOO_DEEP));
+            }
+            Self::Array(array) => {
+                let mut elements = Elements::of(array);
+                let mut values = Vec::new();
+                while let Some(element) = elements.next()? {
+                    values.push(element.to_value(depth + 1)?);
+                }
+                Value::Array(values)
+            }
+            Self::KeyValues(list) => {
+                let mut pairs = Pairs::of(list);
+                let mut values = Vec::new();
+                while let Some((key, value)) = pairs.next()? {
+                    values.push((key.to_owned(), value.to_value(depth + 1)?));
+                }
+                Value::KeyValues(values)
+            }
+        })
+    }
+}
+
 impl AnyValue<'_> {
     /// Appends the text the value has where only text can be kept, as OpenTelemetry's common
     /// specification writes non-string attributes: a string as it is, numbers and lists as JSON,
@@ -142,10 +206,10 @@ impl AnyValue<'_> {
     }
 
     fn push_json(&self, out: &mut String, depth: usize) -> Result<(), Fault> {
-        if depth > DEPTH_MAX {
-            return Err(Fault::Item(TOO_DEEP));
-        }
         match self {
+            Self::Array(_) | Self::KeyValues(_) if depth >= VALUE_DEPTH_MAX => {
+                return Err(Fault::Item(TOO_DEEP));
+            }
             Self::Empty => out.push_str("null"),
             Self::Text(text) => push_json_string(out, text),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -188,7 +252,7 @@ impl AnyValue<'_> {
     }
 }
 
-/// The refusal for nesting past [`DEPTH_MAX`].
+/// The refusal for nesting past [`VALUE_DEPTH_MAX`].
 pub(crate) const TOO_DEEP: &str = "an attribute's value is nested too deep";
 
 /// A number as JavaScript writes it: shortest digits that read back, an exponent outside 1e-6..1e21.
@@ -294,11 +358,12 @@ mod tests {
     #[test]
     fn nesting_without_end_refuses_the_item() {
         let mut value = list(vec![]);
-        for _ in 0..DEPTH_MAX + 1 {
+        for _ in 0..VALUE_DEPTH_MAX {
             value = list(vec![value]);
         }
         let bytes = ProtoValue { value: Some(value) }.encode_to_vec();
         let read = AnyValue::read(Message::root(&bytes)).unwrap();
         assert_eq!(read.push_text(&mut String::new()), Err(Fault::Item(TOO_DEEP)));
+        assert!(matches!(read.for_engine(), Err(Fault::Item(TOO_DEEP))));
     }
 }

@@ -18,4 +18,13 @@ pub enum DecodeError {
         /// What is wrong, with line and column.
         reason: String,
     },
+    /// The labels of its series would take too much memory.
+    #[error("the request's series would take more than {bytes_max} bytes: send fewer points at once or shorter attributes")]
+    TooLarge {
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// There is no memory for its series now.
+    #[error("no memory for the request's series")]
+    NoRoom,
 }
