@@ -9,5 +9,6 @@ pub mod body;
 pub mod config;
 mod memory_limit;
 pub mod node;
+pub mod otlp;
 pub mod refusal;
 pub mod self_metrics;

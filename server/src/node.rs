@@ -19,7 +19,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rootline_engine::{Budget, Clock, Engine, QueryControl, ReplayProgress, WriteBatch, WriteOutcome};
+use rootline_engine::{
+    Budget, Clock, Engine, QueryControl, ReplayProgress, WriteBatch, WriteOutcome,
+};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -117,7 +119,9 @@ impl NodeState {
     pub fn set_ready(&self, engine: Engine) {
         let _ = self.engine.set(engine);
         let (from, to) = (Phase::Starting as u8, Phase::Ready as u8);
-        let _ = self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self
+            .phase
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The engine could not be opened; health says why.
@@ -142,9 +146,10 @@ impl NodeState {
     pub fn engine(&self) -> Result<&Engine, Refusal> {
         match (self.phase(), self.engine.get()) {
             (Phase::Ready, Some(engine)) => Ok(engine),
-            (Phase::Stopping, _) => {
-                Err(Refusal::new(RefusalKind::Stopping, "the node is shutting down"))
-            }
+            (Phase::Stopping, _) => Err(Refusal::new(
+                RefusalKind::Stopping,
+                "the node is shutting down",
+            )),
             _ => Err(Refusal::new(RefusalKind::Starting, self.starting_message())),
         }
     }
@@ -175,7 +180,11 @@ impl NodeState {
     pub fn query_control(&self, timeout: Option<Duration>) -> QueryControl {
         let configured = self.config.query_timeout;
         let timeout = timeout.map_or(configured, |t| t.min(configured));
-        QueryControl::new(Arc::clone(&self.clock), Some(timeout), self.config.query_limits.clone())
+        QueryControl::new(
+            Arc::clone(&self.clock),
+            Some(timeout),
+            self.config.query_limits.clone(),
+        )
     }
 
     /// Decompresses and decodes `body` into a batch and writes it, all on a blocking thread.
@@ -198,9 +207,15 @@ impl NodeState {
         F: for<'a> FnOnce(&'a [u8], &mut WriteBatch<'a>) -> Result<T, Refusal> + Send + 'static,
     {
         let engine = self.engine()?.clone();
-        let busy = || Refusal::overloaded("too many requests wait (option max-concurrent-requests)");
-        let place = Arc::clone(&self.write_places).try_acquire_owned().map_err(|_| busy())?;
-        let turn = Arc::clone(&self.write_turns).acquire_owned().await.map_err(|_| busy())?;
+        let busy =
+            || Refusal::overloaded("too many requests wait (option max-concurrent-requests)");
+        let place = Arc::clone(&self.write_places)
+            .try_acquire_owned()
+            .map_err(|_| busy())?;
+        let turn = Arc::clone(&self.write_turns)
+            .acquire_owned()
+            .await
+            .map_err(|_| busy())?;
         let limits = self.body_limits();
         let started = self.clock.monotonic();
         // Once begun, a write runs to its end even if the sender goes away, and keeps its permits.
@@ -218,12 +233,21 @@ impl NodeState {
         .await
         .unwrap_or_else(|panic| {
             tracing::error!(error = %panic, "a write failed in an unexpected way");
-            Err(Refusal::new(RefusalKind::Internal, "the write failed in an unexpected way"))
+            Err(Refusal::new(
+                RefusalKind::Internal,
+                "the write failed in an unexpected way",
+            ))
         });
         let elapsed = self.clock.monotonic().saturating_sub(started);
         match written {
             Ok((wire_bytes, decoded_bytes, written)) => {
-                self.metrics.written(protocol, &written.outcome, wire_bytes, decoded_bytes, elapsed);
+                self.metrics.written(
+                    protocol,
+                    &written.outcome,
+                    wire_bytes,
+                    decoded_bytes,
+                    elapsed,
+                );
                 Ok(written)
             }
             Err(refusal) => Err(refusal),

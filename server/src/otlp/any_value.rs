@@ -1,7 +1,7 @@
 //! OTLP's `AnyValue` and `KeyValue`, read where they lie, and the text a value has as a label.
 //!
 //! Two kinds of fault are told apart: bytes that are no protobuf spoil the whole request, a value that
-//! cannot be kept (text that is not UTF-8, nesting past [`VALUE_DEPTH_MAX`]) spoils the item that holds it.
+//! cannot be kept (text that is not UTF-8, nesting past [`DEPTH_MAX`]) spoils the item that holds it.
 //!
 //! Of a value given twice the last one counts; parts of one list sent apart are not joined (protobuf
 //! would allow it, no encoder does it).
@@ -10,12 +10,15 @@ use std::fmt::Write as _;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use rootline_engine::{VALUE_DEPTH_MAX, Value, ValueRef};
+use rootline_engine::{Value, ValueRef};
 
 use super::{
     error::DecodeError,
     wire::{Message, Reader, text},
 };
+
+/// Lists inside lists that are followed before the item is refused: as deep as the engine's values.
+pub(crate) const DEPTH_MAX: usize = 32;
 
 /// Why an item, or the whole request, cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +168,7 @@ impl<'a> AnyValue<'a> {
             Self::Int(value) => Value::Int(value),
             Self::Double(value) => Value::Double(value),
             Self::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
-            Self::Array(_) | Self::KeyValues(_) if depth >= VALUE_DEPTH_MAX => {
+            Self::Array(_) | Self::KeyValues(_) if depth >= DEPTH_MAX => {
                 return Err(Fault::Item(TOO_DEEP));
             }
             Self::Array(array) => {
@@ -207,7 +210,7 @@ impl AnyValue<'_> {
 
     fn push_json(&self, out: &mut String, depth: usize) -> Result<(), Fault> {
         match self {
-            Self::Array(_) | Self::KeyValues(_) if depth >= VALUE_DEPTH_MAX => {
+            Self::Array(_) | Self::KeyValues(_) if depth >= DEPTH_MAX => {
                 return Err(Fault::Item(TOO_DEEP));
             }
             Self::Empty => out.push_str("null"),
@@ -252,7 +255,7 @@ impl AnyValue<'_> {
     }
 }
 
-/// The refusal for nesting past [`VALUE_DEPTH_MAX`].
+/// The refusal for nesting past [`DEPTH_MAX`].
 pub(crate) const TOO_DEEP: &str = "an attribute's value is nested too deep";
 
 /// A number as JavaScript writes it: shortest digits that read back, an exponent outside 1e-6..1e21.
@@ -268,7 +271,10 @@ fn push_double(out: &mut String, value: f64) {
         let start = out.len();
         let written = write!(out, "{value:e}");
         if let Some(e) = out.get(start..).and_then(|s| s.find('e'))
-            && !out.get(start + e + 1..).unwrap_or_default().starts_with('-')
+            && !out
+                .get(start + e + 1..)
+                .unwrap_or_default()
+                .starts_with('-')
         {
             out.insert(start + e + 1, '+');
         }
@@ -304,12 +310,18 @@ mod tests {
     fn text_of(value: Value) -> String {
         let bytes = ProtoValue { value: Some(value) }.encode_to_vec();
         let mut out = String::new();
-        AnyValue::read(Message::root(&bytes)).unwrap().push_text(&mut out).unwrap();
+        AnyValue::read(Message::root(&bytes))
+            .unwrap()
+            .push_text(&mut out)
+            .unwrap();
         out
     }
 
     fn list(values: Vec<Value>) -> Value {
-        let values = values.into_iter().map(|v| ProtoValue { value: Some(v) }).collect();
+        let values = values
+            .into_iter()
+            .map(|v| ProtoValue { value: Some(v) })
+            .collect();
         Value::ArrayValue(ArrayValue { values })
     }
 
@@ -358,12 +370,15 @@ mod tests {
     #[test]
     fn nesting_without_end_refuses_the_item() {
         let mut value = list(vec![]);
-        for _ in 0..VALUE_DEPTH_MAX {
+        for _ in 0..DEPTH_MAX {
             value = list(vec![value]);
         }
         let bytes = ProtoValue { value: Some(value) }.encode_to_vec();
         let read = AnyValue::read(Message::root(&bytes)).unwrap();
-        assert_eq!(read.push_text(&mut String::new()), Err(Fault::Item(TOO_DEEP)));
+        assert_eq!(
+            read.push_text(&mut String::new()),
+            Err(Fault::Item(TOO_DEEP))
+        );
         assert!(matches!(read.for_engine(), Err(Fault::Item(TOO_DEEP))));
     }
 }

@@ -19,7 +19,9 @@ pub enum DecodeError {
         reason: String,
     },
     /// The labels of its series would take too much memory.
-    #[error("the request's series would take more than {bytes_max} bytes: send fewer points at once or shorter attributes")]
+    #[error(
+        "the request's series would take more than {bytes_max} bytes: send fewer points at once or shorter attributes"
+    )]
     TooLarge {
         /// The bound.
         bytes_max: u64,

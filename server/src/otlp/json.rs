@@ -37,8 +37,12 @@ pub fn metrics_to_protobuf(json: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeE
 
 fn transcode(json: &[u8], schema: &'static Schema, out: &mut Vec<u8>) -> Result<(), DecodeError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let read = MessageSeed { schema, out }.deserialize(&mut reader).and_then(|()| reader.end());
-    read.map_err(|e| DecodeError::Json { reason: e.to_string() })
+    let read = MessageSeed { schema, out }
+        .deserialize(&mut reader)
+        .and_then(|()| reader.end());
+    read.map_err(|e| DecodeError::Json {
+        reason: e.to_string(),
+    })
 }
 
 /// What a message may hold.
@@ -130,7 +134,10 @@ static LINK: Schema = Schema(&[
     field("droppedAttributesCount", 5, Uint32),
     field("flags", 6, Fixed32),
 ]);
-static STATUS: Schema = Schema(&[field("message", 2, Text), field("code", 3, Enum(&STATUS_CODES))]);
+static STATUS: Schema = Schema(&[
+    field("message", 2, Text),
+    field("code", 3, Enum(&STATUS_CODES)),
+]);
 static STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
 
 static RESOURCE: Schema = Schema(&[
@@ -150,8 +157,10 @@ static SCOPE: Schema = Schema(&[
     field("attributes", 3, Kind::Message(&KEY_VALUE)),
     field("droppedAttributesCount", 4, Uint32),
 ]);
-static KEY_VALUE: Schema =
-    Schema(&[field("key", 1, Text), field("value", 2, Kind::Message(&ANY_VALUE))]);
+static KEY_VALUE: Schema = Schema(&[
+    field("key", 1, Text),
+    field("value", 2, Kind::Message(&ANY_VALUE)),
+]);
 static ANY_VALUE: Schema = Schema(&[
     field("stringValue", 1, Text),
     field("boolValue", 2, Bool),
@@ -164,8 +173,11 @@ static ANY_VALUE: Schema = Schema(&[
 static ARRAY_VALUE: Schema = Schema(&[field("values", 1, Kind::Message(&ANY_VALUE))]);
 static KEY_VALUE_LIST: Schema = Schema(&[field("values", 1, Kind::Message(&KEY_VALUE))]);
 
-static METRICS_REQUEST: Schema =
-    Schema(&[field("resourceMetrics", 1, Kind::Message(&RESOURCE_METRICS))]);
+static METRICS_REQUEST: Schema = Schema(&[field(
+    "resourceMetrics",
+    1,
+    Kind::Message(&RESOURCE_METRICS),
+)]);
 static RESOURCE_METRICS: Schema = Schema(&[
     field("resource", 1, Kind::Message(&RESOURCE)),
     field("scopeMetrics", 2, Kind::Message(&SCOPE_METRICS)),
@@ -183,7 +195,11 @@ static METRIC: Schema = Schema(&[
     field("gauge", 5, Kind::Message(&GAUGE)),
     field("sum", 7, Kind::Message(&SUM)),
     field("histogram", 9, Kind::Message(&HISTOGRAM)),
-    field("exponentialHistogram", 10, Kind::Message(&EXPONENTIAL_HISTOGRAM)),
+    field(
+        "exponentialHistogram",
+        10,
+        Kind::Message(&EXPONENTIAL_HISTOGRAM),
+    ),
     field("summary", 11, Kind::Message(&SUMMARY)),
     field("metadata", 12, Kind::Message(&KEY_VALUE)),
 ]);
@@ -278,7 +294,11 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(field) = map.next_key_seed(KeySeed(self.schema))? {
             match field {
-                Some(field) => map.next_value_seed(ValueSeed { field, out: self.out, nested: false })?,
+                Some(field) => map.next_value_seed(ValueSeed {
+                    field,
+                    out: self.out,
+                    nested: false,
+                })?,
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -292,7 +312,10 @@ struct KeySeed(&'static Schema);
 impl<'de> DeserializeSeed<'de> for KeySeed {
     type Value = Option<&'static FieldSchema>;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
@@ -307,7 +330,11 @@ impl Visitor<'_> for KeySeed {
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
         let fields = self.0.0;
         let exact = fields.iter().find(|field| field.name == key);
-        Ok(exact.or_else(|| fields.iter().find(|field| is_snake_case_of(key, field.name))))
+        Ok(exact.or_else(|| {
+            fields
+                .iter()
+                .find(|field| is_snake_case_of(key, field.name))
+        }))
     }
 }
 
@@ -393,7 +420,10 @@ impl ValueSeed<'_> {
             return Ok(());
         }
         // Protobuf's JSON form takes 1.0 and 1e3 for integers.
-        #[expect(clippy::cast_possible_truncation, reason = "whole and in range is checked beside it")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "whole and in range is checked beside it"
+        )]
         if value.fract() == 0.0 && value.abs() < 1.9e19 {
             return self.integer(value as i128);
         }
@@ -417,7 +447,8 @@ impl ValueSeed<'_> {
                     return self.integer(value as i128);
                 }
                 let number = text.parse::<i32>();
-                let number = number.map_err(|_| self.wrong(format_args!("unknown value {text:?}")))?;
+                let number =
+                    number.map_err(|_| self.wrong(format_args!("unknown value {text:?}")))?;
                 return self.integer(number.into());
             }
             Kind::Bool | Kind::Message(_) => return Err(self.wrong("a string is out of place")),
@@ -491,7 +522,14 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
             return Err(self.wrong("a list inside a list"));
         }
         let Self { field, out, .. } = self;
-        while seq.next_element_seed(ValueSeed { field, out, nested: true })?.is_some() {}
+        while seq
+            .next_element_seed(ValueSeed {
+                field,
+                out,
+                nested: true,
+            })?
+            .is_some()
+        {}
         Ok(())
     }
 
@@ -503,7 +541,11 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         let start = self.out.len();
         self.out.extend_from_slice(&[0; 5]);
         let body = self.out.len();
-        MessageSeed { schema, out: self.out }.visit_map(map)?;
+        MessageSeed {
+            schema,
+            out: self.out,
+        }
+        .visit_map(map)?;
         let length = u32::try_from(self.out.len() - body);
         let length = length.map_err(|_| A::Error::custom("a message past 4 GiB"))?;
         if let Some(place) = self.out.get_mut(start..body) {
@@ -523,7 +565,13 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 
 fn padded_varint(value: u32) -> [u8; 5] {
     let bits = |shift: u32| ((value >> shift) & 0x7f) as u8;
-    [bits(0) | 0x80, bits(7) | 0x80, bits(14) | 0x80, bits(21) | 0x80, bits(28)]
+    [
+        bits(0) | 0x80,
+        bits(7) | 0x80,
+        bits(14) | 0x80,
+        bits(21) | 0x80,
+        bits(28),
+    ]
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
@@ -532,13 +580,18 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     if !rest.is_empty() {
         return None;
     }
-    pairs.iter().map(|[high, low]| u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()).collect()
+    pairs
+        .iter()
+        .map(|[high, low]| u8::try_from(digit(*high)? * 16 + digit(*low)?).ok())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::{
-        collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
+        collector::{
+            metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+        },
         common::v1::any_value::Value,
         metrics::v1::{metric::Data, number_data_point},
     };
@@ -599,11 +652,17 @@ mod tests {
         assert_eq!((span.span_id.len(), span.parent_span_id.len()), (8, 8));
         assert_eq!(span.start_time_unix_nano, 1_544_712_660_000_000_000);
         assert_eq!(span.end_time_unix_nano, 1_544_712_661_000_000_000);
-        assert_eq!((span.kind, span.flags, span.dropped_attributes_count), (2, 257, 3));
+        assert_eq!(
+            (span.kind, span.flags, span.dropped_attributes_count),
+            (2, 257, 3)
+        );
         let status = span.status.as_ref().unwrap();
         assert_eq!((status.code, status.message.as_str()), (2, "no"));
-        let values: Vec<_> =
-            span.attributes.iter().map(|a| a.value.clone().and_then(|v| v.value)).collect();
+        let values: Vec<_> = span
+            .attributes
+            .iter()
+            .map(|a| a.value.clone().and_then(|v| v.value))
+            .collect();
         assert_eq!(values[0], Some(Value::StringValue("ü\n".into())));
         assert_eq!(values[1], Some(Value::IntValue(i64::MIN)));
         assert_eq!(values[2], Some(Value::IntValue(7)));
@@ -625,7 +684,10 @@ mod tests {
         )
         .unwrap();
         let span = &request.resource_spans[0].scope_spans[0].spans[0];
-        assert_eq!((span.trace_id.as_slice(), span.start_time_unix_nano), (&[1][..], 5));
+        assert_eq!(
+            (span.trace_id.as_slice(), span.start_time_unix_nano),
+            (&[1][..], 5)
+        );
     }
 
     #[test]
@@ -645,7 +707,9 @@ mod tests {
         )
         .unwrap();
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
-        let Some(Data::Gauge(gauge)) = &metrics[0].data else { panic!() };
+        let Some(Data::Gauge(gauge)) = &metrics[0].data else {
+            panic!()
+        };
         let values: Vec<_> = gauge.data_points.iter().map(|p| p.value.unwrap()).collect();
         assert_eq!(
             values,
@@ -657,30 +721,45 @@ mod tests {
             ]
         );
         assert_eq!(gauge.data_points[3].exemplars[0].trace_id, [1, 2]);
-        let Some(Data::Sum(sum)) = &metrics[1].data else { panic!() };
+        let Some(Data::Sum(sum)) = &metrics[1].data else {
+            panic!()
+        };
         assert!(sum.is_monotonic && sum.aggregation_temporality == 2);
-        let Some(Data::Histogram(histogram)) = &metrics[2].data else { panic!() };
+        let Some(Data::Histogram(histogram)) = &metrics[2].data else {
+            panic!()
+        };
         let point = &histogram.data_points[0];
         assert_eq!(histogram.aggregation_temporality, 1);
         assert_eq!(point.bucket_counts, [1, 2, 0]);
         assert_eq!(point.explicit_bounds, [1.0, 2.5]);
         assert_eq!((point.count, point.sum, point.min), (3, Some(1.5), None));
-        let Some(Data::ExponentialHistogram(exponential)) = &metrics[3].data else { panic!() };
+        let Some(Data::ExponentialHistogram(exponential)) = &metrics[3].data else {
+            panic!()
+        };
         assert_eq!(exponential.data_points.len(), 2);
-        let Some(Data::Summary(summary)) = &metrics[4].data else { panic!() };
+        let Some(Data::Summary(summary)) = &metrics[4].data else {
+            panic!()
+        };
         assert_eq!(summary.data_points[0].quantile_values[0].value, 7.0);
     }
 
     #[test]
     fn an_empty_object_is_an_empty_request() {
         assert_eq!(traces("{}").unwrap().resource_spans, []);
-        assert_eq!(traces(r#" {"resourceSpans":null} "#).unwrap().resource_spans, []);
+        assert_eq!(
+            traces(r#" {"resourceSpans":null} "#)
+                .unwrap()
+                .resource_spans,
+            []
+        );
     }
 
     #[test]
     fn what_does_not_fit_its_field_is_refused_by_name() {
         let span = |inner: &str| {
-            reason(&format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{{inner}}}]}}]}}]}}"#))
+            reason(&format!(
+                r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{{inner}}}]}}]}}]}}"#
+            ))
         };
         assert!(span(r#""traceId":"xy""#).contains("field traceId: not hexadecimal"));
         assert!(span(r#""kind":"SPAN_KIND_ODD""#).contains("field kind: unknown value"));
@@ -691,7 +770,9 @@ mod tests {
         assert!(span(r#""name":{}"#).contains("an object is out of place"));
         assert!(span(r#""flags":true"#).contains("a truth value is out of place"));
         assert!(span(r#""events":[[]]"#).contains("a list inside a list"));
-        assert!(span(r#""attributes":[{"key":"b","value":{"bytesValue":"*"}}]"#).contains("base64"));
+        assert!(
+            span(r#""attributes":[{"key":"b","value":{"bytesValue":"*"}}]"#).contains("base64")
+        );
         assert!(reason("[]").contains("expected an object"));
         assert!(reason("{} x").contains("trailing"));
         assert!(reason("").contains("EOF"));

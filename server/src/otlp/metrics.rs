@@ -20,8 +20,8 @@ use std::{
 };
 
 use rootline_engine::{
-    Exemplar, Labels, LabelsBuilder, Metadata, MetricBatch, MetricKind, Rejections, SeriesRow, SpanId,
-    Timestamp, TraceId,
+    Exemplar, Labels, LabelsBuilder, Metadata, MetricBatch, MetricKind, Rejections, SeriesRow,
+    SpanId, Timestamp, TraceId,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -198,10 +198,16 @@ impl Scratch {
             + self.point.heap_bytes()
             + self.exemplar.heap_bytes()
             + self.labels.heap_bytes()
-            + [&self.job, &self.instance, &self.name, &self.unit, &self.number]
-                .map(String::capacity)
-                .iter()
-                .sum::<usize>()
+            + [
+                &self.job,
+                &self.instance,
+                &self.name,
+                &self.unit,
+                &self.number,
+            ]
+            .map(String::capacity)
+            .iter()
+            .sum::<usize>()
             + (self.counts.capacity() + self.bounds.capacity()) * size_of::<u64>()
             + self.seen.capacity() * size_of::<((u64, i64), u64)>()
             + self.described.capacity() * size_of::<u64>()
@@ -247,7 +253,10 @@ mod data {
     pub(super) const SUMMARY: u32 = 11;
 
     pub(super) fn is_kind(number: u32) -> bool {
-        matches!(number, GAUGE | SUM | HISTOGRAM | EXPONENTIAL_HISTOGRAM | SUMMARY)
+        matches!(
+            number,
+            GAUGE | SUM | HISTOGRAM | EXPONENTIAL_HISTOGRAM | SUMMARY
+        )
     }
 }
 
@@ -329,7 +338,12 @@ impl<S: MetricSink> Decoder<'_, S> {
 
     /// Puts the labels of `target_info` into the context.
     fn build_target(&mut self, resource: &Resource<'_>) -> Result<(), Fault> {
-        let Scratch { context, job, instance, .. } = &mut *self.scratch;
+        let Scratch {
+            context,
+            job,
+            instance,
+            ..
+        } = &mut *self.scratch;
         context.clear();
         context.fixed("job", job);
         context.fixed("instance", instance);
@@ -348,9 +362,14 @@ impl<S: MetricSink> Decoder<'_, S> {
     /// The series that carries all attributes of a resource, if it has any that `job` and `instance`
     /// do not say.
     fn target_info(&mut self, resource: &Resource<'_>) -> Result<(), DecodeError> {
-        let Some(time) = resource.newest else { return Ok(()) };
+        let Some(time) = resource.newest else {
+            return Ok(());
+        };
         let says_more = |key: &str| {
-            !matches!(key, "service.name" | "service.namespace" | "service.instance.id")
+            !matches!(
+                key,
+                "service.name" | "service.namespace" | "service.instance.id"
+            )
         };
         if !resource.attributes.iter().any(|(key, _)| says_more(key)) {
             return Ok(());
@@ -362,12 +381,26 @@ impl<S: MetricSink> Decoder<'_, S> {
             Err(Fault::Item(_)) => return Ok(()),
         }
         self.scratch.point.clear();
-        let Scratch { labels, context, point, .. } = &mut *self.scratch;
+        let Scratch {
+            labels,
+            context,
+            point,
+            ..
+        } = &mut *self.scratch;
         labels.set([context, point], false, None);
-        let stream = Stream { name: "target_info", delta: false, identity: resource.identity };
+        let stream = Stream {
+            name: "target_info",
+            delta: false,
+            identity: resource.identity,
+        };
         self.meet(&stream, 0, time, "target_info", "", None);
         self.sample("target_info", "", None, time, 1.0)?;
-        self.describe("target_info", MetricKind::Gauge, "", "Attributes of the resource");
+        self.describe(
+            "target_info",
+            MetricKind::Gauge,
+            "",
+            "Attributes of the resource",
+        );
         Ok(())
     }
 
@@ -416,7 +449,12 @@ impl<S: MetricSink> Decoder<'_, S> {
                 _ => {}
             }
         }
-        let Scratch { context, job, instance, .. } = &mut *self.scratch;
+        let Scratch {
+            context,
+            job,
+            instance,
+            ..
+        } = &mut *self.scratch;
         context.clear();
         let ours = [
             ("job", job.as_str()),
@@ -430,10 +468,16 @@ impl<S: MetricSink> Decoder<'_, S> {
         }
         let reserved = |name: &str| {
             is_reserved(name)
-                || ours.iter().any(|(ours, value)| *ours == name && !value.is_empty())
+                || ours
+                    .iter()
+                    .any(|(ours, value)| *ours == name && !value.is_empty())
         };
         for promoted in &self.translation.promoted_attributes {
-            let sent = resource.attributes.iter().rev().find(|(key, _)| key == promoted);
+            let sent = resource
+                .attributes
+                .iter()
+                .rev()
+                .find(|(key, _)| key == promoted);
             if let Some((key, value)) = sent {
                 context.attribute(self.translation, "", key, value, reserved)?;
             }
@@ -453,7 +497,12 @@ impl<S: MetricSink> Decoder<'_, S> {
             }
         }
         context.settle();
-        Ok(mix([text_hash([name, version, schema_url]), attributes, 0, 0]))
+        Ok(mix([
+            text_hash([name, version, schema_url]),
+            attributes,
+            0,
+            0,
+        ]))
     }
 
     fn metric<'a>(
@@ -489,7 +538,10 @@ impl<S: MetricSink> Decoder<'_, S> {
             Some(data::SUM) if metric.monotonic => Suffixes::Counter,
             _ => Suffixes::UnitOnly,
         };
-        if !self.translation.push_metric_name(name, unit, metric.name, metric.unit, suffixes) {
+        if !self
+            .translation
+            .push_metric_name(name, unit, metric.name, metric.unit, suffixes)
+        {
             let sent = metric.name;
             return self.refuse_metric(
                 message,
@@ -503,7 +555,12 @@ impl<S: MetricSink> Decoder<'_, S> {
         let stream = Stream {
             name: metric.name,
             delta: metric.is_delta(),
-            identity: mix([resource.identity, scope_identity, name_identity, type_identity]),
+            identity: mix([
+                resource.identity,
+                scope_identity,
+                name_identity,
+                type_identity,
+            ]),
         };
         let mut kept = false;
         let mut seen = 0usize;
@@ -559,7 +616,12 @@ impl<S: MetricSink> Decoder<'_, S> {
         let hash = mix([text_hash([metric, unit, help]), kind as u64, 0, 0]);
         if self.scratch.described.insert(hash) {
             let [metric, unit, help] = [metric, unit, help].map(str::to_owned);
-            self.batch.metadata(Metadata { metric, kind, unit, help });
+            self.batch.metadata(Metadata {
+                metric,
+                kind,
+                unit,
+                help,
+            });
         }
     }
 
@@ -602,13 +664,18 @@ impl<S: MetricSink> Decoder<'_, S> {
     fn attribute(&mut self, field: &Field<'_>, extra: Option<&str>) -> Result<u64, Fault> {
         let (key, value) = key_value(field.message()?)?;
         let Scratch { context, point, .. } = &mut *self.scratch;
-        let reserved =
-            |name: &str| is_reserved_of_point(name) || extra == Some(name) || context.contains(name);
+        let reserved = |name: &str| {
+            is_reserved_of_point(name) || extra == Some(name) || context.contains(name)
+        };
         point.attribute(self.translation, "", key, &value, reserved)?;
         Ok(xxh3_64(field.bytes()?))
     }
 
-    fn number_point(&mut self, message: Message<'_>, stream: &Stream<'_>) -> Result<Timestamp, Fault> {
+    fn number_point(
+        &mut self,
+        message: Message<'_>,
+        stream: &Stream<'_>,
+    ) -> Result<Timestamp, Fault> {
         self.scratch.point.clear();
         let (mut unix_nanos, mut value, mut flags) = (0, None, 0);
         let (mut attributes, mut exemplars) = (0u64, false);
@@ -626,7 +693,11 @@ impl<S: MetricSink> Decoder<'_, S> {
         }
         let time = point_time(unix_nanos)?;
         let stale = flags & FLAG_NO_RECORDED_VALUE != 0;
-        let value = if stale { f64::from_bits(STALE_NAN_BITS) } else { value.ok_or(NO_VALUE)? };
+        let value = if stale {
+            f64::from_bits(STALE_NAN_BITS)
+        } else {
+            value.ok_or(NO_VALUE)?
+        };
         self.settle(stream, None);
         let row = self.named(|this, name| {
             this.meet(stream, attributes, time, name, "", None);
@@ -655,7 +726,10 @@ impl<S: MetricSink> Decoder<'_, S> {
                 4 => count = field.fixed64()?,
                 5 => sum = Some(field.double()?),
                 6 => self.scratch.counts.extend(field.fixed64s()?),
-                7 => self.scratch.bounds.extend(field.fixed64s()?.map(f64::from_bits)),
+                7 => self
+                    .scratch
+                    .bounds
+                    .extend(field.fixed64s()?.map(f64::from_bits)),
                 8 => exemplars = true,
                 9 => attributes = attributes.wrapping_add(self.attribute(&field, Some("le"))?),
                 10 => flags = field.uint32()?,
@@ -674,13 +748,26 @@ impl<S: MetricSink> Decoder<'_, S> {
                 bounds.pop();
             }
             self.settle(stream, Some("le"));
-            let value = |value: f64| if stale { f64::from_bits(STALE_NAN_BITS) } else { value };
+            let value = |value: f64| {
+                if stale {
+                    f64::from_bits(STALE_NAN_BITS)
+                } else {
+                    value
+                }
+            };
             self.named(|this, name| {
                 this.meet(stream, attributes, time, name, "_count", None);
                 let mut below = 0u64;
                 for (i, bound) in bounds.iter().enumerate() {
                     below = below.saturating_add(counts.get(i).copied().unwrap_or(0));
-                    rows.push(this.numbered(name, "_bucket", "le", *bound, time, value(below as f64))?);
+                    rows.push(this.numbered(
+                        name,
+                        "_bucket",
+                        "le",
+                        *bound,
+                        time,
+                        value(below as f64),
+                    )?);
                 }
                 let all = value(count as f64);
                 let infinite = Some(("le", "+Inf"));
@@ -702,7 +789,11 @@ impl<S: MetricSink> Decoder<'_, S> {
         taken
     }
 
-    fn summary_point(&mut self, message: Message<'_>, stream: &Stream<'_>) -> Result<Timestamp, Fault> {
+    fn summary_point(
+        &mut self,
+        message: Message<'_>,
+        stream: &Stream<'_>,
+    ) -> Result<Timestamp, Fault> {
         self.scratch.point.clear();
         let (mut unix_nanos, mut count, mut sum, mut flags) = (0, 0, 0.0, 0);
         let mut attributes = 0u64;
@@ -712,14 +803,22 @@ impl<S: MetricSink> Decoder<'_, S> {
                 3 => unix_nanos = field.fixed64()?,
                 4 => count = field.fixed64()?,
                 5 => sum = field.double()?,
-                7 => attributes = attributes.wrapping_add(self.attribute(&field, Some("quantile"))?),
+                7 => {
+                    attributes = attributes.wrapping_add(self.attribute(&field, Some("quantile"))?)
+                }
                 8 => flags = field.uint32()?,
                 _ => {}
             }
         }
         let time = point_time(unix_nanos)?;
         let stale = flags & FLAG_NO_RECORDED_VALUE != 0;
-        let value = |value: f64| if stale { f64::from_bits(STALE_NAN_BITS) } else { value };
+        let value = |value: f64| {
+            if stale {
+                f64::from_bits(STALE_NAN_BITS)
+            } else {
+                value
+            }
+        };
         self.settle(stream, Some("quantile"));
         self.named(|this, name| {
             this.meet(stream, attributes, time, name, "_count", None);
@@ -748,7 +847,12 @@ impl<S: MetricSink> Decoder<'_, S> {
 
     /// Sorts the point's labels among the scope's.
     fn settle(&mut self, stream: &Stream<'_>, extra: Option<&str>) {
-        let Scratch { context, point, labels, .. } = &mut *self.scratch;
+        let Scratch {
+            context,
+            point,
+            labels,
+            ..
+        } = &mut *self.scratch;
         point.settle();
         labels.set([context, point], stream.delta, extra);
     }
@@ -776,7 +880,10 @@ impl<S: MetricSink> Decoder<'_, S> {
     ) {
         let series = xxh3_64(self.scratch.labels.series(name, suffix, extra));
         let identity = mix([stream.identity, attributes, 0, 0]);
-        let before = self.scratch.seen.insert((series, time.as_nanos()), identity);
+        let before = self
+            .scratch
+            .seen
+            .insert((series, time.as_nanos()), identity);
         if before.is_some_and(|before| before != identity) {
             self.stats.collisions += 1;
         }
@@ -815,7 +922,9 @@ impl<S: MetricSink> Decoder<'_, S> {
             let step = need.max(ROOM_STEP_BYTES);
             self.room_taken += step;
             if self.room_taken > BATCH_BYTES_MAX {
-                return Err(DecodeError::TooLarge { bytes_max: BATCH_BYTES_MAX });
+                return Err(DecodeError::TooLarge {
+                    bytes_max: BATCH_BYTES_MAX,
+                });
             }
             if !(self.room)(step) {
                 return Err(DecodeError::NoRoom);
@@ -846,7 +955,11 @@ impl<S: MetricSink> Decoder<'_, S> {
             match self.exemplar(field.message()?, point_time) {
                 Ok(exemplar) => {
                     let above = bounds.partition_point(|bound| *bound < exemplar.value);
-                    let bucket = if exemplar.value.is_nan() { bounds.len() } else { above };
+                    let bucket = if exemplar.value.is_nan() {
+                        bounds.len()
+                    } else {
+                        above
+                    };
                     if let Some(row) = rows.get(bucket) {
                         self.batch.exemplar(*row, exemplar);
                     }
@@ -886,9 +999,15 @@ impl<S: MetricSink> Decoder<'_, S> {
         }
         list.settle();
         if !matches!(trace_id.len(), 0 | 16) || !matches!(span_id.len(), 0 | 8) {
-            return Err(Fault::Item("its trace id is not 16 or its span id not 8 bytes long"));
+            return Err(Fault::Item(
+                "its trace id is not 16 or its span id not 8 bytes long",
+            ));
         }
-        let time = if unix_nanos == 0 { point_time } else { self::point_time(unix_nanos)? };
+        let time = if unix_nanos == 0 {
+            point_time
+        } else {
+            self::point_time(unix_nanos)?
+        };
         let labels = Labels::from_pairs(list.iter()).map_err(|_| Fault::Item("bad attributes"))?;
         Ok(Exemplar {
             time,
@@ -937,7 +1056,8 @@ impl<'a> Metric<'a> {
                 2 => metric.description = string(field.bytes()?)?,
                 3 => metric.unit = string(field.bytes()?)?,
                 12 => {
-                    if let ("prometheus.type", AnyValue::Text(text)) = key_value(field.message()?)? {
+                    if let ("prometheus.type", AnyValue::Text(text)) = key_value(field.message()?)?
+                    {
                         metric.prometheus_type = text;
                     }
                 }
@@ -1018,7 +1138,9 @@ fn check_buckets(bounds: &[f64], counts: &[u64], stale: bool) -> Result<(), Faul
     // Without buckets at all a histogram is a count and a sum.
     let fits = counts.len() == bounds.len() + 1 || (counts.is_empty() && bounds.is_empty());
     if !fits && !(stale && counts.is_empty()) {
-        return Err(Fault::Item("its bucket counts are not one more than its bounds"));
+        return Err(Fault::Item(
+            "its bucket counts are not one more than its bounds",
+        ));
     }
     Ok(())
 }

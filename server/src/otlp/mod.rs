@@ -1,7 +1,8 @@
 //! OTLP ingest: traces and metrics over gRPC and HTTP, in protobuf and JSON.
 //!
 //! ```text
-//! http.rs, grpc.rs   read a request (budget first), answer in the protocol's own way
+//! http.rs, grpc.rs   read a request (budget first), answer in the protocol's own way (answer.rs)
+//! ingest.rs          what both do: decode and write on a blocking thread
 //!   json.rs          JSON is written out as protobuf
 //!   wire.rs          protobuf, walked over the request's bytes
 //!   trace.rs         spans  -> the engine's span batch
@@ -11,8 +12,12 @@
 //!
 //! What becomes what, and what is refused: `docs/otlp.md`.
 
+mod answer;
 mod any_value;
 mod error;
+mod grpc;
+mod http;
+mod ingest;
 mod json;
 mod metrics;
 mod series;
@@ -21,6 +26,8 @@ mod translate;
 mod wire;
 
 pub use error::DecodeError;
+pub use grpc::{MetricsService, TraceService};
+pub use http::routes;
 pub use json::{metrics_to_protobuf, traces_to_protobuf};
 pub use metrics::{
     BATCH_BYTES_MAX, DecodeStats, Room, STALE_NAN_BITS, decode_metrics, decode_metrics_within,

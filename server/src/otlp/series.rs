@@ -58,7 +58,10 @@ impl LabelList {
     fn push(&mut self, text: &str) -> Piece {
         let start = self.text.len();
         self.text.push_str(text);
-        Piece { start, end: self.text.len() }
+        Piece {
+            start,
+            end: self.text.len(),
+        }
     }
 
     /// Adds a label of ours.
@@ -66,7 +69,11 @@ impl LabelList {
         if !value.is_empty() {
             let name = self.push(name);
             let value = self.push(value);
-            self.labels.push(Label { name, key: name, value });
+            self.labels.push(Label {
+                name,
+                key: name,
+                value,
+            });
         }
     }
 
@@ -87,11 +94,21 @@ impl LabelList {
         while self.text.get(start..).is_some_and(&reserved) {
             self.text.insert_str(start, EXPORTED);
         }
-        let name = Piece { start, end: self.text.len() };
-        let key = if self.piece(name) == key { name } else { self.push(key) };
+        let name = Piece {
+            start,
+            end: self.text.len(),
+        };
+        let key = if self.piece(name) == key {
+            name
+        } else {
+            self.push(key)
+        };
         let start = self.text.len();
         value.push_text(&mut self.text)?;
-        let value = Piece { start, end: self.text.len() };
+        let value = Piece {
+            start,
+            end: self.text.len(),
+        };
         self.labels.push(Label { name, key, value });
         Ok(())
     }
@@ -103,13 +120,19 @@ impl LabelList {
         let of = |piece: Piece| text.get(piece.start..piece.end).unwrap_or_default();
         self.labels.sort_unstable_by(|a, b| {
             let by_name = of(a.name).cmp(of(b.name));
-            by_name.then_with(|| of(a.key).cmp(of(b.key))).then(a.value.start.cmp(&b.value.start))
+            by_name
+                .then_with(|| of(a.key).cmp(of(b.key)))
+                .then(a.value.start.cmp(&b.value.start))
         });
-        let meet = self.labels.array_windows().any(|[a, b]| of(a.name) == of(b.name));
+        let meet = self
+            .labels
+            .array_windows()
+            .any(|[a, b]| of(a.name) == of(b.name));
         if meet {
             self.join();
         }
-        self.labels.retain(|label| label.value.start < label.value.end);
+        self.labels
+            .retain(|label| label.value.start < label.value.end);
     }
 
     /// Makes one label of each run of labels with one name.
@@ -148,12 +171,16 @@ impl LabelList {
 
     /// Whether a settled list has this name.
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.labels.binary_search_by(|label| self.piece(label.name).cmp(name)).is_ok()
+        self.labels
+            .binary_search_by(|label| self.piece(label.name).cmp(name))
+            .is_ok()
     }
 
     /// The labels of a settled list, by rising name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
-        self.labels.iter().map(|label| (self.piece(label.name), self.piece(label.value)))
+        self.labels
+            .iter()
+            .map(|label| (self.piece(label.name), self.piece(label.value)))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
@@ -183,7 +210,9 @@ impl PointLabels {
         let mut temporality = delta.then_some((TEMPORALITY, "delta"));
         loop {
             let heads = [first.peek().copied(), second.peek().copied(), temporality];
-            let Some(next) = heads.into_iter().flatten().min() else { break };
+            let Some(next) = heads.into_iter().flatten().min() else {
+                break;
+            };
             if name_at.is_none() && next.0 > NAME {
                 name_at = Some(self.shared.len());
             }
@@ -204,8 +233,16 @@ impl PointLabels {
     }
 
     /// The canonical label bytes of one series of the point: its name is `name` and `suffix`.
-    pub(crate) fn series(&mut self, name: &str, suffix: &str, extra: Option<(&str, &str)>) -> &[u8] {
-        let (before, rest) = self.shared.split_at_checked(self.name_at).unwrap_or_default();
+    pub(crate) fn series(
+        &mut self,
+        name: &str,
+        suffix: &str,
+        extra: Option<(&str, &str)>,
+    ) -> &[u8] {
+        let (before, rest) = self
+            .shared
+            .split_at_checked(self.name_at)
+            .unwrap_or_default();
         let between = self.extra_at - self.name_at;
         let (between, behind) = rest.split_at_checked(between).unwrap_or((rest, &[]));
         self.series.clear();
@@ -265,7 +302,8 @@ mod tests {
         for (key, value) in pairs {
             let value = AnyValue::Text(value);
             let is_reserved = |name: &str| reserved.contains(&name);
-            list.attribute(&Translation::default(), "", key, &value, is_reserved).unwrap();
+            list.attribute(&Translation::default(), "", key, &value, is_reserved)
+                .unwrap();
         }
         list.settle();
         list
@@ -283,20 +321,38 @@ mod tests {
 
     #[test]
     fn of_one_key_sent_twice_the_last_value_counts() {
-        let list = list(&[("a.b", "x"), ("a", "1"), ("a", "2"), ("a_b", "y"), ("a.b", "z")], &[]);
+        let list = list(
+            &[
+                ("a.b", "x"),
+                ("a", "1"),
+                ("a", "2"),
+                ("a_b", "y"),
+                ("a.b", "z"),
+            ],
+            &[],
+        );
         assert_eq!(pairs(&list), [("a", "2"), ("a_b", "z;y")]);
     }
 
     #[test]
     fn an_empty_value_is_no_label() {
-        let list = list(&[("a", ""), ("b.c", ""), ("b_c", "1"), ("d", "1"), ("d", "")], &[]);
+        let list = list(
+            &[("a", ""), ("b.c", ""), ("b_c", "1"), ("d", "1"), ("d", "")],
+            &[],
+        );
         assert_eq!(pairs(&list), [("b_c", "1")]);
     }
 
     #[test]
     fn a_clash_with_a_label_of_ours_renames_the_attribute() {
-        let list = list(&[("job", "mine"), ("le", "1")], &["job", "le", "exported_le"]);
-        assert_eq!(pairs(&list), [("exported_exported_le", "1"), ("exported_job", "mine")]);
+        let list = list(
+            &[("job", "mine"), ("le", "1")],
+            &["job", "le", "exported_le"],
+        );
+        assert_eq!(
+            pairs(&list),
+            [("exported_exported_le", "1"), ("exported_job", "mine")]
+        );
     }
 
     #[test]

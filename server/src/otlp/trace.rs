@@ -15,8 +15,8 @@
 use std::fmt;
 
 use rootline_engine::{
-    LinkFields, Rejections, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
-    SpanId, SpanKind, SpanWriter, StatusCode, Timestamp, TraceId, ValueRef,
+    LinkFields, Rejections, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch,
+    SpanFields, SpanId, SpanKind, SpanWriter, StatusCode, Timestamp, TraceId, ValueRef,
 };
 
 use super::{
@@ -144,7 +144,10 @@ impl<'a> Owner<'a> {
     }
 
     fn attributes(&self) -> Vec<(&str, ValueRef<'_>)> {
-        self.attributes.iter().map(|(key, value)| (*key, value.as_ref())).collect()
+        self.attributes
+            .iter()
+            .map(|(key, value)| (*key, value.as_ref()))
+            .collect()
     }
 }
 
@@ -175,7 +178,8 @@ fn resource_spans<'a>(
         match &row {
             Ok(resource) => scope_spans(scope, batch, rejections, owner, *resource)?,
             Err(reason) => {
-                rejections.reject_spans(spans_in(scope)?, format_args!("resource refused: {reason}"));
+                rejections
+                    .reject_spans(spans_in(scope)?, format_args!("resource refused: {reason}"));
             }
         }
     }
@@ -206,7 +210,10 @@ fn scope_spans<'a>(
         Ok(scope) => scope,
         Err(reason) => {
             let spans = spans_in(message)?;
-            rejections.reject_spans(spans, format_args!("instrumentation scope refused: {reason}"));
+            rejections.reject_spans(
+                spans,
+                format_args!("instrumentation scope refused: {reason}"),
+            );
             return Ok(());
         }
     };
@@ -243,9 +250,16 @@ enum SpanFault {
 
 enum SpanRefusal {
     /// A field that must hold an id of so many bytes.
-    Id { field: &'static str, bytes: usize, want: usize },
+    Id {
+        field: &'static str,
+        bytes: usize,
+        want: usize,
+    },
     ZeroId(&'static str),
-    Time { field: &'static str, value: u64 },
+    Time {
+        field: &'static str,
+        value: u64,
+    },
     Value(&'static str),
     Engine(rootline_engine::Error),
 }
@@ -254,7 +268,10 @@ impl fmt::Display for SpanRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id { field, bytes, want } => {
-                write!(f, "span refused: {field} has {bytes} bytes instead of {want}")
+                write!(
+                    f,
+                    "span refused: {field} has {bytes} bytes instead of {want}"
+                )
             }
             Self::ZeroId(field) => write!(f, "span refused: {field} is all zero"),
             Self::Time { field, value } => {
@@ -286,7 +303,11 @@ fn trace_id(field: &'static str, bytes: &[u8]) -> Result<Option<TraceId>, SpanFa
     match <[u8; 16]>::try_from(bytes) {
         Ok(id) => Ok(TraceId::new(id)),
         Err(_) if bytes.is_empty() => Ok(None),
-        Err(_) => Err(SpanFault::Span(SpanRefusal::Id { field, bytes: bytes.len(), want: 16 })),
+        Err(_) => Err(SpanFault::Span(SpanRefusal::Id {
+            field,
+            bytes: bytes.len(),
+            want: 16,
+        })),
     }
 }
 
@@ -294,14 +315,27 @@ fn span_id(field: &'static str, bytes: &[u8]) -> Result<Option<SpanId>, SpanFaul
     match <[u8; 8]>::try_from(bytes) {
         Ok(id) => Ok(SpanId::new(id)),
         Err(_) if bytes.is_empty() => Ok(None),
-        Err(_) => Err(SpanFault::Span(SpanRefusal::Id { field, bytes: bytes.len(), want: 8 })),
+        Err(_) => Err(SpanFault::Span(SpanRefusal::Id {
+            field,
+            bytes: bytes.len(),
+            want: 8,
+        })),
     }
 }
 
-fn required<T>(field: &'static str, sent: &[u8], id: Option<T>, want: usize) -> Result<T, SpanFault> {
+fn required<T>(
+    field: &'static str,
+    sent: &[u8],
+    id: Option<T>,
+    want: usize,
+) -> Result<T, SpanFault> {
     id.ok_or_else(|| {
         SpanFault::Span(if sent.is_empty() {
-            SpanRefusal::Id { field, bytes: 0, want }
+            SpanRefusal::Id {
+                field,
+                bytes: 0,
+                want,
+            }
         } else {
             SpanRefusal::ZeroId(field)
         })
@@ -309,8 +343,12 @@ fn required<T>(field: &'static str, sent: &[u8], id: Option<T>, want: usize) -> 
 }
 
 fn time(field: &'static str, unix_nanos: u64) -> Result<Timestamp, SpanFault> {
-    Timestamp::from_unix_nanos(unix_nanos)
-        .map_err(|_| SpanFault::Span(SpanRefusal::Time { field, value: unix_nanos }))
+    Timestamp::from_unix_nanos(unix_nanos).map_err(|_| {
+        SpanFault::Span(SpanRefusal::Time {
+            field,
+            value: unix_nanos,
+        })
+    })
 }
 
 fn span(
@@ -323,7 +361,8 @@ fn span(
     let (mut name, mut trace_state, mut status_message) = ("", "", "");
     let (mut start, mut end) = (0, 0);
     let (mut kind, mut status, mut flags) = (0, 0, 0);
-    let (mut dropped_attributes_count, mut dropped_events_count, mut dropped_links_count) = (0, 0, 0);
+    let (mut dropped_attributes_count, mut dropped_events_count, mut dropped_links_count) =
+        (0, 0, 0);
     let mut writer = batch.span(resource, scope);
     let mut fields = message.fields();
     while let Some(field) = fields.next()? {
@@ -375,7 +414,9 @@ fn span(
         dropped_events_count,
         dropped_links_count,
     };
-    writer.finish(&fields).map_err(|error| SpanFault::Span(SpanRefusal::Engine(error)))
+    writer
+        .finish(&fields)
+        .map_err(|error| SpanFault::Span(SpanRefusal::Engine(error)))
 }
 
 fn event(message: Message<'_>, writer: &mut SpanWriter<'_>) -> Result<(), SpanFault> {

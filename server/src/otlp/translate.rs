@@ -4,6 +4,8 @@
 //!
 //! Names are appended to buffers of the caller's: a name costs no allocation.
 
+use crate::config::Config;
+
 /// How metrics are translated. Plain data with the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -32,6 +34,16 @@ impl Default for Translation {
         Self {
             utf8_names: false,
             promoted_attributes: PROMOTED_ATTRIBUTES_DEFAULT.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl Translation {
+    /// What a node's configuration asks for.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            utf8_names: config.utf8_names,
+            promoted_attributes: config.promote_resource_attributes.clone(),
         }
     }
 }
@@ -92,7 +104,10 @@ const PER_UNITS: [(&str, &str); 8] = [
 ];
 
 fn word_of<'a>(table: &[(&'static str, &'static str)], unit: &'a str) -> &'a str {
-    table.iter().find(|(symbol, _)| *symbol == unit).map_or(unit, |(_, word)| word)
+    table
+        .iter()
+        .find(|(symbol, _)| *symbol == unit)
+        .map_or(unit, |(_, word)| word)
 }
 
 impl Translation {
@@ -113,7 +128,9 @@ impl Translation {
             if sent_name.starts_with(|c: char| c.is_ascii_digit()) {
                 name.push('_');
             }
-            push_sanitized(name, start, sent_name, |c| c.is_ascii_alphanumeric() || c == ':');
+            push_sanitized(name, start, sent_name, |c| {
+                c.is_ascii_alphanumeric() || c == ':'
+            });
         }
         if !has_substance(name, start) {
             name.truncate(start);
@@ -125,7 +142,9 @@ impl Translation {
         let unit_start = unit_words.len();
         let per_start = self.push_unit(unit_words, sent_unit, suffixes);
         let words = unit_words.get(unit_start..).unwrap_or_default();
-        let (unit, per) = words.split_at_checked(per_start - unit_start).unwrap_or((words, ""));
+        let (unit, per) = words
+            .split_at_checked(per_start - unit_start)
+            .unwrap_or((words, ""));
         for word in [unit.trim_end_matches('_'), per.trim_start_matches('_')] {
             if !word.is_empty() && !has_word(name, start, word) {
                 self.push_word(name, start, word);
@@ -199,7 +218,14 @@ impl Translation {
         if pieces == 1 {
             self.push_unit_text(out, start, word_of(table, plain));
         }
-        out.truncate(start + out.get(start..).unwrap_or_default().trim_end_matches('_').len());
+        out.truncate(
+            start
+                + out
+                    .get(start..)
+                    .unwrap_or_default()
+                    .trim_end_matches('_')
+                    .len(),
+        );
     }
 
     fn push_unit_text(&self, out: &mut String, start: usize, text: &str) {
@@ -249,7 +275,8 @@ fn push_sanitized(out: &mut String, start: usize, text: &str, legal: impl Fn(cha
 
 /// Whether the name says anything: a name of illegal characters alone would be shared by all of them.
 fn has_substance(name: &str, start: usize) -> bool {
-    name.get(start..).is_some_and(|s| s.chars().any(|c| c != '_'))
+    name.get(start..)
+        .is_some_and(|s| s.chars().any(|c| c != '_'))
 }
 
 /// Whether `word` stands in the name between its ends or characters that are no letters or digits.
@@ -281,10 +308,18 @@ mod tests {
 
     use super::*;
 
-    fn named(translation: &Translation, name: &str, unit: &str, suffixes: Suffixes) -> (String, String) {
+    fn named(
+        translation: &Translation,
+        name: &str,
+        unit: &str,
+        suffixes: Suffixes,
+    ) -> (String, String) {
         let (mut out, mut words) = ("before_".to_owned(), "before_".to_owned());
         assert!(translation.push_metric_name(&mut out, &mut words, name, unit, suffixes));
-        (out["before_".len()..].to_owned(), words["before_".len()..].to_owned())
+        (
+            out["before_".len()..].to_owned(),
+            words["before_".len()..].to_owned(),
+        )
     }
 
     fn name(name: &str, unit: &str, suffixes: Suffixes) -> String {
@@ -301,7 +336,10 @@ mod tests {
 
     #[test]
     fn illegal_characters_become_one_underscore() {
-        assert_eq!(name("http.server.active-requests", "", UnitOnly), "http_server_active_requests");
+        assert_eq!(
+            name("http.server.active-requests", "", UnitOnly),
+            "http_server_active_requests"
+        );
         assert_eq!(name("a..b__c@@d", "", UnitOnly), "a_b_c_d");
         assert_eq!(name("ns:job.rate", "", UnitOnly), "ns:job_rate");
         assert_eq!(name("größe", "", UnitOnly), "gr_e");
@@ -318,7 +356,13 @@ mod tests {
         for empty in ["", "___", "@#$", "…"] {
             let mut out = String::from("x");
             let translation = Translation::default();
-            assert!(!translation.push_metric_name(&mut out, &mut String::new(), empty, "s", Counter));
+            assert!(!translation.push_metric_name(
+                &mut out,
+                &mut String::new(),
+                empty,
+                "s",
+                Counter
+            ));
             assert_eq!(out, "x");
         }
     }
@@ -329,7 +373,10 @@ mod tests {
             assert_eq!(name("x", unit, UnitOnly), format!("x_{word}"), "{unit}");
         }
         assert_eq!(name("x", "fortnight", UnitOnly), "x_fortnight");
-        assert_eq!(name("x", "unit@with#special", UnitOnly), "x_unit_with_special");
+        assert_eq!(
+            name("x", "unit@with#special", UnitOnly),
+            "x_unit_with_special"
+        );
     }
 
     #[test]
@@ -347,7 +394,11 @@ mod tests {
             ("{a}/{b}", ""),
             ("/s", "per_second"),
         ] {
-            let expected = if words.is_empty() { "x".to_owned() } else { format!("x_{words}") };
+            let expected = if words.is_empty() {
+                "x".to_owned()
+            } else {
+                format!("x_{words}")
+            };
             let got = named(&Translation::default(), "x", unit, UnitOnly);
             assert_eq!(got, (expected, words.to_owned()), "{unit}");
         }
@@ -371,7 +422,10 @@ mod tests {
     #[test]
     fn the_type_suffix_comes_behind_the_unit() {
         assert_eq!(name("cpu.time", "s", Counter), "cpu_time_seconds_total");
-        assert_eq!(name("requests", "1/s", Counter), "requests_per_second_total");
+        assert_eq!(
+            name("requests", "1/s", Counter),
+            "requests_per_second_total"
+        );
     }
 
     #[test]
@@ -381,8 +435,14 @@ mod tests {
         assert_eq!(name("cpu_seconds_total", "s", Counter), "cpu_seconds_total");
         assert_eq!(name("cpu_total", "s", Counter), "cpu_seconds_total");
         assert_eq!(name("duration_seconds", "s", UnitOnly), "duration_seconds");
-        assert_eq!(name("duration.seconds.max", "s", Gauge), "duration_seconds_max");
-        assert_eq!(name("io_bytes_per_second", "By/s", Gauge), "io_bytes_per_second");
+        assert_eq!(
+            name("duration.seconds.max", "s", Gauge),
+            "duration_seconds_max"
+        );
+        assert_eq!(
+            name("io_bytes_per_second", "By/s", Gauge),
+            "io_bytes_per_second"
+        );
         assert_eq!(name("io_bytes", "By/s", Gauge), "io_bytes_per_second");
         assert_eq!(name("kilobytes", "By", Gauge), "kilobytes_bytes");
         assert_eq!(name("total", "", Counter), "total_total");
@@ -396,10 +456,22 @@ mod tests {
 
     #[test]
     fn utf8_names_are_kept_and_still_get_suffixes() {
-        let utf8 = Translation { utf8_names: true, ..Translation::default() };
-        assert_eq!(named(&utf8, "http.größe", "By", UnitOnly).0, "http.größe_bytes");
-        assert_eq!(named(&utf8, "http.requests", "", Counter).0, "http.requests_total");
-        assert_eq!(named(&utf8, "http.requests.total", "", Counter).0, "http.requests_total");
+        let utf8 = Translation {
+            utf8_names: true,
+            ..Translation::default()
+        };
+        assert_eq!(
+            named(&utf8, "http.größe", "By", UnitOnly).0,
+            "http.größe_bytes"
+        );
+        assert_eq!(
+            named(&utf8, "http.requests", "", Counter).0,
+            "http.requests_total"
+        );
+        assert_eq!(
+            named(&utf8, "http.requests.total", "", Counter).0,
+            "http.requests_total"
+        );
         assert_eq!(named(&utf8, "cpu.seconds", "s", UnitOnly).0, "cpu.seconds");
         assert_eq!(named(&utf8, "@", "1", Gauge).0, "@_ratio");
         let mut out = String::new();

@@ -36,7 +36,10 @@ pub(crate) struct Field<'a> {
 
 impl<'a> Field<'a> {
     fn wrong_type(&self, reason: &'static str) -> DecodeError {
-        DecodeError::Protobuf { offset_bytes: self.end_offset, reason }
+        DecodeError::Protobuf {
+            offset_bytes: self.end_offset,
+            reason,
+        }
     }
 
     /// A length-delimited value.
@@ -51,7 +54,10 @@ impl<'a> Field<'a> {
     /// A sub-message.
     #[inline]
     pub(crate) fn message(&self) -> Result<Message<'a>, DecodeError> {
-        Ok(Message { bytes: self.bytes()?, end_offset: self.end_offset })
+        Ok(Message {
+            bytes: self.bytes()?,
+            end_offset: self.end_offset,
+        })
     }
 
     /// An integer, enum or bool.
@@ -111,7 +117,9 @@ impl<'a> Field<'a> {
         if !rest.is_empty() {
             return Err(self.wrong_type("packed 64-bit elements cut short"));
         }
-        Ok(single.into_iter().chain(chunks.iter().map(|chunk| u64::from_le_bytes(*chunk))))
+        Ok(single
+            .into_iter()
+            .chain(chunks.iter().map(|chunk| u64::from_le_bytes(*chunk))))
     }
 }
 
@@ -125,7 +133,10 @@ pub(crate) struct Message<'a> {
 impl<'a> Message<'a> {
     /// The outermost message.
     pub(crate) fn root(bytes: &'a [u8]) -> Self {
-        Self { bytes, end_offset: bytes.len() }
+        Self {
+            bytes,
+            end_offset: bytes.len(),
+        }
     }
 
     /// The encoded message.
@@ -136,7 +147,10 @@ impl<'a> Message<'a> {
     /// Starts a walk over the fields. A message may be walked more than once.
     #[inline]
     pub(crate) fn fields(self) -> Reader<'a> {
-        Reader { rest: self.bytes, end_offset: self.end_offset }
+        Reader {
+            rest: self.bytes,
+            end_offset: self.end_offset,
+        }
     }
 }
 
@@ -150,7 +164,10 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     #[cold]
     fn malformed(&self, reason: &'static str) -> DecodeError {
-        DecodeError::Protobuf { offset_bytes: self.end_offset - self.rest.len(), reason }
+        DecodeError::Protobuf {
+            offset_bytes: self.end_offset - self.rest.len(),
+            reason,
+        }
     }
 
     /// The next field, or `None` at the end.
@@ -177,7 +194,11 @@ impl<'a> Reader<'a> {
                 _ => return Err(self.malformed("unknown wire type")),
             };
             let end_offset = self.end_offset - self.rest.len();
-            return Ok(Some(Field { number, value, end_offset }));
+            return Ok(Some(Field {
+                number,
+                value,
+                end_offset,
+            }));
         }
     }
 
@@ -220,7 +241,9 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn take(&mut self, length: u64) -> Result<&'a [u8], DecodeError> {
-        let taken = usize::try_from(length).ok().and_then(|n| self.rest.split_at_checked(n));
+        let taken = usize::try_from(length)
+            .ok()
+            .and_then(|n| self.rest.split_at_checked(n));
         let Some((taken, rest)) = taken else {
             return Err(self.malformed("length reaches past the end"));
         };
@@ -301,7 +324,10 @@ mod tests {
 
     fn reason(bytes: &[u8]) -> (usize, &'static str) {
         match all(bytes) {
-            Err(DecodeError::Protobuf { offset_bytes, reason }) => (offset_bytes, reason),
+            Err(DecodeError::Protobuf {
+                offset_bytes,
+                reason,
+            }) => (offset_bytes, reason),
             other => panic!("expected a malformed message, got {other:?}"),
         }
     }
@@ -340,11 +366,17 @@ mod tests {
     #[test]
     fn damage_is_refused_where_it_is() {
         assert_eq!(reason(&[0x08]), (1, "varint cut short"));
-        assert_eq!(reason(&[0x08, 1, 0x1a, 5, b'a']), (4, "length reaches past the end"));
+        assert_eq!(
+            reason(&[0x08, 1, 0x1a, 5, b'a']),
+            (4, "length reaches past the end")
+        );
         assert_eq!(reason(&[0x11, 1, 2]), (1, "fixed-width field cut short"));
         assert_eq!(reason(&[0x0f]), (1, "unknown wire type"));
         assert_eq!(reason(&[0x00, 1]), (1, "field number out of range"));
-        assert_eq!(reason(&[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]).0, 1);
+        assert_eq!(
+            reason(&[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]).0,
+            1
+        );
         let huge = [0x1a, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1];
         assert_eq!(reason(&huge).1, "length reaches past the end");
     }
@@ -356,7 +388,10 @@ mod tests {
         let mut inner = fields[1].message().unwrap().fields();
         assert_eq!(
             inner.next(),
-            Err(DecodeError::Protobuf { offset_bytes: 5, reason: "varint cut short" })
+            Err(DecodeError::Protobuf {
+                offset_bytes: 5,
+                reason: "varint cut short"
+            })
         );
     }
 

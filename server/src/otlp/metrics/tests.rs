@@ -4,8 +4,9 @@ use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{AnyValue as ProtoValue, InstrumentationScope, KeyValue, any_value::Value},
     metrics::v1::{
-        self as proto, Gauge, HistogramDataPoint, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
-        SummaryDataPoint, metric::Data, number_data_point, summary_data_point::ValueAtQuantile,
+        self as proto, Gauge, HistogramDataPoint, NumberDataPoint, ResourceMetrics, ScopeMetrics,
+        Sum, SummaryDataPoint, metric::Data, number_data_point,
+        summary_data_point::ValueAtQuantile,
     },
     resource::v1::Resource as ProtoResource,
 };
@@ -27,12 +28,14 @@ impl MetricSink for Seen {
     type Row = usize;
 
     fn series(&mut self, labels: &[u8]) -> usize {
-        self.rows.push(Labels::decode_canonical(labels).expect("canonical label bytes"));
+        self.rows
+            .push(Labels::decode_canonical(labels).expect("canonical label bytes"));
         self.rows.len() - 1
     }
 
     fn sample(&mut self, row: usize, time: Timestamp, value: f64) {
-        self.samples.push((self.rows[row].to_string(), time.as_nanos(), value));
+        self.samples
+            .push((self.rows[row].to_string(), time.as_nanos(), value));
     }
 
     fn exemplar(&mut self, row: usize, exemplar: Exemplar) {
@@ -57,7 +60,11 @@ struct Decoded {
 impl Decoded {
     /// Every sample as `labels value`, in order.
     fn lines(&self) -> Vec<String> {
-        self.seen.samples.iter().map(|(labels, _, value)| format!("{labels} {value}")).collect()
+        self.seen
+            .samples
+            .iter()
+            .map(|(labels, _, value)| format!("{labels} {value}"))
+            .collect()
     }
 
     fn reason(&self) -> &str {
@@ -68,9 +75,15 @@ impl Decoded {
 fn decode_with(request: &ExportMetricsServiceRequest, translation: &Translation) -> Decoded {
     let (mut seen, mut rejections) = (Seen::default(), Rejections::default());
     let bytes = request.encode_to_vec();
-    let stats =
-        decode_into(&bytes, &mut seen, &mut rejections, translation, &mut |_| true).unwrap();
-    Decoded { seen, stats, rejections }
+    let stats = decode_into(&bytes, &mut seen, &mut rejections, translation, &mut |_| {
+        true
+    })
+    .unwrap();
+    Decoded {
+        seen,
+        stats,
+        rejections,
+    }
 }
 
 fn decode(request: &ExportMetricsServiceRequest) -> Decoded {
@@ -78,7 +91,11 @@ fn decode(request: &ExportMetricsServiceRequest) -> Decoded {
 }
 
 fn kv(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(ProtoValue { value: Some(value) }), ..Default::default() }
+    KeyValue {
+        key: key.into(),
+        value: Some(ProtoValue { value: Some(value) }),
+        ..Default::default()
+    }
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
@@ -104,15 +121,24 @@ fn metric(name: &str, unit: &str, data: Data) -> proto::Metric {
 }
 
 fn gauge(points: Vec<NumberDataPoint>) -> Data {
-    Data::Gauge(Gauge { data_points: points })
+    Data::Gauge(Gauge {
+        data_points: points,
+    })
 }
 
 fn sum(temporality: i32, is_monotonic: bool, points: Vec<NumberDataPoint>) -> Data {
-    Data::Sum(Sum { data_points: points, aggregation_temporality: temporality, is_monotonic })
+    Data::Sum(Sum {
+        data_points: points,
+        aggregation_temporality: temporality,
+        is_monotonic,
+    })
 }
 
 fn histogram(temporality: i32, points: Vec<HistogramDataPoint>) -> Data {
-    Data::Histogram(proto::Histogram { data_points: points, aggregation_temporality: temporality })
+    Data::Histogram(proto::Histogram {
+        data_points: points,
+        aggregation_temporality: temporality,
+    })
 }
 
 const DELTA: i32 = 1;
@@ -120,8 +146,14 @@ const CUMULATIVE: i32 = 2;
 
 fn resource_metrics(attributes: Vec<KeyValue>, metrics: Vec<proto::Metric>) -> ResourceMetrics {
     ResourceMetrics {
-        resource: Some(ProtoResource { attributes, ..Default::default() }),
-        scope_metrics: vec![ScopeMetrics { metrics, ..Default::default() }],
+        resource: Some(ProtoResource {
+            attributes,
+            ..Default::default()
+        }),
+        scope_metrics: vec![ScopeMetrics {
+            metrics,
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }
@@ -151,11 +183,23 @@ fn every_instrument_and_temporality_becomes_its_series() {
     counter.attributes = vec![text("http.method", "GET")];
     let metrics = vec![
         metric("cpu.utilization", "1", gauge(vec![point(0.25)])),
-        metric("requests", "{request}", sum(CUMULATIVE, true, vec![counter.clone()])),
+        metric(
+            "requests",
+            "{request}",
+            sum(CUMULATIVE, true, vec![counter.clone()]),
+        ),
         metric("requests", "{request}", sum(DELTA, true, vec![counter])),
-        metric("queue.length", "1", sum(CUMULATIVE, false, vec![point(-2.0)])),
+        metric(
+            "queue.length",
+            "1",
+            sum(CUMULATIVE, false, vec![point(-2.0)]),
+        ),
         metric("queue.change", "", sum(DELTA, false, vec![point(-1.0)])),
-        metric("latency", "ms", histogram(CUMULATIVE, vec![histogram_point()])),
+        metric(
+            "latency",
+            "ms",
+            histogram(CUMULATIVE, vec![histogram_point()]),
+        ),
         metric("latency", "ms", histogram(DELTA, vec![histogram_point()])),
         metric(
             "rpc",
@@ -166,8 +210,14 @@ fn every_instrument_and_temporality_becomes_its_series() {
                     count: 4,
                     sum: 2.0,
                     quantile_values: vec![
-                        ValueAtQuantile { quantile: 0.5, value: 0.1 },
-                        ValueAtQuantile { quantile: 1.0, value: 0.9 },
+                        ValueAtQuantile {
+                            quantile: 0.5,
+                            value: 0.1,
+                        },
+                        ValueAtQuantile {
+                            quantile: 1.0,
+                            value: 0.9,
+                        },
                     ],
                     ..Default::default()
                 }],
@@ -200,7 +250,13 @@ fn every_instrument_and_temporality_becomes_its_series() {
         ]
     );
     assert!(decoded.rejections.is_empty() && decoded.seen.samples.iter().all(|s| s.1 == 7));
-    assert_eq!(decoded.stats, DecodeStats { points: 8, collisions: 0 });
+    assert_eq!(
+        decoded.stats,
+        DecodeStats {
+            points: 8,
+            collisions: 0
+        }
+    );
 }
 
 #[test]
@@ -232,7 +288,12 @@ fn metadata_name_type_unit_and_help_once_a_metric() {
         got,
         [
             ("g_ratio", MetricKind::Gauge, "ratio", "help"),
-            ("c_bytes_per_second_total", MetricKind::Counter, "bytes_per_second", "help"),
+            (
+                "c_bytes_per_second_total",
+                MetricKind::Counter,
+                "bytes_per_second",
+                "help"
+            ),
             ("n", MetricKind::Gauge, "", "help"),
             ("h_seconds", MetricKind::Histogram, "seconds", "help"),
             ("u", MetricKind::Unknown, "", "help"),
@@ -257,8 +318,7 @@ fn a_resource_names_job_instance_promoted_labels_and_target_info() {
         vec![metric("g", "", gauge(vec![late, point(1.0)]))],
     )]));
     let labels = r#"host_name="h1", instance="i-1", job="shop/cart", "#;
-    let service =
-        r#"service_instance_id="i-1", service_name="cart", service_namespace="shop"}"#;
+    let service = r#"service_instance_id="i-1", service_name="cart", service_namespace="shop"}"#;
     assert_eq!(
         decoded.lines(),
         [
@@ -267,17 +327,29 @@ fn a_resource_names_job_instance_promoted_labels_and_target_info() {
             format!("target_info{{{labels}os_type=\"linux\", process_pid=\"42\", {service} 1"),
         ]
     );
-    assert_eq!(decoded.seen.samples[2].1, 9, "target_info is as new as the newest point");
+    assert_eq!(
+        decoded.seen.samples[2].1, 9,
+        "target_info is as new as the newest point"
+    );
 }
 
 #[test]
 fn a_resource_of_identifying_attributes_alone_needs_no_target_info() {
     for (attributes, labels) in [
-        (vec![text("service.name", "cart")], r#"g{job="cart", service_name="cart"} 1"#),
-        (vec![text("service.namespace", "shop")], r#"g{service_namespace="shop"} 1"#),
+        (
+            vec![text("service.name", "cart")],
+            r#"g{job="cart", service_name="cart"} 1"#,
+        ),
+        (
+            vec![text("service.namespace", "shop")],
+            r#"g{service_namespace="shop"} 1"#,
+        ),
     ] {
         let metrics = vec![metric("g", "", gauge(vec![point(1.0)]))];
-        assert_eq!(decode(&request(vec![resource_metrics(attributes, metrics)])).lines(), [labels]);
+        assert_eq!(
+            decode(&request(vec![resource_metrics(attributes, metrics)])).lines(),
+            [labels]
+        );
     }
 }
 
@@ -287,10 +359,17 @@ fn resources_that_differ_in_a_promoted_attribute_never_share_a_series() {
         let of = |value: &str| {
             let mut point = point(1.0);
             point.attributes = vec![text("service_name", "x"), text(promoted, "y")];
-            resource_metrics(vec![text(promoted, value)], vec![metric("g", "", gauge(vec![point]))])
+            resource_metrics(
+                vec![text(promoted, value)],
+                vec![metric("g", "", gauge(vec![point]))],
+            )
         };
         let decoded = decode(&request(vec![of("a"), of("b")]));
-        let series: Vec<_> = decoded.lines().into_iter().filter(|l| l.starts_with("g{")).collect();
+        let series: Vec<_> = decoded
+            .lines()
+            .into_iter()
+            .filter(|l| l.starts_with("g{"))
+            .collect();
         assert_eq!(series.len(), 2);
         assert_ne!(series[0], series[1], "{promoted}");
         assert_eq!(decoded.stats.collisions, 0);
@@ -305,8 +384,10 @@ fn promotion_can_be_configured() {
     };
     let attributes = vec![text("os.type", "linux"), text("service.name", "cart")];
     let metrics = vec![metric("g", "", gauge(vec![point(1.0)]))];
-    let decoded =
-        decode_with(&request(vec![resource_metrics(attributes, metrics)]), &translation);
+    let decoded = decode_with(
+        &request(vec![resource_metrics(attributes, metrics)]),
+        &translation,
+    );
     assert_eq!(decoded.lines()[0], r#"g{job="cart", os_type="linux"} 1"#);
 }
 
@@ -317,11 +398,21 @@ fn what_different_streams_write_to_one_series_at_one_time_is_counted() {
         resource_metrics(attributes, vec![metric("g", "", gauge(vec![point(1.0)]))])
     };
     // Two targets that only an attribute tells apart that is not promoted.
-    assert_eq!(decode(&request(vec![resource("a"), resource("b")])).stats.collisions, 1);
+    assert_eq!(
+        decode(&request(vec![resource("a"), resource("b")]))
+            .stats
+            .collisions,
+        1
+    );
     // One stream that repeats itself, its resource's attributes in another order.
     let mut again = resource("a");
     again.resource.as_mut().unwrap().attributes.reverse();
-    assert_eq!(decode(&request(vec![resource("a"), again])).stats.collisions, 0);
+    assert_eq!(
+        decode(&request(vec![resource("a"), again]))
+            .stats
+            .collisions,
+        0
+    );
     // Two metrics whose names meet.
     let metrics = vec![
         metric("a.b", "", gauge(vec![point(1.0)])),
@@ -370,7 +461,10 @@ fn attributes_never_take_the_labels_that_are_ours() {
             r#"quantile="q", service_name="cart"} 6"#
         )
     );
-    let utf8 = Translation { utf8_names: true, ..Translation::default() };
+    let utf8 = Translation {
+        utf8_names: true,
+        ..Translation::default()
+    };
     let mut named = point(1.0);
     named.attributes = vec![text("__name__", "evil"), text("__temporality__", "delta")];
     let decoded = decode_with(&bare(vec![metric("a.b", "By", gauge(vec![named]))]), &utf8);
@@ -387,7 +481,10 @@ fn attributes_of_every_type_become_text() {
         kv("b", Value::BoolValue(true)),
         kv("d", Value::DoubleValue(0.5)),
         kv("y", Value::BytesValue(vec![1, 2])),
-        KeyValue { key: "empty".into(), ..Default::default() },
+        KeyValue {
+            key: "empty".into(),
+            ..Default::default()
+        },
     ];
     let decoded = decode(&bare(vec![metric("g", "", gauge(vec![typed]))]));
     assert_eq!(decoded.lines(), [r#"g{b="true", d="0.5", y="AQI="} 1"#]);
@@ -395,23 +492,45 @@ fn attributes_of_every_type_become_text() {
 
 #[test]
 fn no_recorded_value_is_a_staleness_marker_on_each_series() {
-    let number = NumberDataPoint { time_unix_nano: 7, flags: 1, ..Default::default() };
-    let empty = HistogramDataPoint { time_unix_nano: 7, flags: 1, ..Default::default() };
+    let number = NumberDataPoint {
+        time_unix_nano: 7,
+        flags: 1,
+        ..Default::default()
+    };
+    let empty = HistogramDataPoint {
+        time_unix_nano: 7,
+        flags: 1,
+        ..Default::default()
+    };
     let mut bucketed = histogram_point();
     bucketed.flags = 1;
     let summary = SummaryDataPoint {
         time_unix_nano: 7,
         flags: 1,
-        quantile_values: vec![ValueAtQuantile { quantile: 0.5, value: 0.0 }],
+        quantile_values: vec![ValueAtQuantile {
+            quantile: 0.5,
+            value: 0.0,
+        }],
         ..Default::default()
     };
     let decoded = decode(&bare(vec![
         metric("g", "", gauge(vec![number])),
         metric("h", "", histogram(CUMULATIVE, vec![empty])),
         metric("b", "", histogram(CUMULATIVE, vec![bucketed])),
-        metric("s", "", Data::Summary(proto::Summary { data_points: vec![summary] })),
+        metric(
+            "s",
+            "",
+            Data::Summary(proto::Summary {
+                data_points: vec![summary],
+            }),
+        ),
     ]));
-    let names: Vec<_> = decoded.seen.samples.iter().map(|(labels, ..)| labels.as_str()).collect();
+    let names: Vec<_> = decoded
+        .seen
+        .samples
+        .iter()
+        .map(|(labels, ..)| labels.as_str())
+        .collect();
     assert_eq!(
         names,
         [
@@ -429,7 +548,13 @@ fn no_recorded_value_is_a_staleness_marker_on_each_series() {
             "s_sum",
         ]
     );
-    assert!(decoded.seen.samples.iter().all(|(.., value)| value.to_bits() == STALE_NAN_BITS));
+    assert!(
+        decoded
+            .seen
+            .samples
+            .iter()
+            .all(|(.., value)| value.to_bits() == STALE_NAN_BITS)
+    );
 }
 
 #[test]
@@ -444,40 +569,70 @@ fn exponential_histograms_are_refused_point_by_point_and_said_so() {
     ]));
     assert_eq!(decoded.lines(), ["g 1"]);
     assert_eq!((decoded.rejections.samples, decoded.stats.points), (3, 4));
-    assert_eq!(decoded.reason(), r#"metric "e" refused: exponential histograms are not supported"#);
+    assert_eq!(
+        decoded.reason(),
+        r#"metric "e" refused: exponential histograms are not supported"#
+    );
 }
 
 #[test]
 fn a_bad_point_costs_only_itself() {
-    let with_time = |time| NumberDataPoint { time_unix_nano: time, ..point(1.0) };
+    let with_time = |time| NumberDataPoint {
+        time_unix_nano: time,
+        ..point(1.0)
+    };
     let cases: Vec<(Data, &str)> = vec![
         (gauge(vec![with_time(0)]), "time_unix_nano is 0"),
         (gauge(vec![with_time(u64::MAX)]), "past the year 2262"),
-        (gauge(vec![NumberDataPoint { value: None, ..point(1.0) }]), "no value"),
         (
-            gauge(vec![NumberDataPoint { attributes: vec![text("", "x")], ..point(1.0) }]),
+            gauge(vec![NumberDataPoint {
+                value: None,
+                ..point(1.0)
+            }]),
+            "no value",
+        ),
+        (
+            gauge(vec![NumberDataPoint {
+                attributes: vec![text("", "x")],
+                ..point(1.0)
+            }]),
             "an attribute has an empty key",
         ),
-        (sum(0, true, vec![point(1.0)]), "neither delta nor cumulative"),
-        (histogram(7, vec![histogram_point()]), "neither delta nor cumulative"),
+        (
+            sum(0, true, vec![point(1.0)]),
+            "neither delta nor cumulative",
+        ),
+        (
+            histogram(7, vec![histogram_point()]),
+            "neither delta nor cumulative",
+        ),
         (
             histogram(
                 CUMULATIVE,
-                vec![HistogramDataPoint { explicit_bounds: vec![2.0, 1.0], ..histogram_point() }],
+                vec![HistogramDataPoint {
+                    explicit_bounds: vec![2.0, 1.0],
+                    ..histogram_point()
+                }],
             ),
             "bounds do not rise",
         ),
         (
             histogram(
                 CUMULATIVE,
-                vec![HistogramDataPoint { explicit_bounds: vec![1.0, f64::NAN], ..histogram_point() }],
+                vec![HistogramDataPoint {
+                    explicit_bounds: vec![1.0, f64::NAN],
+                    ..histogram_point()
+                }],
             ),
             "bounds do not rise",
         ),
         (
             histogram(
                 CUMULATIVE,
-                vec![HistogramDataPoint { bucket_counts: vec![1], ..histogram_point() }],
+                vec![HistogramDataPoint {
+                    bucket_counts: vec![1],
+                    ..histogram_point()
+                }],
             ),
             "not one more than its bounds",
         ),
@@ -489,10 +644,18 @@ fn a_bad_point_costs_only_itself() {
         ]));
         assert_eq!(decoded.lines(), ["good 1"], "{reason}");
         assert_eq!(decoded.rejections.samples, 1, "{reason}");
-        assert!(decoded.reason().contains(reason), "{} lacks {reason}", decoded.reason());
+        assert!(
+            decoded.reason().contains(reason),
+            "{} lacks {reason}",
+            decoded.reason()
+        );
         assert!(decoded.reason().contains("\"bad\""), "{}", decoded.reason());
     }
-    let decoded = decode(&bare(vec![metric("…", "", gauge(vec![point(1.0), point(2.0)]))]));
+    let decoded = decode(&bare(vec![metric(
+        "…",
+        "",
+        gauge(vec![point(1.0), point(2.0)]),
+    )]));
     assert_eq!((decoded.rejections.samples, decoded.lines().len()), (2, 0));
     assert!(decoded.reason().contains("no usable character"));
 }
@@ -500,7 +663,10 @@ fn a_bad_point_costs_only_itself() {
 #[test]
 fn text_that_is_not_utf8_costs_what_holds_it() {
     let whole = request(vec![
-        resource_metrics(vec![text("k", "RESOURCE")], vec![metric("a", "", gauge(vec![point(1.0)]))]),
+        resource_metrics(
+            vec![text("k", "RESOURCE")],
+            vec![metric("a", "", gauge(vec![point(1.0)]))],
+        ),
         resource_metrics(
             vec![],
             vec![
@@ -519,12 +685,21 @@ fn text_that_is_not_utf8_costs_what_holds_it() {
     .encode_to_vec();
     for (spoiled, left) in [("RESOURCE", 3), ("METRIC", 2 + 1), ("POINT", 4)] {
         let mut bytes = whole.clone();
-        let at = bytes.windows(spoiled.len()).position(|w| w == spoiled.as_bytes()).unwrap();
+        let at = bytes
+            .windows(spoiled.len())
+            .position(|w| w == spoiled.as_bytes())
+            .unwrap();
         bytes[at] = 0xff;
         let (mut seen, mut rejections) = (Seen::default(), Rejections::default());
         let translation = Translation::default();
-        let stats =
-            decode_into(&bytes, &mut seen, &mut rejections, &translation, &mut |_| true).unwrap();
+        let stats = decode_into(
+            &bytes,
+            &mut seen,
+            &mut rejections,
+            &translation,
+            &mut |_| true,
+        )
+        .unwrap();
         assert_eq!(stats.points, 4);
         // The points that are left, and target_info of the first resource.
         assert_eq!(seen.samples.len(), left, "{spoiled}");
@@ -542,14 +717,28 @@ fn exemplars_go_to_the_bucket_they_fell_into() {
         filtered_attributes: vec![text("user.id", "u1")],
     };
     let mut histogram_point = histogram_point();
-    histogram_point.exemplars =
-        vec![exemplar(0.5), exemplar(0.6), exemplar(11.0), exemplar(f64::NAN)];
+    histogram_point.exemplars = vec![
+        exemplar(0.5),
+        exemplar(0.6),
+        exemplar(11.0),
+        exemplar(f64::NAN),
+    ];
     let mut counted = point(1.0);
     let int = proto::exemplar::Value::AsInt(3);
     counted.exemplars = vec![
-        proto::Exemplar { value: Some(int), time_unix_nano: 0, ..proto::Exemplar::default() },
-        proto::Exemplar { trace_id: vec![1; 5], ..exemplar(1.0) },
-        proto::Exemplar { value: None, ..exemplar(1.0) },
+        proto::Exemplar {
+            value: Some(int),
+            time_unix_nano: 0,
+            ..proto::Exemplar::default()
+        },
+        proto::Exemplar {
+            trace_id: vec![1; 5],
+            ..exemplar(1.0)
+        },
+        proto::Exemplar {
+            value: None,
+            ..exemplar(1.0)
+        },
     ];
     let decoded = decode(&bare(vec![
         metric("h", "", histogram(DELTA, vec![histogram_point])),
@@ -573,9 +762,15 @@ fn exemplars_go_to_the_bucket_they_fell_into() {
         ]
     );
     let first = &decoded.seen.exemplars[0].1;
-    assert_eq!((first.trace_id, first.span_id), (TraceId::new([1; 16]), SpanId::new([2; 8])));
+    assert_eq!(
+        (first.trace_id, first.span_id),
+        (TraceId::new([1; 16]), SpanId::new([2; 8]))
+    );
     assert_eq!(first.labels.to_string(), r#"{user_id="u1"}"#);
-    assert_eq!((decoded.rejections.exemplars, decoded.rejections.samples), (2, 0));
+    assert_eq!(
+        (decoded.rejections.exemplars, decoded.rejections.samples),
+        (2, 0)
+    );
 }
 
 #[test]
@@ -585,17 +780,40 @@ fn bounds_are_written_as_prometheus_writes_them() {
     point.explicit_bounds.sort_by(f64::total_cmp);
     point.bucket_counts = vec![1; 8];
     point.count = 8;
-    let decoded = decode(&bare(vec![metric("h", "", histogram(CUMULATIVE, vec![point]))]));
-    let les: Vec<_> = decoded.lines().iter().filter_map(|l| Some(l.split('"').nth(1)?.to_owned())).collect();
-    let expected =
-        ["-1", "0", "0.0000001", "0.005", "2.5", "1000000000000000000000", "+Inf"];
+    let decoded = decode(&bare(vec![metric(
+        "h",
+        "",
+        histogram(CUMULATIVE, vec![point]),
+    )]));
+    let les: Vec<_> = decoded
+        .lines()
+        .iter()
+        .filter_map(|l| Some(l.split('"').nth(1)?.to_owned()))
+        .collect();
+    let expected = [
+        "-1",
+        "0",
+        "0.0000001",
+        "0.005",
+        "2.5",
+        "1000000000000000000000",
+        "+Inf",
+    ];
     assert_eq!(les, expected);
 }
 
 #[test]
 fn a_histogram_without_buckets_is_a_count_and_a_sum() {
-    let point = HistogramDataPoint { time_unix_nano: 7, count: 3, ..Default::default() };
-    let decoded = decode(&bare(vec![metric("h", "", histogram(CUMULATIVE, vec![point]))]));
+    let point = HistogramDataPoint {
+        time_unix_nano: 7,
+        count: 3,
+        ..Default::default()
+    };
+    let decoded = decode(&bare(vec![metric(
+        "h",
+        "",
+        histogram(CUMULATIVE, vec![point]),
+    )]));
     assert_eq!(decoded.lines(), [r#"h_bucket{le="+Inf"} 3"#, "h_count 3"]);
 }
 
@@ -605,7 +823,10 @@ fn integers_past_53_bits_are_rounded() {
     let decoded = decode(&bare(vec![metric(
         "g",
         "",
-        gauge(vec![NumberDataPoint { value, ..point(0.0) }]),
+        gauge(vec![NumberDataPoint {
+            value,
+            ..point(0.0)
+        }]),
     )]));
     assert_eq!(decoded.seen.samples[0].2, 9_007_199_254_740_992.0);
 }
@@ -614,8 +835,15 @@ fn integers_past_53_bits_are_rounded() {
 fn a_resource_may_come_behind_its_points_and_in_pieces() {
     let piece = |attribute| {
         let attributes = vec![attribute];
-        let resource = Some(ProtoResource { attributes, ..Default::default() });
-        ResourceMetrics { resource, ..Default::default() }.encode_to_vec()
+        let resource = Some(ProtoResource {
+            attributes,
+            ..Default::default()
+        });
+        ResourceMetrics {
+            resource,
+            ..Default::default()
+        }
+        .encode_to_vec()
     };
     let points = ResourceMetrics {
         resource: None,
@@ -633,7 +861,14 @@ fn a_resource_may_come_behind_its_points_and_in_pieces() {
     bytes.extend_from_slice(&merged);
     let mut seen = Seen::default();
     let (mut rejections, translation) = (Rejections::default(), Translation::default());
-    decode_into(&bytes, &mut seen, &mut rejections, &translation, &mut |_| true).unwrap();
+    decode_into(
+        &bytes,
+        &mut seen,
+        &mut rejections,
+        &translation,
+        &mut |_| true,
+    )
+    .unwrap();
     assert!(seen.samples[0].0.contains(r#"job="shop/cart""#));
 }
 
@@ -643,7 +878,13 @@ fn a_damaged_request_leaves_an_empty_batch() {
     bytes.extend_from_slice(&[0x0a, 0x7f]);
     let mut seen = Seen::default();
     let (mut rejections, translation) = (Rejections::default(), Translation::default());
-    let decoded = decode_into(&bytes, &mut seen, &mut rejections, &translation, &mut |_| true);
+    let decoded = decode_into(
+        &bytes,
+        &mut seen,
+        &mut rejections,
+        &translation,
+        &mut |_| true,
+    );
     assert!(matches!(decoded, Err(DecodeError::Protobuf { .. })));
     assert!(seen.samples.is_empty());
 }
@@ -660,10 +901,16 @@ fn labels_that_multiply_are_asked_for_before_they_are_held() {
     let mut asked = 0;
     let mut seen = Seen::default();
     let (mut rejections, translation) = (Rejections::default(), Translation::default());
-    let decoded = decode_into(&grown, &mut seen, &mut rejections, &translation, &mut |bytes| {
-        asked += bytes;
-        asked < 10 << 20
-    });
+    let decoded = decode_into(
+        &grown,
+        &mut seen,
+        &mut rejections,
+        &translation,
+        &mut |bytes| {
+            asked += bytes;
+            asked < 10 << 20
+        },
+    );
     assert_eq!(decoded, Err(DecodeError::NoRoom));
     assert!(asked < 12 << 20);
 }
