@@ -377,44 +377,44 @@ impl ValueSeed<'_> {
     fn integer<E: serde::de::Error>(mut self, value: i128) -> Result<(), E> {
         let out_of_range = |seed: &Self| seed.wrong(format_args!("{value} is out of range"));
         match self.field.kind {
-            Kind::Uint32 => {
+            Uint32 => {
                 let value = u32::try_from(value).map_err(|_| out_of_range(&self))?;
                 self.key(0);
                 put_varint(self.out, value.into());
             }
-            Kind::Enum(_) => {
+            Enum(_) => {
                 let value = i32::try_from(value).map_err(|_| out_of_range(&self))?;
                 self.key(0);
                 put_varint(self.out, i64::from(value).cast_unsigned());
             }
-            Kind::Int64 => {
+            Int64 => {
                 let value = i64::try_from(value).map_err(|_| out_of_range(&self))?;
                 self.key(0);
                 put_varint(self.out, value.cast_unsigned());
             }
-            Kind::Fixed32 => {
+            Fixed32 => {
                 let value = u32::try_from(value).map_err(|_| out_of_range(&self))?;
                 self.key(5);
                 self.out.extend_from_slice(&value.to_le_bytes());
             }
-            Kind::Fixed64 => {
+            Fixed64 => {
                 let value = u64::try_from(value).map_err(|_| out_of_range(&self))?;
                 self.key(1);
                 self.out.extend_from_slice(&value.to_le_bytes());
             }
-            Kind::Sfixed64 => {
+            Sfixed64 => {
                 let value = i64::try_from(value).map_err(|_| out_of_range(&self))?;
                 self.key(1);
                 self.out.extend_from_slice(&value.to_le_bytes());
             }
-            Kind::Double => return self.double(value as f64),
+            Double => return self.double(value as f64),
             _ => return Err(self.wrong("a number is out of place")),
         }
         Ok(())
     }
 
     fn double<E: serde::de::Error>(mut self, value: f64) -> Result<(), E> {
-        if matches!(self.field.kind, Kind::Double) {
+        if matches!(self.field.kind, Double) {
             self.key(1);
             self.out.extend_from_slice(&value.to_bits().to_le_bytes());
             return Ok(());
@@ -432,17 +432,17 @@ impl ValueSeed<'_> {
 
     fn text<E: serde::de::Error>(mut self, text: &str) -> Result<(), E> {
         match self.field.kind {
-            Kind::Text => self.bytes(text.as_bytes()),
-            Kind::Base64 => {
+            Text => self.bytes(text.as_bytes()),
+            Base64 => {
                 let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text));
                 let bytes = bytes.map_err(|e| self.wrong(format_args!("not base64: {e}")))?;
                 self.bytes(&bytes);
             }
-            Kind::Hex => {
+            Hex => {
                 let bytes = from_hex(text).ok_or_else(|| self.wrong("not hexadecimal"))?;
                 self.bytes(&bytes);
             }
-            Kind::Enum(names) => {
+            Enum(names) => {
                 if let Some(value) = names.iter().position(|name| *name == text) {
                     return self.integer(value as i128);
                 }
@@ -451,7 +451,7 @@ impl ValueSeed<'_> {
                     number.map_err(|_| self.wrong(format_args!("unknown value {text:?}")))?;
                 return self.integer(number.into());
             }
-            Kind::Bool | Kind::Message(_) => return Err(self.wrong("a string is out of place")),
+            Bool | Kind::Message(_) => return Err(self.wrong("a string is out of place")),
             _ => {
                 if let Ok(value) = text.parse::<i128>() {
                     return self.integer(value);
@@ -493,7 +493,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     }
 
     fn visit_bool<E: serde::de::Error>(mut self, value: bool) -> Result<(), E> {
-        if !matches!(self.field.kind, Kind::Bool) {
+        if !matches!(self.field.kind, Bool) {
             return Err(self.wrong("a truth value is out of place"));
         }
         self.key(0);
