@@ -91,13 +91,13 @@ impl Committer {
                 record,
                 rejections,
             )?,
-            spans: self.heads.spans.prepare(spans, record, rejections)?,
+            spans: self.heads.spans.prepare(spans, record)?,
             deletes: Vec::new(),
         };
         let mut outcome = WriteOutcome {
             lsn: None,
             samples: prepared.metrics.sample_count(),
-            spans: prepared.spans.span_count(),
+            spans: prepared.spans.len() as u64,
             rejections: std::mem::take(rejections),
         };
         if !record.is_empty() {

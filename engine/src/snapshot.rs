@@ -14,7 +14,10 @@ use crate::{
     error::Error,
     id::{SeriesRef, TraceId},
     metric::{Metadata, SeriesExemplars, SeriesSamples},
-    span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
+    span::{
+        Operation, ServiceCount, SpanFilter, SpanHit, SymbolId, TagName, TagScope, TagValue, Trace,
+        TraceSummary,
+    },
     time::TimeRange,
     visibility::Pin,
 };
@@ -177,51 +180,61 @@ impl Snapshot {
         self.pin.check_age()
     }
 
-    /// Services that have spans in `range`, sorted.
+    /// Services of the spans for which `filter` holds, sorted, with counts.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
-    pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
-        self.fresh(self.engine.heads().spans.services(self.spans_at, range, query)?)
+    pub fn services(
+        &self,
+        filter: &SpanFilter,
+        query: &QueryControl,
+    ) -> Result<Vec<ServiceCount>, Error> {
+        self.fresh(self.engine.heads().spans.services(self.spans_at, filter, query)?)
     }
 
-    /// Span names of a service (of all if `None`) in `range`, sorted.
+    /// Services with the names of their spans for which `filter` holds, sorted, with counts.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn operations(
         &self,
-        service: Option<&str>,
-        range: TimeRange,
+        filter: &SpanFilter,
         query: &QueryControl,
-    ) -> Result<Vec<String>, Error> {
-        self.fresh(self.engine.heads().spans.operations(self.spans_at, service, range, query)?)
+    ) -> Result<Vec<Operation>, Error> {
+        self.fresh(self.engine.heads().spans.operations(self.spans_at, filter, query)?)
     }
 
-    /// Attribute keys of spans and resources, sorted.
+    /// Attribute keys of the spans for which `filter` holds, and of their resources, sorted.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
-    pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
-        self.fresh(self.engine.heads().spans.tag_names(self.spans_at, query)?)
+    pub fn tag_names(
+        &self,
+        filter: &SpanFilter,
+        query: &QueryControl,
+    ) -> Result<Vec<TagName>, Error> {
+        self.fresh(self.engine.heads().spans.tag_names(self.spans_at, filter, query)?)
     }
 
-    /// The first `limit` values of an attribute, sorted by their display form.
+    /// The first `limit` values of an attribute that begin with `prefix`, sorted by display form.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn tag_values(
         &self,
         key: &str,
+        of: TagScope,
+        filter: &SpanFilter,
         prefix: &str,
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        self.fresh(self.engine.heads().spans.tag_values(self.spans_at, key, prefix, limit, query)?)
+        let spans = &self.engine.heads().spans;
+        self.fresh(spans.tag_values(self.spans_at, key, of, filter, prefix, limit, query)?)
     }
 
     /// The text of a service or operation number in a [`SpanHit`].
-    pub fn symbol(&self, id: u32) -> Arc<str> {
+    pub fn symbol(&self, id: SymbolId) -> Arc<str> {
         self.engine.heads().spans.symbol(id)
     }
 
