@@ -91,13 +91,13 @@ impl Committer {
                 record,
                 rejections,
             )?,
-            spans: self.heads.spans.prepare(spans, record)?,
+            spans: self.heads.spans.prepare(spans, record, rejections)?,
             deletes: Vec::new(),
         };
         let mut outcome = WriteOutcome {
             lsn: None,
             samples: prepared.metrics.sample_count(),
-            spans: prepared.spans.len() as u64,
+            spans: prepared.spans.span_count(),
             rejections: std::mem::take(rejections),
         };
         if !record.is_empty() {

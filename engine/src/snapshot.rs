@@ -14,10 +14,7 @@ use crate::{
     error::Error,
     id::{SeriesRef, TraceId},
     metric::{Metadata, SeriesExemplars, SeriesSamples},
-    span::{
-        Operation, ServiceCount, SpanFilter, SpanHit, SymbolId, TagName, TagScope, TagValue, Trace,
-        TraceSummary,
-    },
+    span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
     time::TimeRange,
     visibility::Pin,
 };
@@ -180,61 +177,51 @@ impl Snapshot {
         self.pin.check_age()
     }
 
-    /// Services of the spans for which `filter` holds, sorted, with counts.
+    /// Services that have spans in `range`, sorted.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
-    pub fn services(
-        &self,
-        filter: &SpanFilter,
-        query: &QueryControl,
-    ) -> Result<Vec<ServiceCount>, Error> {
-        self.fresh(self.engine.heads().spans.services(self.spans_at, filter, query)?)
+    pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
+        self.fresh(self.engine.heads().spans.services(self.spans_at, range, query)?)
     }
 
-    /// Services with the names of their spans for which `filter` holds, sorted, with counts.
+    /// Span names of a service (of all if `None`) in `range`, sorted.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn operations(
         &self,
-        filter: &SpanFilter,
+        service: Option<&str>,
+        range: TimeRange,
         query: &QueryControl,
-    ) -> Result<Vec<Operation>, Error> {
-        self.fresh(self.engine.heads().spans.operations(self.spans_at, filter, query)?)
+    ) -> Result<Vec<String>, Error> {
+        self.fresh(self.engine.heads().spans.operations(self.spans_at, service, range, query)?)
     }
 
-    /// Attribute keys of the spans for which `filter` holds, and of their resources, sorted.
+    /// Attribute keys of spans and resources, sorted.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
-    pub fn tag_names(
-        &self,
-        filter: &SpanFilter,
-        query: &QueryControl,
-    ) -> Result<Vec<TagName>, Error> {
-        self.fresh(self.engine.heads().spans.tag_names(self.spans_at, filter, query)?)
+    pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
+        self.fresh(self.engine.heads().spans.tag_names(self.spans_at, query)?)
     }
 
-    /// The first `limit` values of an attribute that begin with `prefix`, sorted by display form.
+    /// The first `limit` values of an attribute, sorted by their display form.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn tag_values(
         &self,
         key: &str,
-        of: TagScope,
-        filter: &SpanFilter,
         prefix: &str,
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        let spans = &self.engine.heads().spans;
-        self.fresh(spans.tag_values(self.spans_at, key, of, filter, prefix, limit, query)?)
+        self.fresh(self.engine.heads().spans.tag_values(self.spans_at, key, prefix, limit, query)?)
     }
 
     /// The text of a service or operation number in a [`SpanHit`].
-    pub fn symbol(&self, id: SymbolId) -> Arc<str> {
+    pub fn symbol(&self, id: u32) -> Arc<str> {
         self.engine.heads().spans.symbol(id)
     }
 
