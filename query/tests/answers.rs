@@ -481,7 +481,7 @@ proptest! {
             prop_assert_eq!(group.series, series);
             let s = group.statistics.unwrap();
             let (mean, stddev, quantiles) = plain_figures(&values);
-            prop_assert_eq!(s.count as usize, values.len());
+            prop_assert_eq!(s.count, values.len() as u64);
             prop_assert!(near(s.mean, mean) && near(s.stddev, stddev));
             for (found, plain) in [s.p50, s.p95, s.p99].into_iter().zip(quantiles) {
                 prop_assert!(near(found, plain));
@@ -551,7 +551,7 @@ proptest! {
         for (found, ((service, name), (errors, durations))) in stats.groups.iter().zip(&groups) {
             prop_assert_eq!(found.service.as_deref(), Some(*service));
             prop_assert_eq!(found.operation.as_deref(), Some(*name));
-            prop_assert_eq!((found.errors, found.duration_ns.count as usize), (*errors, durations.len()));
+            prop_assert_eq!((found.errors, found.duration_ns.count), (*errors, durations.len() as u64));
             let (_, stddev, quantiles) = plain_figures(durations);
             prop_assert!(near(found.duration_ns.stddev, stddev));
             prop_assert!(near(found.duration_ns.p95, quantiles[1]));
