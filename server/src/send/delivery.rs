@@ -211,8 +211,7 @@ impl Worker {
             _ => body,
         };
         let body = Bytes::from(body);
-        let began = Instant::now();
-        let mut backoff = BACKOFF_FIRST;
+        let mut patience = Patience::new(self.clients.targets.retry_for);
         loop {
             match self.clients.send(kind, body.clone()).await {
                 Answer::Stored => {
@@ -237,19 +236,116 @@ impl Worker {
                     });
                 }
                 Answer::Later { reason, wait } => {
-                    let wait = wait.unwrap_or(backoff).min(BACKOFF_MAX);
-                    if began.elapsed() + wait > self.clients.targets.retry_for {
+                    if !patience.wait(wait).await {
                         return Err(Error::GaveUp {
                             file: self.file.clone(),
                             offset_bytes,
                             url: self.clients.url(kind),
-                            after: began.elapsed(),
+                            after: patience.spent(),
                             reason,
                         });
                     }
                     self.tally.retries.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(wait).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+}
+
+/// How much longer a request is tried again.
+struct Patience {
+    began: Instant,
+    limit: Duration,
+    backoff: Duration,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            limit,
+            backoff: BACKOFF_FIRST,
+        }
+    }
+
+    fn spent(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Waits for as long as asked, or else a little longer each time; `false` if that is too long.
+    async fn wait(&mut self, asked: Option<Duration>) -> bool {
+        let wait = asked.unwrap_or(self.backoff).min(BACKOFF_MAX);
+        if self.spent() + wait > self.limit {
+            return false;
+        }
+        tokio::time::sleep(wait).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        true
+    }
+}
+
+/// A connection for requests that are made on the spot: OTLP/gRPC with the same patience.
+pub struct Delivery {
+    grpc: OtlpGrpc,
+    retry_for: Duration,
+}
+
+impl Delivery {
+    /// To the node at `endpoint`; connects when it is first used. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`Error::BadUrl`].
+    pub fn new(endpoint: &str) -> Result<Self, Error> {
+        let grpc = OtlpGrpc::new(endpoint, Options::TIMEOUT_DEFAULT)?;
+        Ok(Self {
+            grpc,
+            retry_for: Options::RETRY_FOR_DEFAULT,
+        })
+    }
+
+    /// Sends a serialized `ExportTraceServiceRequest`; all of it must be stored.
+    ///
+    /// # Errors
+    /// If it was not.
+    pub async fn traces(&self, body: Bytes) -> Result<(), Error> {
+        self.export(Kind::Traces, body).await
+    }
+
+    /// Sends a serialized `ExportMetricsServiceRequest`; all of it must be stored.
+    ///
+    /// # Errors
+    /// If it was not.
+    pub async fn metrics(&self, body: Bytes) -> Result<(), Error> {
+        self.export(Kind::Metrics, body).await
+    }
+
+    async fn export(&self, kind: Kind, body: Bytes) -> Result<(), Error> {
+        let mut patience = Patience::new(self.retry_for);
+        let file = "a request made on the spot";
+        loop {
+            match self.grpc.export(kind, body.clone()).await {
+                Answer::Stored => return Ok(()),
+                Answer::Later { reason, wait } => {
+                    if !patience.wait(wait).await {
+                        return Err(Error::GaveUp {
+                            file: file.to_owned(),
+                            offset_bytes: 0,
+                            url: self.grpc.url.clone(),
+                            after: patience.spent(),
+                            reason,
+                        });
+                    }
+                }
+                Answer::Partial { reason, .. }
+                | Answer::Refused { reason }
+                | Answer::NotTaken { reason } => {
+                    return Err(Error::NotTaken {
+                        file: file.to_owned(),
+                        url: self.grpc.url.clone(),
+                        kind: kind.name(),
+                        reason,
+                    });
                 }
             }
         }

@@ -92,8 +92,7 @@ pub(super) fn survey(line: &[u8]) -> Result<(Kind, Found), String> {
     let mut counts = Counts::default();
     let kind = match parsed {
         Line {
-            spans: Some(spans),
-            ..
+            spans: Some(spans), ..
         } => {
             let scopes = spans.iter().flat_map(|r| &r.scope_spans);
             counts.spans = scopes.map(|s| s.spans.len() as u64).sum();
@@ -119,15 +118,11 @@ pub(super) fn survey(line: &[u8]) -> Result<(Kind, Found), String> {
             }
             Kind::MetricsJson
         }
-        Line {
-            logs: Some(_),
-            ..
-        } => {
+        Line { logs: Some(_), .. } => {
             return Err("holds logs, which Rootline does not store".into());
         }
         Line {
-            profiles: Some(_),
-            ..
+            profiles: Some(_), ..
         } => {
             return Err("holds profiles, which Rootline does not store".into());
         }

@@ -20,6 +20,7 @@ mod tally;
 mod target;
 mod wire;
 
+pub use delivery::Delivery;
 pub use error::Error;
 pub use source::REQUEST_BYTES_CEILING;
 pub use tally::Summary;
