@@ -87,6 +87,9 @@ pub enum Error {
     /// A matcher that cannot be used.
     #[error("invalid matcher: {0}")]
     InvalidMatcher(#[source] rootline_index::Error),
+    /// A delete that names nothing.
+    #[error("a delete needs at least one matcher; {{__name__=~\".+\"}} selects everything")]
+    NoMatchers,
     /// More active series than allowed.
     #[error("series limit of {max} active series reached (option series-max)")]
     SeriesLimit {
@@ -178,6 +181,7 @@ impl Error {
             | Self::SeriesLimit { .. }
             | Self::InvalidSpan { .. }
             | Self::BatchTooLarge { .. }
+            | Self::NoMatchers
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
             Self::MemoryFull { .. } => ErrorKind::Retry,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,

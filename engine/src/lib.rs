@@ -1,15 +1,54 @@
 //! Rootline's embeddable store for metrics and traces.
+//!
+//! One directory, one log, one order of writes for both signals. A [`WriteBatch`] is stored whole: when
+//! [`Engine::write`] returns it is durable and visible. A [`Snapshot`] is every batch acknowledged
+//! before it, of both signals, and does not change while it is read.
+//!
+//! In this release both signals live in memory and are rebuilt from the log at start.
+//!
+//! Start with [`Engine`]; `examples/` has programs to copy from, `docs/architecture.md` the way a
+//! sample, a span and a query take through the files.
+//!
+//! The engine knows no protocol and no async runtime: calls block, from any thread.
 #![deny(unsafe_code)]
 
+mod batch;
 mod budget;
+mod chunk;
+mod commit;
 mod control;
+mod engine;
 mod error;
+mod filenames;
+mod heads;
 mod id;
+mod lanes;
 mod metric;
 mod outcome;
 mod record;
+mod replay;
 mod settings;
+mod snapshot;
 mod span;
+mod sync;
 mod time;
 mod value;
 mod varint;
+mod visibility;
+
+pub use batch::WriteBatch;
+pub use budget::{Budget, Holder, Reservation};
+pub use control::{CHECK_ROWS, QueryControl, QueryLimits};
+pub use engine::{Builder, Engine, EngineStats};
+pub use error::{Error, ErrorKind};
+pub use id::{SeriesRef, SpanId, TraceId};
+pub use metric::*;
+pub use outcome::{Rejections, WriteOutcome};
+pub use replay::{ReplayProgress, Replayed};
+pub use rootline_index::{LabelLimits, Labels, LabelsBuilder, MatchOp, Matcher};
+pub use rootline_wal::{Clock, Durability, FsStorage, Lsn, Storage, SystemClock};
+pub use settings::Settings;
+pub use snapshot::Snapshot;
+pub use span::*;
+pub use time::{NS_PER_MS, NS_PER_S, TimeRange, Timestamp};
+pub use value::{Value, ValueRef};

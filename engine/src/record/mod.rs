@@ -7,6 +7,7 @@
 //! - Parts of one kind occur at most once, deletes excepted.
 
 pub(crate) mod definitions;
+pub(crate) mod deletes;
 pub(crate) mod exemplars;
 pub(crate) mod metadata;
 pub(crate) mod samples;

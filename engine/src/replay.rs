@@ -1,0 +1,188 @@
+//! Start-up: the log back into the heads.
+//!
+//! The log hands its records over in LSN order on one thread, which decodes them. Worker threads own
+//! disjoint sets of shards and apply to them, so every shard sees LSN order and shards go in parallel.
+//! Nothing is visible until all is replayed, so no version needs keeping: the floor is the record's
+//! own LSN.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use rootline_wal::{Clock, Lsn, Record, Recovery, Storage, Wal};
+
+use crate::{
+    budget::Budget,
+    error::Error,
+    heads::{Heads, Prepared},
+    lanes::Shards,
+    record::{self, Tag, deletes},
+};
+
+/// Records a worker may lag behind the decoder: bounds the memory of replay.
+const QUEUE_RECORDS: usize = 32;
+
+/// How far replay has come. Read it from any thread.
+#[derive(Debug, Default)]
+pub struct ReplayProgress {
+    records: AtomicU64,
+    bytes: AtomicU64,
+    total_bytes: AtomicU64,
+}
+
+impl ReplayProgress {
+    /// Records replayed.
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of records replayed.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of log files found at start: an upper bound for [`bytes`](Self::bytes).
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What start-up found, beyond what the log itself reports.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Replayed {
+    /// What the log found: records, torn bytes, damage.
+    pub log: Recovery,
+    /// Samples whose series was defined only in damaged records.
+    pub orphaned_samples: u64,
+}
+
+type Work = (Lsn, Arc<Prepared>);
+
+pub(crate) struct Replay<'a> {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dir: &'a Path,
+    pub(crate) settings: rootline_wal::Settings,
+    pub(crate) heads: &'a Heads,
+    pub(crate) budget: &'a Arc<Budget>,
+    pub(crate) progress: &'a ReplayProgress,
+    pub(crate) threads: usize,
+}
+
+impl Replay<'_> {
+    pub(crate) fn run(self) -> Result<(Arc<Wal>, Replayed), Error> {
+        let log_dir = self.dir.join(crate::filenames::LOG_DIR);
+        self.progress.total_bytes.store(self.log_bytes(&log_dir), Ordering::Relaxed);
+        thread::scope(|scope| {
+            let workers: Vec<SyncSender<Work>> = (0..self.threads.max(1))
+                .map(|worker| {
+                    let (sender, receiver) = sync_channel(QUEUE_RECORDS);
+                    let (heads, threads) = (self.heads, self.threads.max(1));
+                    scope.spawn(move || apply(heads, worker, threads, &receiver));
+                    sender
+                })
+                .collect();
+            let mut failure = None;
+            let opened = Wal::open(
+                Arc::clone(&self.storage),
+                Arc::clone(&self.clock),
+                &log_dir,
+                self.settings.clone(),
+                &mut |record| {
+                    self.record(&record, &workers).map_err(|error| {
+                        let text = error.to_string();
+                        failure = Some(error);
+                        text.into()
+                    })
+                },
+            );
+            drop(workers);
+            match (failure, opened) {
+                (Some(failure), _) => Err(failure),
+                (None, Err(error)) => Err(error.into()),
+                (None, Ok((wal, log))) => {
+                    Ok((wal, Replayed { log, orphaned_samples: self.heads.metrics.orphaned_samples() }))
+                }
+            }
+        })
+    }
+
+    fn record(&self, record: &Record<'_>, workers: &[SyncSender<Work>]) -> Result<(), Error> {
+        if record.kind != record::KIND_BATCH {
+            return Err(Error::UnknownRecord {
+                lsn: record.lsn.0,
+                what: "kind",
+                found: record.kind.into(),
+            });
+        }
+        let prepared = Arc::new(decode(self.heads, record)?);
+        let mut lanes_of = vec![false; workers.len()];
+        for lane in 0..self.heads.lanes() {
+            if self.heads.touches(lane, &prepared)
+                && let Some(touched) = lanes_of.get_mut(lane % workers.len())
+            {
+                *touched = true;
+            }
+        }
+        for (worker, _) in workers.iter().zip(&lanes_of).filter(|(_, touched)| **touched) {
+            // A worker ends only by panicking; the scope then passes the panic on.
+            if worker.send((record.lsn, Arc::clone(&prepared))).is_err() {
+                return Err(Error::Closed { reason: "a replay thread failed".to_owned() });
+            }
+        }
+        let records = self.progress.records.fetch_add(1, Ordering::Relaxed) + 1;
+        self.progress.bytes.fetch_add(record.payload.len() as u64, Ordering::Relaxed);
+        let used_bytes = self.budget.used_bytes();
+        if used_bytes > self.budget.limit_bytes() {
+            return Err(Error::ReplayOverBudget {
+                dir: self.dir.to_owned(),
+                limit_bytes: self.budget.limit_bytes(),
+                used_bytes,
+                records,
+            });
+        }
+        Ok(())
+    }
+
+    fn log_bytes(&self, log_dir: &Path) -> u64 {
+        let names = self.storage.list(log_dir).unwrap_or_default();
+        names.iter().filter_map(|name| self.storage.len(&log_dir.join(name)).ok()).sum()
+    }
+}
+
+fn apply(heads: &Heads, worker: usize, workers: usize, work: &Receiver<Work>) {
+    while let Ok((lsn, prepared)) = work.recv() {
+        for lane in (worker..heads.lanes()).step_by(workers) {
+            if heads.touches(lane, &prepared) {
+                heads.apply(lane, lsn, &prepared, lsn);
+            }
+        }
+    }
+}
+
+/// Decodes a batch record against the heads: what `prepare` made of it when it was written.
+///
+/// # Errors
+/// [`Error::UnknownRecord`] or [`Error::CorruptRecord`].
+pub(crate) fn decode(heads: &Heads, record: &Record<'_>) -> Result<Prepared, Error> {
+    let mut prepared = Prepared::default();
+    for part in record::parts(record.lsn, record.payload) {
+        let part = part?;
+        match part.tag {
+            Tag::Definitions | Tag::Samples | Tag::Exemplars | Tag::Metadata => {
+                heads.metrics.decode(part, &mut prepared.metrics)?;
+            }
+            Tag::Spans => heads.spans.decode(part, &mut prepared.spans)?,
+            Tag::DeleteSeries => prepared.deletes.push(deletes::decode_series(part)?),
+            Tag::DeleteTrace => prepared.deletes.push(deletes::decode_trace(part)?),
+        }
+    }
+    Ok(prepared)
+}

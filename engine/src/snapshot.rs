@@ -1,0 +1,245 @@
+//! A view of both signals at one sequence number.
+//!
+//! Reads look at the snapshot's age after each piece they read and before they hand it on, so that a
+//! snapshot whose versions may be gone ends in a typed error, never in a changed answer.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use rootline_index::{Labels, Matcher};
+use rootline_wal::Lsn;
+
+use crate::{
+    control::QueryControl,
+    engine::Engine,
+    error::Error,
+    id::{SeriesRef, TraceId},
+    metric::{Metadata, SeriesExemplars, SeriesSamples},
+    span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
+    time::TimeRange,
+    visibility::Pin,
+};
+
+/// Every batch acknowledged before it was taken, whole, and nothing else. Cheap to clone; all clones
+/// end together by age (`snapshot_max_age`), after which reads fail with [`Error::SnapshotExpired`].
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    engine: Engine,
+    pin: Arc<Pin>,
+    spans_at: Lsn,
+}
+
+impl Snapshot {
+    pub(crate) fn new(engine: Engine, pin: Pin) -> Self {
+        let spans_at = pin.lsn();
+        Self { engine, pin: Arc::new(pin), spans_at }
+    }
+
+    /// Every batch up to this one is in view.
+    pub fn lsn(&self) -> Lsn {
+        self.pin.lsn()
+    }
+
+    /// The same snapshot with spans as they were at `lsn`, if that is older: what later pages of an
+    /// answer are read from. Spans deleted since stay deleted or come back whole by trace.
+    #[must_use]
+    pub fn spans_as_of(&self, lsn: Lsn) -> Self {
+        Self { spans_at: self.pin.lsn().min(lsn), ..self.clone() }
+    }
+
+    /// Samples in `range` of every series that all `matchers` select, in order of labels, each series
+    /// once and only if it has any. `visit` may end the walk early.
+    ///
+    /// # Errors
+    /// What `visit` returns; the query's bounds; [`Error::SnapshotExpired`].
+    pub fn select(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        query: &QueryControl,
+        visit: &mut dyn FnMut(SeriesSamples<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let checked = &mut |series: SeriesSamples<'_>| {
+            self.pin.check_age()?;
+            visit(series)
+        };
+        self.engine.heads().metrics.select(self.pin.lsn(), matchers, range, query, checked)?;
+        self.pin.check_age()
+    }
+
+    /// The series that `matchers` select and that have a sample in `range`, in order of labels.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn series(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        query: &QueryControl,
+    ) -> Result<Vec<(SeriesRef, Labels)>, Error> {
+        self.fresh(self.engine.heads().metrics.series(self.pin.lsn(), matchers, range, query)?)
+    }
+
+    /// Label names of those series, sorted.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        query: &QueryControl,
+    ) -> Result<Vec<String>, Error> {
+        let metrics = &self.engine.heads().metrics;
+        self.fresh(metrics.label_names(self.pin.lsn(), matchers, range, query)?)
+    }
+
+    /// The first `limit` values of label `name` among those series, sorted.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        query: &QueryControl,
+    ) -> Result<Vec<String>, Error> {
+        let metrics = &self.engine.heads().metrics;
+        self.fresh(metrics.label_values(self.pin.lsn(), name, matchers, range, limit, query)?)
+    }
+
+    /// Exemplars in `range` of the series that `matchers` select, oldest first in each.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn exemplars(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        query: &QueryControl,
+    ) -> Result<Vec<SeriesExemplars>, Error> {
+        let metrics = &self.engine.heads().metrics;
+        self.fresh(metrics.exemplars(self.pin.lsn(), matchers, range, query)?)
+    }
+
+    /// Metadata of one metric or of all, sorted by name.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotExpired`].
+    pub fn metadata(&self, metric: Option<&str>) -> Result<Vec<Metadata>, Error> {
+        self.fresh(self.engine.heads().metrics.metadata(self.pin.lsn(), metric))
+    }
+
+    /// From the first to the last sample of the series that `matchers` select.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn metric_time_bounds(
+        &self,
+        matchers: &[Matcher],
+        query: &QueryControl,
+    ) -> Result<Option<TimeRange>, Error> {
+        self.fresh(self.engine.heads().metrics.time_bounds(self.pin.lsn(), matchers, query)?)
+    }
+
+    /// A trace with all its spans and who called whom.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn trace(&self, id: TraceId, query: &QueryControl) -> Result<Option<Trace>, Error> {
+        self.fresh(self.engine.heads().spans.trace(self.spans_at, id, query)?)
+    }
+
+    /// A trace in a line: root, times, counts.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn trace_summary(
+        &self,
+        id: TraceId,
+        query: &QueryControl,
+    ) -> Result<Option<TraceSummary>, Error> {
+        self.fresh(self.engine.heads().spans.trace_summary(self.spans_at, id, query)?)
+    }
+
+    /// Every span for which `filter` holds, in no particular order.
+    ///
+    /// # Errors
+    /// What `visit` returns; the query's bounds; [`Error::SnapshotExpired`].
+    pub fn scan_spans(
+        &self,
+        filter: &SpanFilter,
+        query: &QueryControl,
+        visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        self.engine.heads().spans.scan(self.spans_at, filter, query, visit)?;
+        self.pin.check_age()
+    }
+
+    /// Services that have spans in `range`, sorted.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
+        self.fresh(self.engine.heads().spans.services(self.spans_at, range, query)?)
+    }
+
+    /// Span names of a service (of all if `None`) in `range`, sorted.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn operations(
+        &self,
+        service: Option<&str>,
+        range: TimeRange,
+        query: &QueryControl,
+    ) -> Result<Vec<String>, Error> {
+        self.fresh(self.engine.heads().spans.operations(self.spans_at, service, range, query)?)
+    }
+
+    /// Attribute keys of spans and resources, sorted.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
+        self.fresh(self.engine.heads().spans.tag_names(self.spans_at, query)?)
+    }
+
+    /// The first `limit` values of an attribute, sorted by their display form.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn tag_values(
+        &self,
+        key: &str,
+        prefix: &str,
+        limit: usize,
+        query: &QueryControl,
+    ) -> Result<Vec<TagValue>, Error> {
+        self.fresh(self.engine.heads().spans.tag_values(self.spans_at, key, prefix, limit, query)?)
+    }
+
+    /// The text of a service or operation number in a [`SpanHit`].
+    pub fn symbol(&self, id: u32) -> Arc<str> {
+        self.engine.heads().spans.symbol(id)
+    }
+
+    /// From the first start to the last end of all spans.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
+        self.fresh(self.engine.heads().spans.time_bounds(self.spans_at, query)?)
+    }
+
+    /// The engine this is a snapshot of.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn fresh<T>(&self, answer: T) -> Result<T, Error> {
+        self.pin.check_age()?;
+        Ok(answer)
+    }
+}
