@@ -7,7 +7,9 @@
 
 pub mod body;
 pub mod config;
+pub mod demo;
 mod memory_limit;
 pub mod node;
 pub mod refusal;
 pub mod self_metrics;
+pub mod send;

@@ -21,7 +21,7 @@ mod target;
 mod wire;
 
 pub use delivery::Delivery;
-pub use error::Error;
+pub use error::{Error, chain as error_chain};
 pub use source::REQUEST_BYTES_CEILING;
 pub use tally::Summary;
 pub use target::OtlpProtocol;
