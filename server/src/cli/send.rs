@@ -30,10 +30,20 @@ pub struct SendArgs {
     endpoint: String,
     /// Where OTLP JSON goes, and protobuf with `--protocol http`; `/v1/traces` and `/v1/metrics` are
     /// added.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ROOTLINE_OTLP_HTTP",
+        default_value = "http://127.0.0.1:4318"
+    )]
     otlp_http: String,
     /// Where remote-write requests go.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7668/api/v1/write")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ROOTLINE_REMOTE_WRITE",
+        default_value = "http://127.0.0.1:7668/api/v1/write"
+    )]
     remote_write: String,
     /// What carries OTLP protobuf requests.
     #[arg(long, value_enum, default_value_t = Protocol::Grpc)]
