@@ -342,7 +342,11 @@ fn write_base64(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
         for i in 0..4u32 {
             let sextet = (bits >> (18 - 6 * i)) as usize & 63;
             let digit = BASE64.get(sextet).copied().unwrap_or(b'=');
-            f.write_char(if i as usize <= group.len() { char::from(digit) } else { '=' })?;
+            f.write_char(if i as usize <= group.len() {
+                char::from(digit)
+            } else {
+                '='
+            })?;
         }
     }
     Ok(())
@@ -534,9 +538,15 @@ mod tests {
     #[test]
     fn nesting_past_the_bound_is_refused_both_ways() {
         let nest = |levels| (0..levels).fold(Value::Empty, |v, _| Value::Array(vec![v]));
-        assert_eq!(nest(VALUE_DEPTH_MAX + 1).as_ref().encode(&mut Vec::new()), Err(TooDeep));
+        assert_eq!(
+            nest(VALUE_DEPTH_MAX + 1).as_ref().encode(&mut Vec::new()),
+            Err(TooDeep)
+        );
         let deepest = nest(VALUE_DEPTH_MAX);
-        assert_eq!(Value::decode(&mut encoded(&deepest).as_slice()), Some(deepest.clone()));
+        assert_eq!(
+            Value::decode(&mut encoded(&deepest).as_slice()),
+            Some(deepest.clone())
+        );
         let mut deeper = vec![ARRAY, 1];
         deeper.extend(encoded(&deepest));
         assert_eq!(Value::decode(&mut deeper.as_slice()), None);
@@ -554,7 +564,10 @@ mod tests {
             (Value::Str("a\"b".into()), "a\"b"),
             (
                 Value::KeyValues(vec![
-                    ("k\"".into(), Value::Array(vec![Value::Empty, Value::Str("x\n".into())])),
+                    (
+                        "k\"".into(),
+                        Value::Array(vec![Value::Empty, Value::Str("x\n".into())]),
+                    ),
                     ("b".into(), Value::Bytes(vec![0])),
                 ]),
                 r#"{"k\"":[null,"x\n"],"b":"AA=="}"#,

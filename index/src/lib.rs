@@ -12,6 +12,22 @@
 //! | [`Matcher`], [`MatchOp`] | does a label value satisfy this condition? |
 //! | [`Postings`] | which rows carry this label pair? |
 //! | [`MemIndex`], [`SelectPlan`], [`Selection`] | which rows satisfy all these conditions? |
+//!
+//! ```
+//! use rootline_index::{Labels, MatchOp, Matcher, MemIndex, Symbols};
+//!
+//! let mut symbols = Symbols::new();
+//! let mut index = MemIndex::new();
+//! for (row, job) in (0..).zip(["api", "db", "api-canary"]) {
+//!     let labels = Labels::from_pairs([("__name__", "up"), ("job", job)])?;
+//!     let pairs: Vec<_> =
+//!         labels.iter().map(|(name, value)| (symbols.intern(name), symbols.intern(value))).collect();
+//!     index.insert(row, &pairs);
+//! }
+//! let matchers = [Matcher::equal("__name__", "up"), Matcher::new(MatchOp::Regex, "job", "api.*")?];
+//! assert!(index.select(&matchers, &symbols).iter().eq([0, 2]));
+//! # Ok::<(), rootline_index::Error>(())
+//! ```
 #![deny(unsafe_code)]
 
 mod error;

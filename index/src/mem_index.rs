@@ -11,7 +11,6 @@
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
-use crate::error::Error;
 use crate::matcher::Matcher;
 use crate::postings::{Postings, bitmap_heap_bytes};
 use crate::select::{SelectPlan, Selection};
@@ -51,7 +50,7 @@ impl MemIndex {
     /// Adds a row with its label pairs. Rows that rise are added fastest. A name given twice keeps
     /// its first value.
     pub fn insert(&mut self, row: u32, pairs: &[(Symbol, Symbol)]) {
-        push_row(&mut self.rows, row);
+        self.rows.insert(row);
         for (name, value) in pairs {
             let name = self.names.entry(*name).or_default();
             if name.rows.push(row) {
@@ -183,12 +182,3 @@ impl MemIndex {
         self.names.get(&name)
     }
 }
-
-fn push_row(rows: &mut RoaringBitmap, row: u32) {
-    if rows.try_push(row).is_err() {
-        rows.insert(row);
-    }
-}
-
-/// The evaluation of a plan stops with this where the caller says so.
-pub(crate) const CANCELLED: Error = Error::Cancelled;

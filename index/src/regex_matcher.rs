@@ -6,7 +6,7 @@
 
 use regex::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
-use regex_syntax::hir::literal::Extractor;
+use regex_syntax::hir::literal::{Extractor, Literal};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use crate::error::{Error, shortened};
@@ -15,13 +15,16 @@ use crate::re2::to_regex_syntax;
 /// Longest accepted pattern. Grafana's generated alternations reach some tens of kilobytes.
 const PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// Memory that one compiled pattern may take; past it, the pattern is refused.
-const COMPILED_BYTES_MAX: usize = 4 * 1024 * 1024;
+const COMPILED_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// Memory that the lazy automaton may use while it runs; past it, it runs slower.
 const LAZY_DFA_BYTES_MAX: usize = 1024 * 1024;
 /// Brackets and repetitions inside each other.
 const NEST_MAX: u32 = 200;
-/// Most values that a pattern is expanded to before it counts as regular.
-const LISTED_VALUES_MAX: usize = 10_000;
+/// Most values that a pattern is multiplied out to before it counts as regular; with the next
+/// bound, 10 MiB at worst. An alternation of plain texts has no such bound.
+const EXPANDED_VALUES_MAX: usize = 10_000;
+/// Longest value of that kind.
+const EXPANDED_VALUE_BYTES_MAX: usize = 1024;
 
 /// A compiled pattern.
 #[derive(Debug)]
@@ -126,26 +129,44 @@ impl RegexMatcher {
     }
 }
 
-/// All strings of the pattern's language, sorted, if they are few.
+/// All strings of the pattern's language, sorted, if they are a known few.
 fn listed_values(parsed: &Hir) -> Option<Box<[Box<str>]>> {
+    let mut values = alternatives(parsed).or_else(|| expansion(parsed))?;
+    values.sort_unstable();
+    values.dedup();
+    Some(values.into_boxed_slice())
+}
+
+/// The values of a plain alternation, such as a dashboard makes of a list of hosts.
+fn alternatives(parsed: &Hir) -> Option<Vec<Box<str>>> {
+    let value = |hir: &Hir| match hir.kind() {
+        HirKind::Empty => Some(Box::default()),
+        HirKind::Literal(literal) => Some(std::str::from_utf8(&literal.0).ok()?.into()),
+        _ => None,
+    };
+    match parsed.kind() {
+        HirKind::Capture(group) => alternatives(&group.sub),
+        HirKind::Alternation(inner) => inner.iter().map(value).collect(),
+        _ => Some(vec![value(parsed)?]),
+    }
+}
+
+/// The values of a pattern that can be multiplied out, such as `web-[0-3]\.(eu|us)`.
+fn expansion(parsed: &Hir) -> Option<Vec<Box<str>>> {
+    // The extractor passes over assertions as if they always held.
     if !parsed.properties().look_set().is_empty() {
         return None;
     }
     let mut extractor = Extractor::new();
     extractor
-        .limit_total(LISTED_VALUES_MAX)
-        .limit_literal_len(PATTERN_BYTES_MAX);
+        .limit_total(EXPANDED_VALUES_MAX)
+        .limit_literal_len(EXPANDED_VALUE_BYTES_MAX);
     let found = extractor.extract(parsed);
     if !found.is_exact() {
         return None;
     }
-    let text = |literal: &regex_syntax::hir::literal::Literal| {
-        std::str::from_utf8(literal.as_bytes()).ok().map(Box::from)
-    };
-    let mut values: Vec<Box<str>> = found.literals()?.iter().map(text).collect::<Option<_>>()?;
-    values.sort_unstable();
-    values.dedup();
-    Some(values.into_boxed_slice())
+    let text = |literal: &Literal| std::str::from_utf8(literal.as_bytes()).ok().map(Box::from);
+    found.literals()?.iter().map(text).collect()
 }
 
 /// What a pattern is made of, seen from outside.
@@ -349,6 +370,21 @@ mod tests {
             .map(|v| &**v)
             .collect();
         assert_eq!(listed, ["", "ad", "b", "cd"]);
+    }
+
+    #[test]
+    fn a_long_list_of_values_is_listed() {
+        let values: Vec<String> = (0..20_000).map(|i| format!("host-{i}")).collect();
+        let matcher = compile(&format!("({})", values.join("|")));
+        assert_eq!(matcher.listed_values().map(<[_]>::len), Some(20_000));
+        assert!(matcher.is_match("host-19999") && !matcher.is_match("host-20000"));
+    }
+
+    #[test]
+    fn a_pattern_that_would_multiply_out_to_too_much_is_run_instead() {
+        let pattern = format!("{}[a-j][a-j][a-j][a-j]", "x".repeat(10_000));
+        assert_eq!(form(&pattern), "automaton");
+        assert!(compile(&pattern).is_match(&format!("{}abcd", "x".repeat(10_000))));
     }
 
     #[test]

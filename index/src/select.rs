@@ -15,7 +15,7 @@ use roaring::{MultiOps as _, RoaringBitmap};
 
 use crate::error::Error;
 use crate::matcher::Matcher;
-use crate::mem_index::{CANCELLED, MemIndex, NameRows};
+use crate::mem_index::{MemIndex, NameRows};
 use crate::postings::{Postings, sorted_bitmap};
 use crate::symbols::{SharedSymbols, Symbol, Symbols};
 
@@ -73,6 +73,7 @@ impl SelectPlan {
 
     /// Runs the matchers over the candidates.
     pub fn evaluate(mut self, symbols: &Symbols) -> Selection {
+        self.sort_candidates();
         while self.step(symbols) {}
         Selection { terms: self.terms }
     }
@@ -87,12 +88,21 @@ impl SelectPlan {
         symbols: &SharedSymbols,
         mut keep_going: impl FnMut() -> bool,
     ) -> Result<Selection, Error> {
+        self.sort_candidates();
         while self.step(&symbols.read()) {
             if !keep_going() {
-                return Err(CANCELLED);
+                return Err(Error::Cancelled);
             }
         }
         Ok(Selection { terms: self.terms })
+    }
+
+    /// Strings stand in memory in the order of their symbols; in any other order, each of a million
+    /// would be a cache miss.
+    fn sort_candidates(&mut self) {
+        for term in &mut self.terms {
+            term.candidates.sort_unstable();
+        }
     }
 
     /// Looks at the next values. Returns whether there may be more.
@@ -268,7 +278,8 @@ fn union<'p>(postings: impl Iterator<Item = &'p Postings>) -> RoaringBitmap {
         }
     }
     rows.sort_unstable();
-    let gathered = sorted_bitmap(rows.into_iter());
+    rows.dedup();
+    let gathered = sorted_bitmap(&rows);
     if bitmaps.is_empty() {
         return gathered;
     }

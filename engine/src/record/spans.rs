@@ -87,7 +87,10 @@ fn put_rows(out: &mut Vec<u8>, data: &SpanData) {
     let mut traces = Newest::default();
     for row in rows {
         // Traces under way are among the newest: count from there.
-        put_u64(out, u64::from(traces.code(row.trace, |next| next - row.trace)));
+        put_u64(
+            out,
+            u64::from(traces.code(row.trace, |next| next - row.trace)),
+        );
     }
     for row in rows {
         put_u64(out, u64::from(row.class));
@@ -120,7 +123,9 @@ fn put_parents(out: &mut Vec<u8>, rows: &[Row]) {
     let hash_of = |row: &Row| id_hash(row.trace, row.span_id);
     let mut by_id: HashTable<u32> = HashTable::with_capacity(rows.len());
     for (row, i) in rows.iter().zip(0u32..) {
-        by_id.insert_unique(hash_of(row), i, |&j| rows.get(j as usize).map_or(0, hash_of));
+        by_id.insert_unique(hash_of(row), i, |&j| {
+            rows.get(j as usize).map_or(0, hash_of)
+        });
     }
     let mut foreign = Vec::new();
     for (row, i) in rows.iter().zip(0i64..) {
@@ -135,7 +140,10 @@ fn put_parents(out: &mut Vec<u8>, rows: &[Row]) {
         match parent {
             Some(&j) => {
                 let distance = i64::from(j) - i;
-                put_u64(out, ((distance << 1) ^ (distance >> 63)).cast_unsigned() + PARENT_ROWS);
+                put_u64(
+                    out,
+                    ((distance << 1) ^ (distance >> 63)).cast_unsigned() + PARENT_ROWS,
+                );
             }
             None => {
                 put_u64(out, PARENT_FOREIGN);
@@ -169,7 +177,11 @@ impl Newest {
     }
 
     fn number(&mut self, code: u32, known: impl Fn(u32) -> Option<u32>) -> Option<u32> {
-        let number = if code == 0 { self.next } else { known(self.next)? };
+        let number = if code == 0 {
+            self.next
+        } else {
+            known(self.next)?
+        };
         self.next = self.next.max(number.checked_add(1)?);
         Some(number)
     }
@@ -187,7 +199,8 @@ pub(crate) fn decode(bytes: &[u8], data: &mut SpanData) -> Result<(), &'static s
         Some(_) => return Err("spans part has an unknown version"),
         None => return Err(cut),
     }
-    let decoded = decode_dictionaries(&mut input, data).and_then(|()| decode_rows(&mut input, data));
+    let decoded =
+        decode_dictionaries(&mut input, data).and_then(|()| decode_rows(&mut input, data));
     if decoded.is_none() {
         return Err(cut);
     }
@@ -218,7 +231,10 @@ fn decode_dictionaries(input: &mut &[u8], data: &mut SpanData) -> Option<()> {
             tags_end: 0,
         };
         let tags_end = take_tags(input, data.tags.len(), &mut data.resource_tags)?;
-        data.resources.push(Owner { tags_end, ..resource });
+        data.resources.push(Owner {
+            tags_end,
+            ..resource
+        });
     }
     for _ in 0..take_u64(input)? {
         let scope = Owner {
@@ -239,7 +255,14 @@ fn decode_dictionaries(input: &mut &[u8], data: &mut SpanData) -> Option<()> {
         let [codes] = take_array(input)?;
         let kind = SpanKind::from_number(i32::from(codes >> 2))?;
         let status = StatusCode::from_number(i32::from(codes & 3))?;
-        data.classes.push(Class { resource, scope, name, flags, kind, status });
+        data.classes.push(Class {
+            resource,
+            scope,
+            name,
+            flags,
+            kind,
+            status,
+        });
     }
     for _ in 0..take_u64(input)? {
         data.traces.push(TraceId::new(take_array(input)?)?);
@@ -307,7 +330,8 @@ fn decode_rows(input: &mut &[u8], data: &mut SpanData) -> Option<()> {
         total = total.checked_add(take_u32(input)?)?;
         row.rest_end = total;
     }
-    data.rests.extend_from_slice(take_slice(input, total as usize)?);
+    data.rests
+        .extend_from_slice(take_slice(input, total as usize)?);
     check_rests(data)
 }
 
@@ -325,7 +349,10 @@ fn decode_parents(input: &mut &[u8], data: &mut SpanData) -> Option<()> {
                 let code = code - PARENT_ROWS;
                 let distance = (code >> 1).cast_signed() ^ -(code & 1).cast_signed();
                 let row = i64::try_from(i).ok()?.checked_add(distance)?;
-                let (own, parent) = (data.rows.get(i)?, data.rows.get(usize::try_from(row).ok()?)?);
+                let (own, parent) = (
+                    data.rows.get(i)?,
+                    data.rows.get(usize::try_from(row).ok()?)?,
+                );
                 if own.trace != parent.trace {
                     return None;
                 }

@@ -36,7 +36,11 @@ impl Arena {
             .get(self.open)
             .is_some_and(|page| page.capacity() - page.len() >= bytes.len());
         if !fits {
-            let room = if self.pages.is_empty() { FIRST_BYTES } else { PAGE_BYTES };
+            let room = if self.pages.is_empty() {
+                FIRST_BYTES
+            } else {
+                PAGE_BYTES
+            };
             let room = room.max(bytes.len());
             self.held_bytes += room + size_of::<Vec<u8>>();
             self.open = self.pages.len();
@@ -92,9 +96,21 @@ mod tests {
     #[test]
     fn strings_of_all_sizes_come_back() {
         let mut arena = Arena::default();
-        let sizes = [0, 1, 100, FIRST_BYTES, FIRST_BYTES + 1, PAGE_BYTES - 1, PAGE_BYTES + 1, 7];
-        let strings: Vec<Vec<u8>> =
-            sizes.iter().zip(0u8..).map(|(&size, fill)| vec![fill; size]).collect();
+        let sizes = [
+            0,
+            1,
+            100,
+            FIRST_BYTES,
+            FIRST_BYTES + 1,
+            PAGE_BYTES - 1,
+            PAGE_BYTES + 1,
+            7,
+        ];
+        let strings: Vec<Vec<u8>> = sizes
+            .iter()
+            .zip(0u8..)
+            .map(|(&size, fill)| vec![fill; size])
+            .collect();
         let places: Vec<_> = strings.iter().map(|s| arena.store(s)).collect();
         for (string, place) in strings.iter().zip(places) {
             assert_eq!(arena.get(place, string.len() as u32), string);

@@ -202,17 +202,27 @@ impl SpanData {
     /// The tags of a row, as sent.
     #[inline]
     pub(crate) fn tags_of(&self, row: usize) -> &[u32] {
-        let from = row.checked_sub(1).and_then(|r| self.rows.get(r)).map_or(0, |r| r.tags_end);
+        let from = row
+            .checked_sub(1)
+            .and_then(|r| self.rows.get(r))
+            .map_or(0, |r| r.tags_end);
         let to = self.rows.get(row).map_or(0, |r| r.tags_end);
-        self.span_tags.get(from as usize..to as usize).unwrap_or_default()
+        self.span_tags
+            .get(from as usize..to as usize)
+            .unwrap_or_default()
     }
 
     /// The rest of a row; empty for most.
     #[inline]
     pub(crate) fn rest_of(&self, row: usize) -> &[u8] {
-        let from = row.checked_sub(1).and_then(|r| self.rows.get(r)).map_or(0, |r| r.rest_end);
+        let from = row
+            .checked_sub(1)
+            .and_then(|r| self.rows.get(r))
+            .map_or(0, |r| r.rest_end);
         let to = self.rows.get(row).map_or(0, |r| r.rest_end);
-        self.rests.get(from as usize..to as usize).unwrap_or_default()
+        self.rests
+            .get(from as usize..to as usize)
+            .unwrap_or_default()
     }
 
     /// The tags of a resource, as sent.
@@ -257,7 +267,10 @@ impl SpanData {
 }
 
 fn owner_tags<'a>(owners: &[Owner], tags: &'a [u32], i: usize) -> &'a [u32] {
-    let from = i.checked_sub(1).and_then(|o| owners.get(o)).map_or(0, |o| o.tags_end);
+    let from = i
+        .checked_sub(1)
+        .and_then(|o| owners.get(o))
+        .map_or(0, |o| o.tags_end);
     let to = owners.get(i).map_or(0, |o| o.tags_end);
     tags.get(from as usize..to as usize).unwrap_or_default()
 }
@@ -355,10 +368,20 @@ impl SpanBatch {
         attributes: &[(&str, ValueRef<'_>)],
         is_resource: bool,
     ) -> Result<u32, Error> {
-        let SpanData { texts, tags, resources, resource_tags, scopes, scope_tags, .. } =
-            &mut self.data;
-        let (owners, lists) =
-            if is_resource { (resources, resource_tags) } else { (scopes, scope_tags) };
+        let SpanData {
+            texts,
+            tags,
+            resources,
+            resource_tags,
+            scopes,
+            scope_tags,
+            ..
+        } = &mut self.data;
+        let (owners, lists) = if is_resource {
+            (resources, resource_tags)
+        } else {
+            (scopes, scope_tags)
+        };
         let start = lists.len();
         for &(key, value) in attributes {
             match tags.intern(texts, key, value) {
@@ -374,7 +397,8 @@ impl SpanBatch {
         let hash_of = |owner: &Owner, list: &[u32]| {
             let seed = hash::of_pair(hash::seed(), owner.dropped.into(), owner.schema_url.into());
             let own = hash::of_pair(seed, owner.first.into(), owner.second.into());
-            list.iter().fold(own, |sum, &tag| hash::of_pair(sum, tag.into(), 0))
+            list.iter()
+                .fold(own, |sum, &tag| hash::of_pair(sum, tag.into(), 0))
         };
         let list = lists.get(start..).unwrap_or_default();
         let hash = hash_of(&owner, list);
@@ -382,7 +406,10 @@ impl SpanBatch {
             resource == is_resource
                 && owner_tags(owners, lists, id as usize) == list
                 && owners.get(id as usize).is_some_and(|o| {
-                    Owner { tags_end: owner.tags_end, ..*o } == owner
+                    Owner {
+                        tags_end: owner.tags_end,
+                        ..*o
+                    } == owner
                 })
         });
         if let Some(&(id, _)) = found {
@@ -391,13 +418,26 @@ impl SpanBatch {
         }
         let id = number(owners.len());
         owners.push(owner);
-        let SpanData { resources, resource_tags, scopes, scope_tags, .. } = &self.data;
-        self.lookups.owners.insert_unique(hash, (id, is_resource), |&(id, resource)| {
-            let (owners, lists) =
-                if resource { (resources, resource_tags) } else { (scopes, scope_tags) };
-            let list = owner_tags(owners, lists, id as usize);
-            owners.get(id as usize).map_or(0, |owner| hash_of(owner, list))
-        });
+        let SpanData {
+            resources,
+            resource_tags,
+            scopes,
+            scope_tags,
+            ..
+        } = &self.data;
+        self.lookups
+            .owners
+            .insert_unique(hash, (id, is_resource), |&(id, resource)| {
+                let (owners, lists) = if resource {
+                    (resources, resource_tags)
+                } else {
+                    (scopes, scope_tags)
+                };
+                let list = owner_tags(owners, lists, id as usize);
+                owners
+                    .get(id as usize)
+                    .map_or(0, |owner| hash_of(owner, list))
+            });
         Ok(id)
     }
 
@@ -425,15 +465,18 @@ impl SpanBatch {
         }
         let hash = class_hash(&class);
         let classes = &mut self.data.classes;
-        let found = self.lookups.classes.find(hash, |&id| classes.get(id as usize) == Some(&class));
+        let found = self
+            .lookups
+            .classes
+            .find(hash, |&id| classes.get(id as usize) == Some(&class));
         if let Some(&id) = found {
             return id;
         }
         let id = number(classes.len());
         classes.push(class);
-        self.lookups
-            .classes
-            .insert_unique(hash, id, |&id| classes.get(id as usize).map_or(0, class_hash));
+        self.lookups.classes.insert_unique(hash, id, |&id| {
+            classes.get(id as usize).map_or(0, class_hash)
+        });
         id
     }
 
@@ -441,13 +484,18 @@ impl SpanBatch {
         let hash_of = |id: &TraceId| hash::of_bytes(hash::seed(), id.as_bytes());
         let hash = hash_of(&trace);
         let traces = &mut self.data.traces;
-        let found = self.lookups.traces.find(hash, |&id| traces.get(id as usize) == Some(&trace));
+        let found = self
+            .lookups
+            .traces
+            .find(hash, |&id| traces.get(id as usize) == Some(&trace));
         if let Some(&id) = found {
             return id;
         }
         let id = number(traces.len());
         traces.push(trace);
-        self.lookups.traces.insert_unique(hash, id, |&id| traces.get(id as usize).map_or(0, hash_of));
+        self.lookups
+            .traces
+            .insert_unique(hash, id, |&id| traces.get(id as usize).map_or(0, hash_of));
         id
     }
 }
@@ -605,7 +653,8 @@ impl SpanWriter<'_> {
         match data.tags.intern(&mut data.texts, key, value) {
             Ok(tag) => Some(tag),
             Err(error) => {
-                self.refused.get_or_insert_with(|| format!("attribute {key:?}: {error}"));
+                self.refused
+                    .get_or_insert_with(|| format!("attribute {key:?}: {error}"));
                 None
             }
         }
@@ -639,8 +688,14 @@ mod tests {
 
     fn owners(batch: &mut SpanBatch) -> (ResourceRow, ScopeRow) {
         let attributes = [("service.name", ValueRef::Str("shop"))];
-        let resource = ResourceFields { attributes: &attributes, ..ResourceFields::default() };
-        (batch.resource(&resource).unwrap(), batch.scope(&ScopeFields::default()).unwrap())
+        let resource = ResourceFields {
+            attributes: &attributes,
+            ..ResourceFields::default()
+        };
+        (
+            batch.resource(&resource).unwrap(),
+            batch.scope(&ScopeFields::default()).unwrap(),
+        )
     }
 
     #[test]
@@ -649,9 +704,15 @@ mod tests {
         let first = owners(&mut batch);
         assert_eq!(owners(&mut batch), first);
         let other = [("service.name", ValueRef::Str("cart"))];
-        let other = ResourceFields { attributes: &other, ..ResourceFields::default() };
+        let other = ResourceFields {
+            attributes: &other,
+            ..ResourceFields::default()
+        };
         assert_ne!(batch.resource(&other).unwrap(), first.0);
-        assert_eq!((batch.data.resources.len(), batch.data.scopes.len()), (2, 1));
+        assert_eq!(
+            (batch.data.resources.len(), batch.data.scopes.len()),
+            (2, 1)
+        );
     }
 
     #[test]
@@ -660,7 +721,13 @@ mod tests {
         let (resource, scope) = owners(&mut batch);
         let sizes = |b: &SpanBatch| {
             let d = &b.data;
-            (d.texts.len(), d.tags.len(), d.span_tags.len(), d.rests.len(), d.rows.len())
+            (
+                d.texts.len(),
+                d.tags.len(),
+                d.span_tags.len(),
+                d.rests.len(),
+                d.rows.len(),
+            )
         };
         let mut span = batch.span(resource, scope);
         span.attribute("a", ValueRef::Int(1));

@@ -25,8 +25,7 @@ use crate::{
 
 /// The number of a text all shards share: a span name, an attribute key, a service. Numbers mean
 /// the same as long as the engine is open, and nothing beyond that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SymbolId(pub u32);
+pub type SymbolId = u32;
 
 /// No symbol: batch texts that are neither name nor key.
 pub(crate) const NO_SYMBOL: u32 = u32::MAX;
@@ -64,7 +63,10 @@ pub(crate) struct Tables {
 impl Tables {
     /// The text of a symbol.
     pub(crate) fn symbol(&self, id: u32) -> Arc<str> {
-        self.symbols.get(id as usize).cloned().unwrap_or_else(|| Arc::from(""))
+        self.symbols
+            .get(id as usize)
+            .cloned()
+            .unwrap_or_else(|| Arc::from(""))
     }
 
     /// The text of a symbol, borrowed.
@@ -80,7 +82,9 @@ impl Tables {
     /// The symbol of a text that has one.
     pub(crate) fn find(&self, text: &str) -> Option<u32> {
         let hash = hash::of_bytes(hash::seed(), text.as_bytes());
-        self.symbol_ids.find(hash, |&id| self.text(id) == text).copied()
+        self.symbol_ids
+            .find(hash, |&id| self.text(id) == text)
+            .copied()
     }
 
     fn intern(&mut self, text: &str) -> u32 {
@@ -89,7 +93,11 @@ impl Tables {
         }
         let id = number(self.symbols.len());
         self.symbols.push(Arc::from(text));
-        let Self { symbols, symbol_ids, .. } = self;
+        let Self {
+            symbols,
+            symbol_ids,
+            ..
+        } = self;
         let hash_of = |text: &str| hash::of_bytes(hash::seed(), text.as_bytes());
         symbol_ids.insert_unique(hash_of(text), id, |&id| {
             symbols.get(id as usize).map_or(0, |text| hash_of(text))
@@ -117,16 +125,21 @@ impl Tables {
         let id = number(self.resources.len());
         let canonical = *self.resource_canonical.entry(keys.canonical).or_insert(id);
         let interned = Interned { id, canonical };
-        let Some(owner) = data.resources.get(i) else { return interned };
+        let Some(owner) = data.resources.get(i) else {
+            return interned;
+        };
         let resource = Resource {
             attributes: self.attributes(data, data.resource_tags_of(i)),
             dropped_attributes_count: owner.dropped,
             schema_url: data.texts.text(owner.schema_url).to_owned(),
             entity_refs: data.texts.get(owner.first).to_vec(),
         };
-        let service = SymbolId(self.intern(resource.service()));
+        let service = self.intern(resource.service());
         self.held_bytes += 256 + (resource.schema_url.len() + resource.entity_refs.len()) as u64;
-        self.resources.push(ResourceEntry { resource: Arc::new(resource), service });
+        self.resources.push(ResourceEntry {
+            resource: Arc::new(resource),
+            service,
+        });
         self.resource_ids.insert(keys.as_sent, interned);
         interned
     }
@@ -138,7 +151,9 @@ impl Tables {
         let id = number(self.scopes.len());
         let canonical = *self.scope_canonical.entry(keys.canonical).or_insert(id);
         let interned = Interned { id, canonical };
-        let Some(owner) = data.scopes.get(i) else { return interned };
+        let Some(owner) = data.scopes.get(i) else {
+            return interned;
+        };
         let scope = Scope {
             name: data.texts.text(owner.first).to_owned(),
             version: data.texts.text(owner.second).to_owned(),
@@ -178,7 +193,10 @@ fn owner_keys(data: &SpanData, owner: &Owner, tags: &[u32], scratch: &mut Vec<u8
     sorted.sort_unstable_by(|a, b| {
         (data.texts.get(a.key), a.value).cmp(&(data.texts.get(b.key), b.value))
     });
-    OwnerKeys { as_sent, canonical: hash_of(&sorted) }
+    OwnerKeys {
+        as_sent,
+        canonical: hash_of(&sorted),
+    }
 }
 
 /// A batch's numbers in terms of the catalogue.
@@ -208,7 +226,10 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
-        Self { tables: RwLock::default(), budget }
+        Self {
+            tables: RwLock::default(),
+            budget,
+        }
     }
 
     /// The tables to read. Hold briefly.
@@ -238,7 +259,9 @@ impl Catalog {
             let keys = (0..number(data.tags.len())).filter_map(|id| data.tags.get(id));
             let names = data.classes.iter().map(|class| class.name);
             for text in keys.map(|tag| tag.key).chain(names) {
-                let Some(symbol) = into.symbols.get_mut(text as usize) else { continue };
+                let Some(symbol) = into.symbols.get_mut(text as usize) else {
+                    continue;
+                };
                 if *symbol != NO_SYMBOL {
                     continue;
                 }
@@ -247,9 +270,13 @@ impl Catalog {
                     None => missing.push(text),
                 }
             }
-            let known = resource_keys.iter().map_while(|k| tables.resource_ids.get(&k.as_sent));
+            let known = resource_keys
+                .iter()
+                .map_while(|k| tables.resource_ids.get(&k.as_sent));
             into.resources.extend(known.copied());
-            let known = scope_keys.iter().map_while(|k| tables.scope_ids.get(&k.as_sent));
+            let known = scope_keys
+                .iter()
+                .map_while(|k| tables.scope_ids.get(&k.as_sent));
             into.scopes.extend(known.copied());
         }
         if missing.is_empty()
@@ -271,12 +298,14 @@ impl Catalog {
         for (i, keys) in scope_keys.iter().enumerate().skip(into.scopes.len()) {
             into.scopes.push(tables.intern_scope(data, i, keys));
         }
-        self.budget.charge(Holder::SpanHead, tables.held_bytes - before);
+        self.budget
+            .charge(Holder::SpanHead, tables.held_bytes - before);
     }
 }
 
 impl Drop for Catalog {
     fn drop(&mut self) {
-        self.budget.release(Holder::SpanHead, self.tables.get_mut().held_bytes);
+        self.budget
+            .release(Holder::SpanHead, self.tables.get_mut().held_bytes);
     }
 }

@@ -16,7 +16,10 @@ pub(crate) struct Column<T> {
 
 impl<T> Default for Column<T> {
     fn default() -> Self {
-        Self { pages: Vec::new(), len: 0 }
+        Self {
+            pages: Vec::new(),
+            len: 0,
+        }
     }
 }
 
@@ -49,13 +52,17 @@ impl<T> Column<T> {
     /// A row.
     #[inline]
     pub(crate) fn get(&self, row: u32) -> Option<&T> {
-        self.pages.get((row >> PAGE_SHIFT) as usize)?.get(row as usize & (PAGE_ROWS - 1))
+        self.pages
+            .get((row >> PAGE_SHIFT) as usize)?
+            .get(row as usize & (PAGE_ROWS - 1))
     }
 
     /// A row to change.
     #[inline]
     pub(crate) fn get_mut(&mut self, row: u32) -> Option<&mut T> {
-        self.pages.get_mut((row >> PAGE_SHIFT) as usize)?.get_mut(row as usize & (PAGE_ROWS - 1))
+        self.pages
+            .get_mut((row >> PAGE_SHIFT) as usize)?
+            .get_mut(row as usize & (PAGE_ROWS - 1))
     }
 
     /// Rows from `from` on, in order.
@@ -102,9 +109,15 @@ mod tests {
             column.push(i);
         }
         assert_eq!(column.len(), 3 * PAGE_ROWS + 7);
-        assert_eq!(column.get(2 * PAGE_ROWS as u32), Some(&(2 * PAGE_ROWS as u64)));
+        assert_eq!(
+            column.get(2 * PAGE_ROWS as u32),
+            Some(&(2 * PAGE_ROWS as u64))
+        );
         assert_eq!(column.get(column.rows()), None);
-        assert_eq!(column.iter_from(PAGE_ROWS as u32 + 3).next(), Some(&(PAGE_ROWS as u64 + 3)));
+        assert_eq!(
+            column.iter_from(PAGE_ROWS as u32 + 3).next(),
+            Some(&(PAGE_ROWS as u64 + 3))
+        );
         assert_eq!(column.partition_point(|&v| v < 5000), 5000);
         assert_eq!(column.partition_point(|_| true), column.rows());
     }

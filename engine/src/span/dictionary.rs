@@ -52,23 +52,35 @@ impl Texts {
     /// The number of `text`, new or known.
     pub(crate) fn intern(&mut self, text: &[u8]) -> u32 {
         let hash = hash::of_bytes(hash::seed(), text);
-        let Self { bytes, entries, ids } = self;
-        if let Some(&id) = ids
-            .find(hash, |&id| slice_of(bytes, entries, id as usize, |e| e.end) == text)
-        {
+        let Self {
+            bytes,
+            entries,
+            ids,
+        } = self;
+        if let Some(&id) = ids.find(hash, |&id| {
+            slice_of(bytes, entries, id as usize, |e| e.end) == text
+        }) {
             return id;
         }
         let id = number(entries.len());
         bytes.extend_from_slice(text);
-        entries.push(TextEntry { hash, end: number(bytes.len()) });
-        ids.insert_unique(hash, id, |&id| entries.get(id as usize).map_or(0, |e| e.hash));
+        entries.push(TextEntry {
+            hash,
+            end: number(bytes.len()),
+        });
+        ids.insert_unique(hash, id, |&id| {
+            entries.get(id as usize).map_or(0, |e| e.hash)
+        });
         id
     }
 
     /// Adds a text whose number is its place, known or not (a decoder's dictionary).
     pub(crate) fn push(&mut self, text: &[u8]) {
         self.bytes.extend_from_slice(text);
-        self.entries.push(TextEntry { hash: 0, end: number(self.bytes.len()) });
+        self.entries.push(TextEntry {
+            hash: 0,
+            end: number(self.bytes.len()),
+        });
     }
 
     /// Takes back all but the first `len`.
@@ -81,7 +93,8 @@ impl Texts {
                 found.remove();
             }
         }
-        self.bytes.truncate(self.entries.last().map_or(0, |e| e.end as usize));
+        self.bytes
+            .truncate(self.entries.last().map_or(0, |e| e.end as usize));
     }
 
     /// Forgets all, keeps the room.
@@ -146,7 +159,11 @@ impl Tags {
         let entry = self.entries.get(id as usize)?;
         let whole = slice_of(&self.bytes, &self.entries, id as usize, |e| e.end);
         let value = whole.get(entry.key_len as usize..)?;
-        Some(Tag { key: entry.key, value, hash: entry.hash })
+        Some(Tag {
+            key: entry.key,
+            value,
+            hash: entry.hash,
+        })
     }
 
     /// The number of a tag, new or known. `texts` gives a new tag's key its number.
@@ -160,7 +177,11 @@ impl Tags {
         key: &str,
         value: ValueRef<'_>,
     ) -> Result<u32, TooDeep> {
-        let Self { bytes, entries, ids } = self;
+        let Self {
+            bytes,
+            entries,
+            ids,
+        } = self;
         // The candidate is written behind the others and taken away again if it is known.
         let start = bytes.len();
         bytes.extend_from_slice(key.as_bytes());
@@ -172,7 +193,9 @@ impl Tags {
         let key_len = number(key.len());
         let hash = tag_hash(key_len, candidate);
         let found = ids.find(hash, |&id| {
-            entries.get(id as usize).is_some_and(|e| e.hash == hash && e.key_len == key_len)
+            entries
+                .get(id as usize)
+                .is_some_and(|e| e.hash == hash && e.key_len == key_len)
                 && slice_of(known, entries, id as usize, |e| e.end) == candidate
         });
         if let Some(&id) = found {
@@ -181,8 +204,15 @@ impl Tags {
         }
         let id = number(entries.len());
         let key = texts.intern(key.as_bytes());
-        entries.push(TagEntry { hash, end: number(bytes.len()), key_len, key });
-        ids.insert_unique(hash, id, |&id| entries.get(id as usize).map_or(0, |e| e.hash));
+        entries.push(TagEntry {
+            hash,
+            end: number(bytes.len()),
+            key_len,
+            key,
+        });
+        ids.insert_unique(hash, id, |&id| {
+            entries.get(id as usize).map_or(0, |e| e.hash)
+        });
         Ok(id)
     }
 
@@ -193,7 +223,12 @@ impl Tags {
         self.bytes.extend_from_slice(value);
         let key_len = number(key_bytes.len());
         let hash = tag_hash(key_len, self.bytes.get(start..).unwrap_or_default());
-        self.entries.push(TagEntry { hash, end: number(self.bytes.len()), key_len, key });
+        self.entries.push(TagEntry {
+            hash,
+            end: number(self.bytes.len()),
+            key_len,
+            key,
+        });
     }
 
     /// Takes back all but the first `len`.
@@ -206,7 +241,8 @@ impl Tags {
                 found.remove();
             }
         }
-        self.bytes.truncate(self.entries.last().map_or(0, |e| e.end as usize));
+        self.bytes
+            .truncate(self.entries.last().map_or(0, |e| e.end as usize));
     }
 
     /// Forgets all, keeps the room.
@@ -241,7 +277,10 @@ fn tag_hash(key_len: u32, key_and_value: &[u8]) -> u64 {
 #[inline]
 fn slice_of<'a, E>(bytes: &'a [u8], entries: &[E], i: usize, end: impl Fn(&E) -> u32) -> &'a [u8] {
     let to = entries.get(i).map_or(0, &end) as usize;
-    let from = i.checked_sub(1).and_then(|before| entries.get(before)).map_or(0, end) as usize;
+    let from = i
+        .checked_sub(1)
+        .and_then(|before| entries.get(before))
+        .map_or(0, end) as usize;
     bytes.get(from..to).unwrap_or_default()
 }
 

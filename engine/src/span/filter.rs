@@ -21,7 +21,9 @@ impl StringMatch {
     /// # Errors
     /// [`Error::InvalidMatcher`] for a pattern that does not compile.
     pub fn new(op: MatchOp, value: &str) -> Result<Self, Error> {
-        Matcher::new(op, "", value).map(Self).map_err(Error::InvalidMatcher)
+        Matcher::new(op, "", value)
+            .map(Self)
+            .map_err(Error::InvalidMatcher)
     }
 
     /// Exactly this text.
@@ -122,7 +124,10 @@ pub struct SpanFilter {
 impl SpanFilter {
     /// All spans that start in `range`.
     pub fn in_range(range: TimeRange) -> Self {
-        Self { range, conditions: Vec::new() }
+        Self {
+            range,
+            conditions: Vec::new(),
+        }
     }
 
     /// With one more condition.

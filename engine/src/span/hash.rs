@@ -31,7 +31,8 @@ pub(crate) fn wide(seed: u64, bytes: &[u8]) -> u128 {
 /// Hash of two numbers, by a folded multiplication.
 #[inline]
 pub(crate) fn of_pair(seed: u64, a: u64, b: u64) -> u64 {
-    let product = u128::from(a ^ seed) * u128::from(b ^ 0x9E37_79B9_7F4A_7C15 ^ seed.rotate_left(32));
+    let product =
+        u128::from(a ^ seed) * u128::from(b ^ 0x9E37_79B9_7F4A_7C15 ^ seed.rotate_left(32));
     #[expect(clippy::cast_possible_truncation, reason = "folding keeps both halves")]
     let folded = (product as u64) ^ ((product >> 64) as u64);
     // A second round: span ids of a bad generator may differ in few bits.

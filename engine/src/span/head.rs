@@ -34,6 +34,7 @@ use crate::{
     control::QueryControl,
     error::Error,
     id::TraceId,
+    outcome::Rejections,
     record::{Part, RecordWriter, Tag, spans},
     settings::Settings,
     time::{TimeRange, Timestamp},
@@ -68,8 +69,8 @@ struct Pool {
 
 impl PreparedSpans {
     /// Spans in it.
-    pub(crate) fn len(&self) -> usize {
-        self.parts.data.rows.len()
+    pub(crate) fn span_count(&self) -> u64 {
+        self.parts.data.rows.len() as u64
     }
 
     /// Whether a shard has to apply it.
@@ -88,7 +89,10 @@ impl PreparedSpans {
         let end = |shard: usize| self.parts.ends.get(shard).copied();
         let from = shard.checked_sub(1).and_then(end).unwrap_or(0);
         let to = end(shard).unwrap_or(from);
-        self.parts.rows.get(from as usize..to as usize).unwrap_or_default()
+        self.parts
+            .rows
+            .get(from as usize..to as usize)
+            .unwrap_or_default()
     }
 }
 
@@ -155,12 +159,16 @@ impl SpanHead {
     /// The shard that holds a trace.
     pub(crate) fn shard_of(&self, trace: TraceId) -> usize {
         // The high half: the low one finds the trace within its shard.
-        #[expect(clippy::cast_possible_truncation, reason = "a number below the shard count")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a number below the shard count"
+        )]
         let shard = ((trace_hash(trace) >> 32) % self.shards.len() as u64) as usize;
         shard
     }
 
     /// Encodes a batch as a part of its record and takes its content over; the batch is empty after.
+    /// Spans that cannot be stored were refused when they were pushed, so nothing is rejected here.
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] for a part past 4 GiB, [`Error::MemoryFull`] if a shard has no row
@@ -169,13 +177,19 @@ impl SpanHead {
         &self,
         batch: &mut SpanBatch,
         parts: &mut RecordWriter,
+        _rejections: &mut Rejections,
     ) -> Result<PreparedSpans, Error> {
         if batch.is_empty() {
             batch.clear();
             return Ok(PreparedSpans::default());
         }
         let new = batch.len() as u64;
-        let most = self.rows.iter().map(|rows| rows.load(Ordering::Relaxed)).max().unwrap_or(0);
+        let most = self
+            .rows
+            .iter()
+            .map(|rows| rows.load(Ordering::Relaxed))
+            .max()
+            .unwrap_or(0);
         if u64::from(most) + new > u64::from(SHARD_ROWS_MAX) {
             return Err(Error::MemoryFull {
                 used_bytes: self.budget.used_bytes(),
@@ -205,12 +219,22 @@ impl SpanHead {
 
     fn prepared(&self, mut parts: Parts) -> PreparedSpans {
         self.catalog.translate(&parts.data, &mut parts.translation);
-        let Parts { data, rows, ends, .. } = &mut parts;
-        let shards: Vec<u32> = data.traces.iter().map(|&id| number(self.shard_of(id))).collect();
+        let Parts {
+            data, rows, ends, ..
+        } = &mut parts;
+        let shards: Vec<u32> = data
+            .traces
+            .iter()
+            .map(|&id| number(self.shard_of(id)))
+            .collect();
         let shard_of = |trace: u32| shards.get(trace as usize).copied().unwrap_or(0);
         rows.clear();
         rows.extend(0..number(data.rows.len()));
-        rows.sort_by_key(|&row| data.rows.get(row as usize).map_or(0, |row| shard_of(row.trace)));
+        rows.sort_by_key(|&row| {
+            data.rows
+                .get(row as usize)
+                .map_or(0, |row| shard_of(row.trace))
+        });
         ends.clear();
         ends.resize(self.shards.len(), 0);
         for row in &data.rows {
@@ -223,14 +247,19 @@ impl SpanHead {
             sum += *end;
             *end = sum;
         }
-        PreparedSpans { parts, pool: Some(Arc::clone(&self.pool)) }
+        PreparedSpans {
+            parts,
+            pool: Some(Arc::clone(&self.pool)),
+        }
     }
 
     /// Applies a record to a shard. Nothing is kept per record that an old floor would have to keep:
     /// marks are 16 bytes, and all of them stay, so that any past LSN can be read.
     pub(crate) fn apply(&self, shard: usize, lsn: Lsn, prepared: &PreparedSpans, _floor: Lsn) {
         let rows = prepared.rows_of(shard);
-        let (Some(lock), false) = (self.shards.get(shard), rows.is_empty()) else { return };
+        let (Some(lock), false) = (self.shards.get(shard), rows.is_empty()) else {
+            return;
+        };
         let mut guard = lock.write();
         guard.apply(lsn, &prepared.parts.data, rows, &prepared.parts.translation);
         let growth = guard.growth_bytes();
@@ -306,7 +335,10 @@ impl SpanHead {
                     seen = cursor.next_slice(&shard, &self.catalog, &mut rows);
                     let tables = self.catalog.read();
                     hits.clear();
-                    hits.extend(rows.iter().filter_map(|&row| hit_of(&shard, &tables, row, view)));
+                    hits.extend(
+                        rows.iter()
+                            .filter_map(|&row| hit_of(&shard, &tables, row, view)),
+                    );
                 }
                 if seen == 0 {
                     break;
@@ -356,7 +388,7 @@ impl SpanHead {
 
     /// The text of a symbol of a [`SpanHit`].
     pub(crate) fn symbol(&self, symbol: SymbolId) -> Arc<str> {
-        self.catalog.read().symbol(symbol.0)
+        self.catalog.read().symbol(symbol)
     }
 
     /// From the earliest to the latest start of a span; `None` if the snapshot sees none.
@@ -381,7 +413,9 @@ impl SpanHead {
                 row = read::page_bounds(&lock.read(), view, row, &mut widen);
             }
         }
-        let Some((min, max)) = bounds else { return Ok(None) };
+        let Some((min, max)) = bounds else {
+            return Ok(None);
+        };
         TimeRange::new(Timestamp::from_nanos(min), Timestamp::from_nanos(max)).map(Some)
     }
 
@@ -408,13 +442,19 @@ impl SpanHead {
 
     /// What a snapshot sees of a shard, and the shard.
     pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
-        self.shards.iter().map(move |lock| (lock, lock.read().view(at)))
+        self.shards
+            .iter()
+            .map(move |lock| (lock, lock.read().view(at)))
     }
 }
 
 impl Drop for SpanHead {
     fn drop(&mut self) {
-        let charged = self.shards.iter_mut().map(|shard| shard.get_mut().charged_bytes()).sum();
+        let charged = self
+            .shards
+            .iter_mut()
+            .map(|shard| shard.get_mut().charged_bytes())
+            .sum();
         self.budget.release(Holder::SpanHead, charged);
     }
 }

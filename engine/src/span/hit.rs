@@ -50,7 +50,11 @@ pub struct SpanHit {
 impl SpanHit {
     /// When it ended.
     pub fn end(&self) -> Timestamp {
-        Timestamp::from_nanos(self.start.as_nanos().wrapping_add_unsigned(self.duration_ns))
+        Timestamp::from_nanos(
+            self.start
+                .as_nanos()
+                .wrapping_add_unsigned(self.duration_ns),
+        )
     }
 }
 
@@ -71,15 +75,21 @@ pub(crate) fn hit_of(
     let ident = shard.idents.get(row)?;
     let class = &shard.class_entry(row)?.class;
     let trace = shard.traces.get(ident.trace)?;
-    let service_of =
-        |resource: u32| tables.resources.get(resource as usize).map(|entry| entry.service);
-    let parent = ident.first_parent().filter(|&p| !trace.odd && shard.is_visible(p, view));
+    let service_of = |resource: u32| {
+        tables
+            .resources
+            .get(resource as usize)
+            .map(|entry| entry.service)
+    };
+    let parent = ident
+        .first_parent()
+        .filter(|&p| !trace.odd && shard.is_visible(p, view));
     let parent_class = parent.and_then(|parent| shard.class_entry(parent));
     let hit = SpanHit {
         trace_id: trace.id,
         span_id: SpanId::new(ident.span_id)?,
         parent_span_id: SpanId::new(ident.parent_id),
-        name: SymbolId(class.name),
+        name: class.name,
         service: service_of(class.resource)?,
         parent_service: parent_class.and_then(|entry| service_of(entry.class.resource)),
         start: Timestamp::from_nanos(*shard.starts.get(row)?),
@@ -88,7 +98,13 @@ pub(crate) fn hit_of(
         status: class.status,
     };
     let open = trace.odd && hit.parent_span_id.is_some();
-    Some((hit, open.then_some(OddRow { trace: ident.trace, row })))
+    Some((
+        hit,
+        open.then_some(OddRow {
+            trace: ident.trace,
+            row,
+        }),
+    ))
 }
 
 /// Parents of odd traces, found once per trace and scan.
@@ -121,14 +137,20 @@ impl OddTraces {
                 .zip(parents)
                 .map(|(row, parent)| {
                     let parent = (parent != NO_PARENT).then(|| light.get(parent as usize));
-                    (row.row, parent.flatten().map(|parent| SymbolId(parent.node.service)))
+                    (row.row, parent.flatten().map(|parent| parent.node.service))
                 })
                 .collect::<Vec<_>>();
             self.rows += services.len();
             self.known.insert(place.trace, services);
         }
-        let rows = self.known.get(&place.trace).map(Vec::as_slice).unwrap_or_default();
+        let rows = self
+            .known
+            .get(&place.trace)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let found = rows.binary_search_by_key(&place.row, |&(row, _)| row).ok();
-        Ok(found.and_then(|i| rows.get(i)).and_then(|&(_, service)| service))
+        Ok(found
+            .and_then(|i| rows.get(i))
+            .and_then(|&(_, service)| service))
     }
 }

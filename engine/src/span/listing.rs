@@ -11,9 +11,9 @@ use rootline_index::Postings;
 use rootline_wal::Lsn;
 
 use super::{
-    filter::{SpanFilter, TagScope},
+    filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
     head::SpanHead,
-    model::{ServiceCount, SpanKind, StatusCode},
+    model::{SpanKind, StatusCode},
     shard::Shard,
 };
 use crate::{
@@ -45,17 +45,12 @@ pub struct TagValue {
 
 /// An operation of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operation {
-    /// The service.
-    pub service: Arc<str>,
-    /// Name of its spans.
-    pub name: Arc<str>,
-    /// Role of its spans.
-    pub kind: SpanKind,
-    /// Its spans.
-    pub spans: u64,
-    /// Those whose status is an error.
-    pub errors: u64,
+struct Operation {
+    service: Arc<str>,
+    name: Arc<str>,
+    kind: SpanKind,
+    spans: u64,
+    errors: u64,
 }
 
 /// Rows by class and by tag of one shard.
@@ -66,11 +61,80 @@ struct Counts {
 }
 
 impl SpanHead {
+    /// Services with spans that start in `range`, sorted.
+    ///
+    /// # Errors
+    /// Those of the query's control.
+    pub(crate) fn services(
+        &self,
+        at: Lsn,
+        range: TimeRange,
+        ctl: &QueryControl,
+    ) -> Result<Vec<String>, Error> {
+        let operations = self.operations_of(at, &SpanFilter::in_range(range), ctl)?;
+        let mut services: Vec<String> = operations
+            .iter()
+            .map(|operation| operation.service.to_string())
+            .collect();
+        services.dedup();
+        Ok(services)
+    }
+
+    /// Names of the spans of a service (of all if `None`) that start in `range`, sorted.
+    ///
+    /// # Errors
+    /// Those of the query's control.
+    pub(crate) fn operations(
+        &self,
+        at: Lsn,
+        service: Option<&str>,
+        range: TimeRange,
+        ctl: &QueryControl,
+    ) -> Result<Vec<String>, Error> {
+        let mut filter = SpanFilter::in_range(range);
+        if let Some(service) = service {
+            filter = filter.and(SpanCondition::Service(StringMatch::equal(service)));
+        }
+        let operations = self.operations_of(at, &filter, ctl)?;
+        let mut names: Vec<String> = operations
+            .iter()
+            .map(|operation| operation.name.to_string())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Attribute keys of all spans and their resources, sorted by key, then scope.
+    ///
+    /// # Errors
+    /// Those of the query's control.
+    pub(crate) fn tag_names(&self, at: Lsn, ctl: &QueryControl) -> Result<Vec<TagName>, Error> {
+        self.tag_names_of(at, &SpanFilter::in_range(TimeRange::ALL), ctl)
+    }
+
+    /// Values of a key that begin with `prefix`, on spans or else on their resources, sorted, at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// Those of the query's control.
+    pub(crate) fn tag_values(
+        &self,
+        at: Lsn,
+        key: &str,
+        prefix: &str,
+        limit: usize,
+        ctl: &QueryControl,
+    ) -> Result<Vec<TagValue>, Error> {
+        let filter = SpanFilter::in_range(TimeRange::ALL);
+        self.tag_values_of(at, key, TagScope::Any, &filter, prefix, limit, ctl)
+    }
+
     /// Attribute keys of spans and of resources, sorted by key, then scope.
     ///
     /// # Errors
     /// Those of the query's control.
-    pub(crate) fn tag_names(
+    fn tag_names_of(
         &self,
         at: Lsn,
         filter: &SpanFilter,
@@ -84,7 +148,9 @@ impl SpanHead {
                 let keys: Vec<u32> = lock.read().tags.keys().collect();
                 for key in keys {
                     let mut rows = RoaringBitmap::new();
-                    each_value(lock, key, ctl, &mut |_, postings| postings.union_into(&mut rows))?;
+                    each_value(lock, key, ctl, &mut |_, postings| {
+                        postings.union_into(&mut rows)
+                    })?;
                     let spans = rows.range_cardinality(..view.rows);
                     if spans > 0 {
                         *on_span.entry(key).or_default() += spans;
@@ -116,24 +182,34 @@ impl SpanHead {
         let tables = self.catalog().read();
         let mut names: Vec<TagName> = on_span
             .into_iter()
-            .map(|(key, spans)| TagName { key: tables.symbol(key), scope: TagScope::Span, spans })
+            .map(|(key, spans)| TagName {
+                key: tables.symbol(key),
+                scope: TagScope::Span,
+                spans,
+            })
             .collect();
         let mut on_resource: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         for (resource, spans) in by_resource {
-            let Some(entry) = tables.resources.get(resource as usize) else { continue };
-            let mut keys: Vec<&Arc<str>> =
-                entry.resource.attributes.iter().map(|(key, _)| key).collect();
+            let Some(entry) = tables.resources.get(resource as usize) else {
+                continue;
+            };
+            let mut keys: Vec<&Arc<str>> = entry
+                .resource
+                .attributes
+                .iter()
+                .map(|(key, _)| key)
+                .collect();
             keys.sort_unstable();
             keys.dedup();
             for key in keys {
                 *on_resource.entry(Arc::clone(key)).or_default() += spans;
             }
         }
-        names.extend(
-            on_resource
-                .into_iter()
-                .map(|(key, spans)| TagName { key, scope: TagScope::Resource, spans }),
-        );
+        names.extend(on_resource.into_iter().map(|(key, spans)| TagName {
+            key,
+            scope: TagScope::Resource,
+            spans,
+        }));
         names.sort_unstable_by(|a, b| (&a.key, a.scope).cmp(&(&b.key, b.scope)));
         Ok(names)
     }
@@ -143,8 +219,11 @@ impl SpanHead {
     ///
     /// # Errors
     /// Those of the query's control.
-    #[expect(clippy::too_many_arguments, reason = "each is one independent choice of the caller")]
-    pub(crate) fn tag_values(
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one independent choice of the caller"
+    )]
+    fn tag_values_of(
         &self,
         at: Lsn,
         key: &str,
@@ -154,7 +233,9 @@ impl SpanHead {
         limit: usize,
         ctl: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        let Some(symbol) = self.catalog().read().find(key) else { return Ok(Vec::new()) };
+        let Some(symbol) = self.catalog().read().find(key) else {
+            return Ok(Vec::new());
+        };
         let mut found: BTreeMap<String, u64> = BTreeMap::new();
         let mut scratch = String::new();
         let mut add = |text: &str, spans: u64| {
@@ -178,7 +259,9 @@ impl SpanHead {
             let mut tags = Vec::new();
             self.each_slice(at, filter, ctl, &mut |i, shard, rows| {
                 shards.resize_with(shards.len().max(i + 1), HashMap::new);
-                let Some(counts) = shards.get_mut(i) else { return };
+                let Some(counts) = shards.get_mut(i) else {
+                    return;
+                };
                 for &row in rows {
                     tags.clear();
                     if scope != TagScope::Resource {
@@ -207,7 +290,9 @@ impl SpanHead {
         }
         let tables = self.catalog().read();
         for (resource, spans) in by_resource {
-            let Some(entry) = tables.resources.get(resource as usize) else { continue };
+            let Some(entry) = tables.resources.get(resource as usize) else {
+                continue;
+            };
             let mut texts: Vec<String> = entry
                 .resource
                 .attributes
@@ -221,27 +306,8 @@ impl SpanHead {
         }
         drop(tables);
         let values = found.into_iter().take(limit);
-        Ok(values.map(|(value, spans)| TagValue { value, spans }).collect())
-    }
-
-    /// Services, sorted by name.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    pub(crate) fn services(
-        &self,
-        at: Lsn,
-        filter: &SpanFilter,
-        ctl: &QueryControl,
-    ) -> Result<Vec<ServiceCount>, Error> {
-        let mut services: BTreeMap<Arc<str>, (u64, u64)> = BTreeMap::new();
-        for operation in self.operations(at, filter, ctl)? {
-            let count = services.entry(operation.service).or_default();
-            *count = (count.0 + operation.spans, count.1 + operation.errors);
-        }
-        let services = services.into_iter();
-        Ok(services
-            .map(|(service, (spans, errors))| ServiceCount { service, spans, errors })
+        Ok(values
+            .map(|(value, spans)| TagValue { value, spans })
             .collect())
     }
 
@@ -249,7 +315,7 @@ impl SpanHead {
     ///
     /// # Errors
     /// Those of the query's control.
-    pub(crate) fn operations(
+    fn operations_of(
         &self,
         at: Lsn,
         filter: &SpanFilter,
@@ -258,7 +324,9 @@ impl SpanHead {
         let mut shards: Vec<Counts> = Vec::new();
         self.each_slice(at, filter, ctl, &mut |i, shard, rows| {
             shards.resize_with(shards.len().max(i + 1), Counts::default);
-            let Some(counts) = shards.get_mut(i) else { return };
+            let Some(counts) = shards.get_mut(i) else {
+                return;
+            };
             for class in rows.iter().filter_map(|&row| shard.class_of.get(row)) {
                 *counts.classes.entry(*class).or_default() += 1;
             }
@@ -268,19 +336,34 @@ impl SpanHead {
             let shard = lock.read();
             let tables = self.catalog().read();
             for (class, spans) in counts.classes {
-                let Some(entry) = shard.classes.get(class) else { continue };
+                let Some(entry) = shard.classes.get(class) else {
+                    continue;
+                };
                 let resource = tables.resources.get(entry.class.resource as usize);
-                let service = resource.map_or(u32::MAX, |entry| entry.service.0);
-                let key =
-                    (tables.symbol(service), tables.symbol(entry.class.name), entry.class.kind);
+                let service = resource.map_or(u32::MAX, |entry| entry.service);
+                let key = (
+                    tables.symbol(service),
+                    tables.symbol(entry.class.name),
+                    entry.class.kind,
+                );
                 let count = operations.entry(key).or_default();
-                let errors = if entry.class.status == StatusCode::Error { spans } else { 0 };
+                let errors = if entry.class.status == StatusCode::Error {
+                    spans
+                } else {
+                    0
+                };
                 *count = (count.0 + spans, count.1 + errors);
             }
         }
-        let operations = operations.into_iter().map(|((service, name, kind), (spans, errors))| {
-            Operation { service, name, kind, spans, errors }
-        });
+        let operations = operations
+            .into_iter()
+            .map(|((service, name, kind), (spans, errors))| Operation {
+                service,
+                name,
+                kind,
+                spans,
+                errors,
+            });
         Ok(operations.collect())
     }
 
@@ -303,7 +386,9 @@ fn each_value(
     loop {
         ctl.check()?;
         let shard = lock.read();
-        let Some(tags) = shard.tags.of_key(key) else { return Ok(()) };
+        let Some(tags) = shard.tags.of_key(key) else {
+            return Ok(());
+        };
         // Rows are bounded as well as values: a few values may stand on most rows.
         let (mut seen, mut rows) = (0, 0);
         for &tag in tags.iter_from(from).take(CHECK_ROWS) {

@@ -42,7 +42,7 @@ pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};
 pub use hit::SpanHit;
-pub use listing::{Operation, TagName, TagValue};
+pub use listing::{TagName, TagValue};
 pub use model::{
     Attributes, Event, Link, Resource, SERVICE_NAME, Scope, ServiceCount, Span, SpanKind,
     StatusCode, Trace, TraceSummary,

@@ -108,8 +108,14 @@ pub struct Resource {
 impl Resource {
     /// The service's name; empty if the resource does not say it as text.
     pub fn service(&self) -> &str {
-        let mut named = self.attributes.iter().filter(|(key, _)| &**key == SERVICE_NAME);
-        named.next().and_then(|(_, value)| value.as_str()).unwrap_or_default()
+        let mut named = self
+            .attributes
+            .iter()
+            .filter(|(key, _)| &**key == SERVICE_NAME);
+        named
+            .next()
+            .and_then(|(_, value)| value.as_str())
+            .unwrap_or_default()
     }
 }
 
@@ -209,7 +215,10 @@ impl Span {
 
     /// How long it took.
     pub fn duration_ns(&self) -> u64 {
-        self.end.as_nanos().wrapping_sub(self.start.as_nanos()).cast_unsigned()
+        self.end
+            .as_nanos()
+            .wrapping_sub(self.start.as_nanos())
+            .cast_unsigned()
     }
 
     /// The canonical encoding: attributes sorted by key, then value. Spans are the same span exactly
@@ -219,7 +228,7 @@ impl Span {
         let text = |out: &mut Vec<u8>, text: &str| varint::put_bytes(out, text.as_bytes());
         out.extend_from_slice(self.trace_id.as_bytes());
         out.extend_from_slice(self.span_id.as_bytes());
-        out.extend_from_slice(self.parent_span_id.as_ref().map_or(&[0; 8], SpanId::as_bytes));
+        out.extend_from_slice(&self.parent_span_id.map_or([0; 8], |id| *id.as_bytes()));
         text(&mut out, &self.trace_state);
         varint::put_u64(&mut out, u64::from(self.flags));
         text(&mut out, &self.name);
@@ -236,8 +245,8 @@ impl Span {
         varint::put_u64(&mut out, u64::from(self.dropped_events_count));
         varint::put_u64(&mut out, self.links.len() as u64);
         for link in &self.links {
-            out.extend_from_slice(link.trace_id.as_ref().map_or(&[0; 16], TraceId::as_bytes));
-            out.extend_from_slice(link.span_id.as_ref().map_or(&[0; 8], SpanId::as_bytes));
+            out.extend_from_slice(&link.trace_id.map_or([0; 16], |id| *id.as_bytes()));
+            out.extend_from_slice(&link.span_id.map_or([0; 8], |id| *id.as_bytes()));
             text(&mut out, &link.trace_state);
             varint::put_u64(&mut out, u64::from(link.flags));
             put_attributes(&mut out, &link.attributes, link.dropped_attributes_count);
@@ -254,7 +263,11 @@ impl Span {
         varint::put_bytes(&mut out, &self.resource.entity_refs);
         text(&mut out, &self.scope.name);
         text(&mut out, &self.scope.version);
-        put_attributes(&mut out, &self.scope.attributes, self.scope.dropped_attributes_count);
+        put_attributes(
+            &mut out,
+            &self.scope.attributes,
+            self.scope.dropped_attributes_count,
+        );
         text(&mut out, &self.scope.schema_url);
         out
     }

@@ -36,7 +36,10 @@ struct Best {
 }
 
 impl Best {
-    const EMPTY: Self = Self { first: NO_PARENT, second: NO_PARENT };
+    const EMPTY: Self = Self {
+        first: NO_PARENT,
+        second: NO_PARENT,
+    };
 
     fn offer(&mut self, candidate: u32, before: &mut impl FnMut(u32, u32) -> bool) {
         if self.first == NO_PARENT || before(candidate, self.first) {
@@ -48,7 +51,11 @@ impl Best {
     }
 
     fn other_than(self, child: u32) -> Option<u32> {
-        let best = if self.first == child { self.second } else { self.first };
+        let best = if self.first == child {
+            self.second
+        } else {
+            self.first
+        };
         (best != NO_PARENT).then_some(best)
     }
 }
@@ -79,7 +86,9 @@ pub(crate) fn resolve(nodes: &[Node], mut content: impl FnMut(u32) -> u128) -> V
         if node.parent_id == [0; 8] {
             continue;
         }
-        let Some(&last) = by_id.get(&node.parent_id) else { continue };
+        let Some(&last) = by_id.get(&node.parent_id) else {
+            continue;
+        };
         if before.get(last as usize) == Some(&NO_PARENT) {
             if last != child {
                 *parent = last;
@@ -89,8 +98,13 @@ pub(crate) fn resolve(nodes: &[Node], mut content: impl FnMut(u32) -> u128) -> V
         let ranking = rankings
             .entry(node.parent_id)
             .or_insert_with(|| rank(nodes, &before, last, &mut content));
-        let called = ranking.called.get(&node.service).and_then(|best| best.other_than(child));
-        *parent = called.or_else(|| ranking.all.other_than(child)).unwrap_or(NO_PARENT);
+        let called = ranking
+            .called
+            .get(&node.service)
+            .and_then(|best| best.other_than(child));
+        *parent = called
+            .or_else(|| ranking.all.other_than(child))
+            .unwrap_or(NO_PARENT);
     }
     cut_cycles(nodes, &mut parents, &mut content);
     parents
@@ -108,7 +122,10 @@ fn rank(
         Ordering::Equal => content(a) < content(b),
         Ordering::Greater => false,
     };
-    let mut ranking = Ranking { all: Best::EMPTY, called: HashMap::new() };
+    let mut ranking = Ranking {
+        all: Best::EMPTY,
+        called: HashMap::new(),
+    };
     let mut next = last;
     while let Some(node) = nodes.get(next as usize) {
         ranking.all.offer(next, &mut comes_before);
@@ -151,7 +168,11 @@ fn least_of_cycle(
     member: u32,
     content: &mut impl FnMut(u32) -> u128,
 ) -> u32 {
-    let key = |i: u32| nodes.get(i as usize).map(|node| (node.start_ns, node.span_id));
+    let key = |i: u32| {
+        nodes
+            .get(i as usize)
+            .map(|node| (node.start_ns, node.span_id))
+    };
     let mut least = member;
     let mut at = parents.get(member as usize).copied().unwrap_or(member);
     while at != member {
@@ -169,7 +190,13 @@ mod tests {
     use super::*;
 
     fn node(id: u8, parent: u8, start_ns: i64, service: u32, called_side: bool) -> Node {
-        Node { span_id: [id; 8], parent_id: [parent; 8], start_ns, service, called_side }
+        Node {
+            span_id: [id; 8],
+            parent_id: [parent; 8],
+            start_ns,
+            service,
+            called_side,
+        }
     }
 
     fn parents(nodes: &[Node]) -> Vec<u32> {
@@ -178,7 +205,11 @@ mod tests {
 
     #[test]
     fn a_child_finds_its_parent_wherever_it_stands() {
-        let nodes = [node(2, 1, 5, 0, false), node(3, 9, 5, 0, false), node(1, 0, 1, 0, false)];
+        let nodes = [
+            node(2, 1, 5, 0, false),
+            node(3, 9, 5, 0, false),
+            node(1, 0, 1, 0, false),
+        ];
         assert_eq!(parents(&nodes), [2, NO_PARENT, NO_PARENT]);
     }
 
@@ -186,14 +217,23 @@ mod tests {
     fn a_shared_id_leads_to_the_called_side_of_the_childs_own_service() {
         let client = node(1, 0, 1, 0, false);
         let server = node(1, 0, 3, 7, true);
-        let nodes =
-            [client, server, node(2, 1, 5, 7, false), node(3, 1, 5, 0, false), node(4, 1, 5, 9, true)];
+        let nodes = [
+            client,
+            server,
+            node(2, 1, 5, 7, false),
+            node(3, 1, 5, 0, false),
+            node(4, 1, 5, 9, true),
+        ];
         assert_eq!(parents(&nodes), [NO_PARENT, NO_PARENT, 1, 0, 0]);
     }
 
     #[test]
     fn equal_starts_are_told_apart_by_content() {
-        let nodes = [node(1, 0, 1, 0, false), node(1, 0, 1, 0, false), node(2, 1, 5, 0, false)];
+        let nodes = [
+            node(1, 0, 1, 0, false),
+            node(1, 0, 1, 0, false),
+            node(2, 1, 5, 0, false),
+        ];
         assert_eq!(resolve(&nodes, |i| u128::from(9 - i))[2], 1);
     }
 

@@ -83,7 +83,7 @@ fn light_row(shard: &Shard, tables: &super::catalog::Tables, row: u32) -> Option
             span_id: ident.span_id,
             parent_id: ident.parent_id,
             start_ns: *shard.starts.get(row)?,
-            service: service.0,
+            service,
             called_side: class.kind.is_called_side(),
         },
         duration_ns: *shard.durations.get(row)?,
@@ -126,7 +126,9 @@ pub(crate) fn trace(
     id: TraceId,
     ctl: &QueryControl,
 ) -> Result<Option<Trace>, Error> {
-    let Some((place, view, odd)) = find(lock, at, id) else { return Ok(None) };
+    let Some((place, view, odd)) = find(lock, at, id) else {
+        return Ok(None);
+    };
     let light = light_rows(lock, catalog, place, view, ctl)?;
     if light.is_empty() {
         return Ok(None);
@@ -139,7 +141,11 @@ pub(crate) fn trace(
         ctl.check()?;
         let shard = lock.read();
         let tables = catalog.read();
-        spans.extend(slice.iter().filter_map(|row| shard.span(row.row, &tables, &mut buffers)));
+        spans.extend(
+            slice
+                .iter()
+                .filter_map(|row| shard.span(row.row, &tables, &mut buffers)),
+        );
     }
     let order = order_of(&spans);
     let mut place_of = vec![NO_PARENT; spans.len()];
@@ -154,7 +160,10 @@ pub(crate) fn trace(
     };
     let parents = order.iter().map(|&from| parent_of(from)).collect();
     let mut taken: Vec<Option<Span>> = spans.into_iter().map(Some).collect();
-    let spans = order.iter().filter_map(|&from| taken.get_mut(from as usize)?.take()).collect();
+    let spans = order
+        .iter()
+        .filter_map(|&from| taken.get_mut(from as usize)?.take())
+        .collect();
     Ok(Some(Trace { id, spans, parents }))
 }
 
@@ -164,7 +173,10 @@ fn order_of(spans: &[Span]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..number(spans.len())).collect();
     order.sort_unstable_by_key(|&i| key(i));
     // Only twins that start together need the hash.
-    for group in order.chunk_by_mut(|&a, &b| key(a) == key(b)).filter(|group| group.len() > 1) {
+    for group in order
+        .chunk_by_mut(|&a, &b| key(a) == key(b))
+        .filter(|group| group.len() > 1)
+    {
         group.sort_by_cached_key(|&i| spans.get(i as usize).map(Span::content_hash));
     }
     order
@@ -178,7 +190,9 @@ pub(crate) fn summary(
     id: TraceId,
     ctl: &QueryControl,
 ) -> Result<Option<TraceSummary>, Error> {
-    let Some((place, view, odd)) = find(lock, at, id) else { return Ok(None) };
+    let Some((place, view, odd)) = find(lock, at, id) else {
+        return Ok(None);
+    };
     let light = light_rows(lock, catalog, place, view, ctl)?;
     let parents = parents(lock, catalog, &light, odd);
     let mut services: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
@@ -228,7 +242,9 @@ pub(crate) fn summary(
 }
 
 fn content_hash(lock: &RwLock<Shard>, catalog: &Catalog, row: u32) -> u128 {
-    let span = lock.read().span(row, &catalog.read(), &mut Buffers::default());
+    let span = lock
+        .read()
+        .span(row, &catalog.read(), &mut Buffers::default());
     span.map_or(0, |span| span.content_hash())
 }
 

@@ -93,15 +93,22 @@ impl Rest {
             return;
         }
         put_u64(out, mask);
-        for text in [self.trace_state, self.status_message].into_iter().flatten() {
+        for text in [self.trace_state, self.status_message]
+            .into_iter()
+            .flatten()
+        {
             put_u64(out, u64::from(text));
         }
-        for count in [self.dropped_attributes, self.dropped_events, self.dropped_links] {
+        for count in [
+            self.dropped_attributes,
+            self.dropped_events,
+            self.dropped_links,
+        ] {
             if count != 0 {
                 put_u64(out, u64::from(count));
             }
         }
-        let mut put_tags = |out: &mut Vec<u8>, tags: &[u32], from: u32, to: u32| {
+        let put_tags = |out: &mut Vec<u8>, tags: &[u32], from: u32, to: u32| {
             let tags = tags.get(from as usize..to as usize).unwrap_or_default();
             put_u64(out, tags.len() as u64);
             for &tag in tags {
@@ -125,7 +132,10 @@ impl Rest {
             for link in &self.links {
                 let has_trace = link.trace_id != [0; 16];
                 let has_span = link.span_id != [0; 8];
-                put_u64(out, flag(has_trace, LINK_HAS_TRACE) | flag(has_span, LINK_HAS_SPAN));
+                put_u64(
+                    out,
+                    flag(has_trace, LINK_HAS_TRACE) | flag(has_span, LINK_HAS_SPAN),
+                );
                 if has_trace {
                     out.extend_from_slice(&link.trace_id);
                 }
@@ -171,7 +181,12 @@ impl Rest {
                 let (name, dropped) = (take_u32(input)?, take_u32(input)?);
                 take_tags(input, &mut self.event_tags)?;
                 let tags_end = u32::try_from(self.event_tags.len()).ok()?;
-                self.events.push(EventHead { time_ns, name, dropped, tags_end });
+                self.events.push(EventHead {
+                    time_ns,
+                    name,
+                    dropped,
+                    tags_end,
+                });
             }
         }
         if mask & LINKS != 0 {
@@ -188,7 +203,14 @@ impl Rest {
                 let (flags, dropped) = (take_u32(input)?, take_u32(input)?);
                 take_tags(input, &mut self.link_tags)?;
                 let tags_end = u32::try_from(self.link_tags.len()).ok()?;
-                let link = LinkHead { trace_id, span_id, trace_state, flags, dropped, tags_end };
+                let link = LinkHead {
+                    trace_id,
+                    span_id,
+                    trace_state,
+                    flags,
+                    dropped,
+                    tags_end,
+                };
                 self.links.push(link);
             }
         }
@@ -208,7 +230,11 @@ impl Rest {
         for event in &mut self.events {
             event.name = text(event.name);
         }
-        for number in self.links.iter_mut().filter_map(|link| link.trace_state.as_mut()) {
+        for number in self
+            .links
+            .iter_mut()
+            .filter_map(|link| link.trace_state.as_mut())
+        {
             *number = text(*number);
         }
         for number in self.event_tags.iter_mut().chain(&mut self.link_tags) {
@@ -238,7 +264,9 @@ impl Rest {
     pub(crate) fn largest_numbers(&self) -> (Option<u32>, Option<u32>) {
         let names = self.events.iter().map(|event| event.name);
         let states = self.links.iter().filter_map(|link| link.trace_state);
-        let texts = [self.trace_state, self.status_message].into_iter().flatten();
+        let texts = [self.trace_state, self.status_message]
+            .into_iter()
+            .flatten();
         let tags = self.event_tags.iter().chain(&self.link_tags).copied();
         (names.chain(states).chain(texts).max(), tags.max())
     }

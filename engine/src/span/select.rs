@@ -77,7 +77,11 @@ impl<'f> Conditions<'f> {
                     own.duration_min = own.duration_min.max(*min);
                     own.duration_max = own.duration_max.min(*max);
                 }
-                SpanCondition::Tag { key, of: TagScope::Resource, matches } => {
+                SpanCondition::Tag {
+                    key,
+                    of: TagScope::Resource,
+                    matches,
+                } => {
                     own.resource_tags.push((key, matches));
                 }
                 SpanCondition::Tag { key, of, matches } => own.tags.push(TagCondition {
@@ -182,7 +186,10 @@ impl<'f> RowCursor<'f> {
         // Equalities first: they are cheap, and may make the others cheap.
         let tags = self.conditions.tags.clone();
         let mut order: Vec<usize> = (0..tags.len()).collect();
-        order.sort_by_key(|&i| tags.get(i).is_some_and(|tag| tag.matches.only_text().is_none()));
+        order.sort_by_key(|&i| {
+            tags.get(i)
+                .is_some_and(|tag| tag.matches.only_text().is_none())
+        });
         let mut tests: Vec<(usize, TagTest, u64)> = Vec::new();
         for i in order {
             let Some(&tag) = tags.get(i) else { continue };
@@ -203,7 +210,9 @@ impl<'f> RowCursor<'f> {
         for (i, test, rows) in &tests {
             let Some(&tag) = tags.get(*i) else { continue };
             let TagTest::OneOf(set) = test else { continue };
-            let worth = found.as_ref().map_or(all / 2, |found| found.len().saturating_mul(16));
+            let worth = found
+                .as_ref()
+                .map_or(all / 2, |found| found.len().saturating_mul(16));
             if tag.matches.matches_absent() || *rows > worth {
                 continue;
             }
@@ -213,7 +222,9 @@ impl<'f> RowCursor<'f> {
             }
             found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
         }
-        let worth = found.as_ref().map_or(all / 2, |found| found.len().saturating_mul(16));
+        let worth = found
+            .as_ref()
+            .map_or(all / 2, |found| found.len().saturating_mul(16));
         if class_rows.is_some_and(|rows| rows <= worth) {
             let bitmap = self.rows_of_classes(shard, ctl)?;
             found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
@@ -248,7 +259,10 @@ impl<'f> RowCursor<'f> {
                 let class = &entry.class;
                 let conditions = &self.conditions;
                 let right = conditions.kinds.iter().all(|kind| *kind == class.kind)
-                    && conditions.statuses.iter().all(|status| *status == class.status)
+                    && conditions
+                        .statuses
+                        .iter()
+                        .all(|status| *status == class.status)
                     && *names.entry(class.name).or_insert_with(|| {
                         let name = tables.text(class.name);
                         conditions.names.iter().all(|matches| matches.matches(name))
@@ -297,7 +311,11 @@ impl<'f> RowCursor<'f> {
                 return Ok((TagTest::OneOf(set), rows));
             }
         }
-        let count = shard.read().tags.of_key(symbol).map_or(0, |tags| tags.len() as u64);
+        let count = shard
+            .read()
+            .tags
+            .of_key(symbol)
+            .map_or(0, |tags| tags.len() as u64);
         if count > rows_best {
             return Ok((TagTest::ByValue, u64::from(self.view.rows)));
         }
@@ -307,7 +325,9 @@ impl<'f> RowCursor<'f> {
         loop {
             ctl.check()?;
             let shard = shard.read();
-            let Some(tags) = shard.tags.of_key(symbol) else { break };
+            let Some(tags) = shard.tags.of_key(symbol) else {
+                break;
+            };
             let mut seen = 0;
             for &id in tags.iter_from(from).take(CHECK_ROWS) {
                 seen += 1;
@@ -380,7 +400,11 @@ impl<'f> RowCursor<'f> {
         while tags.peek().is_some() {
             ctl.check()?;
             let shard = shard.read();
-            for postings in tags.by_ref().take(CHECK_ROWS).filter_map(|id| shard.tags.rows(id)) {
+            for postings in tags
+                .by_ref()
+                .take(CHECK_ROWS)
+                .filter_map(|id| shard.tags.rows(id))
+            {
                 postings.union_into(&mut rows);
             }
         }
@@ -394,11 +418,18 @@ impl<'f> RowCursor<'f> {
     ) -> Result<RoaringBitmap, Error> {
         let mut rows = RoaringBitmap::new();
         let right = self.classes.as_deref().unwrap_or_default();
-        let mut right = (0u32..).zip(right).filter_map(|(id, right)| right.then_some(id)).peekable();
+        let mut right = (0u32..)
+            .zip(right)
+            .filter_map(|(id, right)| right.then_some(id))
+            .peekable();
         while right.peek().is_some() {
             ctl.check()?;
             let shard = shard.read();
-            for entry in right.by_ref().take(CHECK_ROWS).filter_map(|id| shard.classes.get(id)) {
+            for entry in right
+                .by_ref()
+                .take(CHECK_ROWS)
+                .filter_map(|id| shard.classes.get(id))
+            {
                 entry.rows.union_into(&mut rows);
             }
         }
@@ -440,7 +471,11 @@ impl<'f> RowCursor<'f> {
                     these.remove_range(..=last);
                 }
                 seen = slice.len();
-                rows.extend(slice.into_iter().filter(|&row| self.matches(shard, &tables, row)));
+                rows.extend(
+                    slice
+                        .into_iter()
+                        .filter(|&row| self.matches(shard, &tables, row)),
+                );
             }
         }
         seen
@@ -493,7 +528,8 @@ impl<'f> RowCursor<'f> {
         i: usize,
         tags: &[u32],
     ) -> bool {
-        let (Some(&condition), Some(test)) = (self.conditions.tags.get(i), self.tests.get(i)) else {
+        let (Some(&condition), Some(test)) = (self.conditions.tags.get(i), self.tests.get(i))
+        else {
             return false;
         };
         let mut present = false;
@@ -531,9 +567,14 @@ fn right_resource(
     resource: u32,
     scratch: &mut String,
 ) -> bool {
-    let Some(entry) = tables.resources.get(resource as usize) else { return false };
-    let service = tables.text(entry.service.0);
-    conditions.services.iter().all(|matches| matches.matches(service))
+    let Some(entry) = tables.resources.get(resource as usize) else {
+        return false;
+    };
+    let service = tables.text(entry.service);
+    conditions
+        .services
+        .iter()
+        .all(|matches| matches.matches(service))
         && conditions.resource_tags.iter().all(|(key, matches)| {
             test_resource(&entry.resource, key, matches, scratch)
                 .unwrap_or_else(|| matches.matches_absent())

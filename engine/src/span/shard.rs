@@ -210,9 +210,19 @@ impl Shard {
         scratch: &mut Scratch,
     ) {
         let Some(row) = data.rows.get(i) else { return };
-        let Scratch { tag_of, text_of, class_of, trace_of, tags, tail, rest } = scratch;
+        let Scratch {
+            tag_of,
+            text_of,
+            class_of,
+            trace_of,
+            tags,
+            tail,
+            rest,
+        } = scratch;
         let trace = numbered(trace_of, row.trace, || {
-            data.traces.get(row.trace as usize).map_or(NONE, |&id| self.intern_trace(id))
+            data.traces
+                .get(row.trace as usize)
+                .map_or(NONE, |&id| self.intern_trace(id))
         });
         let class = numbered(class_of, row.class, || {
             self.intern_batch_class(data, row.class, translation)
@@ -222,7 +232,9 @@ impl Shard {
         let sent = data.tags_of(i);
         varint::put_u64(tail, sent.len() as u64);
         for &tag in sent {
-            let tag = numbered(tag_of, tag, || intern_tag(&mut self.tags, data, translation, tag));
+            let tag = numbered(tag_of, tag, || {
+                intern_tag(&mut self.tags, data, translation, tag)
+            });
             varint::put_u64(tail, u64::from(tag));
             tags.push(tag);
         }
@@ -264,7 +276,9 @@ impl Shard {
                     return;
                 }
                 let content = self.content_of_row(first);
-                let twins = Twins { contents: HashMap::from([(content, first)]) };
+                let twins = Twins {
+                    contents: HashMap::from([(content, first)]),
+                };
                 let content = self.content_of(new, tail);
                 if first >= hidden && twins.contents.contains_key(&content) {
                     return;
@@ -274,7 +288,11 @@ impl Shard {
             }
             let content = self.content_of(new, tail);
             if let Some(twins) = self.twins.get_mut(&first) {
-                if twins.contents.get(&content).is_some_and(|&known| known >= hidden) {
+                if twins
+                    .contents
+                    .get(&content)
+                    .is_some_and(|&known| known >= hidden)
+                {
                     return;
                 }
                 twins.contents.insert(content, row);
@@ -287,7 +305,9 @@ impl Shard {
             None => {
                 let idents = &self.idents;
                 self.by_id.insert(id_hash, row, |row| {
-                    idents.get(row).map_or(0, |i| self::id_hash(i.trace, i.span_id))
+                    idents
+                        .get(row)
+                        .map_or(0, |i| self::id_hash(i.trace, i.span_id))
                 });
                 self.adopt(row, new);
             }
@@ -344,9 +364,13 @@ impl Shard {
 
     /// Gives the rows that wait for this new row's id their parent.
     fn adopt(&mut self, parent: u32, new: &Candidate) {
-        let Self { waiting, idents, .. } = self;
+        let Self {
+            waiting, idents, ..
+        } = self;
         let first = waiting.remove(id_hash(new.trace, new.span_id), |row| {
-            idents.get(row).is_some_and(|i| i.trace == new.trace && i.parent_id == new.span_id)
+            idents
+                .get(row)
+                .is_some_and(|i| i.trace == new.trace && i.parent_id == new.span_id)
         });
         let mut next = first.unwrap_or(NONE);
         while next != NONE {
@@ -364,7 +388,9 @@ impl Shard {
             self.link(row, parent);
             return;
         }
-        let Self { waiting, idents, .. } = self;
+        let Self {
+            waiting, idents, ..
+        } = self;
         let first = waiting.find_mut(hash, |row| {
             idents
                 .get(row)
@@ -386,8 +412,13 @@ impl Shard {
     fn link(&mut self, child: u32, parent: u32) {
         let start = |row| self.starts.get(row).copied().unwrap_or_default();
         let (child_start, parent_start) = (start(child), start(parent));
-        let parent_id = self.idents.get(parent).map_or([0; 8], |ident| ident.span_id);
-        let Some(ident) = self.idents.get_mut(child) else { return };
+        let parent_id = self
+            .idents
+            .get(parent)
+            .map_or([0; 8], |ident| ident.span_id);
+        let Some(ident) = self.idents.get_mut(child) else {
+            return;
+        };
         ident.parent = parent;
         let (trace, child_id) = (ident.trace, ident.span_id);
         // Along a cycle some parent does not come before its child.
@@ -404,7 +435,9 @@ impl Shard {
 
     fn find_id(&self, hash: u64, trace: u32, span_id: [u8; 8]) -> Option<u32> {
         self.by_id.find(hash, |row| {
-            self.idents.get(row).is_some_and(|i| i.trace == trace && i.span_id == span_id)
+            self.idents
+                .get(row)
+                .is_some_and(|i| i.trace == trace && i.span_id == span_id)
         })
     }
 
@@ -444,7 +477,10 @@ impl Shard {
         let mut tags = Vec::new();
         let rest_bytes = read_tail(tail, &mut tags);
         tags.sort_unstable();
-        let class = self.classes.get(row.class).map_or(row.class, |entry| entry.canonical);
+        let class = self
+            .classes
+            .get(row.class)
+            .map_or(row.class, |entry| entry.canonical);
         let mut bytes = Vec::with_capacity(64);
         varint::put_u64(&mut bytes, u64::from(class));
         varint::put_i64(&mut bytes, row.start_ns);
@@ -464,42 +500,83 @@ impl Shard {
 
     fn intern_trace(&mut self, id: TraceId) -> u32 {
         let hash = trace_hash(id);
-        let Self { trace_ids, traces, .. } = self;
+        let Self {
+            trace_ids, traces, ..
+        } = self;
         let found = trace_ids.find(hash, |t| traces.get(t).is_some_and(|entry| entry.id == id));
         found.unwrap_or_else(|| {
             let trace = traces.rows();
-            traces.push(TraceEntry { id, first: NONE, last: NONE, odd: false });
-            trace_ids.insert(hash, trace, |t| traces.get(t).map_or(0, |entry| trace_hash(entry.id)));
+            traces.push(TraceEntry {
+                id,
+                first: NONE,
+                last: NONE,
+                odd: false,
+            });
+            trace_ids.insert(hash, trace, |t| {
+                traces.get(t).map_or(0, |entry| trace_hash(entry.id))
+            });
             trace
         })
     }
 
     /// The number of a trace that the shard has rows of.
     pub(crate) fn find_trace(&self, id: TraceId) -> Option<u32> {
-        self.trace_ids
-            .find(trace_hash(id), |t| self.traces.get(t).is_some_and(|entry| entry.id == id))
+        self.trace_ids.find(trace_hash(id), |t| {
+            self.traces.get(t).is_some_and(|entry| entry.id == id)
+        })
     }
 
     fn intern_batch_class(&mut self, data: &SpanData, class: u32, to: &Translation) -> u32 {
-        let Some(class) = data.classes.get(class as usize) else { return NONE };
-        let resource = to.resources.get(class.resource as usize).copied().unwrap_or_default();
-        let scope = to.scopes.get(class.scope as usize).copied().unwrap_or_default();
-        let name = to.symbols.get(class.name as usize).copied().unwrap_or_default();
-        let as_sent = Class { resource: resource.id, scope: scope.id, name, ..*class };
-        let canonical = Class { resource: resource.canonical, scope: scope.canonical, ..as_sent };
+        let Some(class) = data.classes.get(class as usize) else {
+            return NONE;
+        };
+        let resource = to
+            .resources
+            .get(class.resource as usize)
+            .copied()
+            .unwrap_or_default();
+        let scope = to
+            .scopes
+            .get(class.scope as usize)
+            .copied()
+            .unwrap_or_default();
+        let name = to
+            .symbols
+            .get(class.name as usize)
+            .copied()
+            .unwrap_or_default();
+        let as_sent = Class {
+            resource: resource.id,
+            scope: scope.id,
+            name,
+            ..*class
+        };
+        let canonical = Class {
+            resource: resource.canonical,
+            scope: scope.canonical,
+            ..as_sent
+        };
         let canonical = self.intern_class(canonical, None);
         self.intern_class(as_sent, Some(canonical))
     }
 
     fn intern_class(&mut self, class: Class, canonical: Option<u32>) -> u32 {
         let hash = class_hash(&class);
-        let Self { class_ids, classes, .. } = self;
+        let Self {
+            class_ids, classes, ..
+        } = self;
         let found = class_ids.find(hash, |c| classes.get(c).is_some_and(|e| e.class == class));
         found.unwrap_or_else(|| {
             let id = classes.rows();
             let canonical = canonical.unwrap_or(id);
-            classes.push(ClassEntry { class, canonical, rows: Postings::new() });
-            class_ids.insert(hash, id, |c| classes.get(c).map_or(0, |e| class_hash(&e.class)));
+            classes.push(ClassEntry {
+                class,
+                canonical,
+                rows: Postings::new(),
+            });
+            class_ids.insert(hash, id, |c| {
+                classes.get(c).map_or(0, |e| class_hash(&e.class))
+            });
             id
         })
     }
@@ -508,7 +585,10 @@ impl Shard {
     pub(crate) fn delete_trace(&mut self, lsn: Lsn, id: TraceId) {
         if let Some(trace) = self.find_trace(id) {
             let rows = self.idents.rows();
-            self.deletes.entry(trace).or_default().push(Delete { lsn, rows });
+            self.deletes
+                .entry(trace)
+                .or_default()
+                .push(Delete { lsn, rows });
         }
     }
 
@@ -516,7 +596,10 @@ impl Shard {
     pub(crate) fn view(&self, at: Lsn) -> View {
         let newer = self.marks.partition_point(|mark| mark.lsn <= at);
         let mark = newer.checked_sub(1).and_then(|last| self.marks.get(last));
-        View { at, rows: mark.map_or(0, |mark| mark.rows) }
+        View {
+            at,
+            rows: mark.map_or(0, |mark| mark.rows),
+        }
     }
 
     /// Rows of a trace below this are hidden from a snapshot at `at`.
@@ -525,9 +608,17 @@ impl Shard {
         if self.deletes.is_empty() {
             return 0;
         }
-        let deletes = self.deletes.get(&trace).map(SmallVec::as_slice).unwrap_or_default();
+        let deletes = self
+            .deletes
+            .get(&trace)
+            .map(SmallVec::as_slice)
+            .unwrap_or_default();
         // In order of LSN, so bounds rise.
-        deletes.iter().rev().find(|delete| delete.lsn <= at).map_or(0, |delete| delete.rows)
+        deletes
+            .iter()
+            .rev()
+            .find(|delete| delete.lsn <= at)
+            .map_or(0, |delete| delete.rows)
     }
 
     /// Whether deletes may hide anything.
@@ -628,7 +719,11 @@ impl Shard {
             dropped_links_count: rest.dropped_links,
             status: class.status,
             status_message: text(rest.status_message),
-            resource: tables.resources.get(class.resource as usize)?.resource.clone(),
+            resource: tables
+                .resources
+                .get(class.resource as usize)?
+                .resource
+                .clone(),
             scope: tables.scopes.get(class.scope as usize)?.clone(),
         })
     }
@@ -636,7 +731,10 @@ impl Shard {
     fn attributes(&self, tags: &[u32], tables: &Tables) -> Attributes {
         let pairs = tags.iter().map(|&tag| {
             let (key, mut value) = self.tags.get(tag);
-            (tables.symbol(key), Value::decode(&mut value).unwrap_or_default())
+            (
+                tables.symbol(key),
+                Value::decode(&mut value).unwrap_or_default(),
+            )
         });
         pairs.collect()
     }
@@ -700,8 +798,14 @@ fn numbered(map: &mut [u32], number: u32, find: impl FnOnce() -> u32) -> u32 {
 }
 
 fn intern_tag(table: &mut TagTable, data: &SpanData, to: &Translation, tag: u32) -> u32 {
-    let Some(tag) = data.tags.get(tag) else { return NONE };
-    let key = to.symbols.get(tag.key as usize).copied().unwrap_or_default();
+    let Some(tag) = data.tags.get(tag) else {
+        return NONE;
+    };
+    let key = to
+        .symbols
+        .get(tag.key as usize)
+        .copied()
+        .unwrap_or_default();
     table.intern(tag.hash, key, tag.value)
 }
 

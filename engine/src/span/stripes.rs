@@ -16,14 +16,19 @@ pub(crate) struct Stripes {
 
 impl Default for Stripes {
     fn default() -> Self {
-        Self { stripes: std::array::from_fn(|_| HashTable::new()), held_bytes: 0 }
+        Self {
+            stripes: std::array::from_fn(|_| HashTable::new()),
+            held_bytes: 0,
+        }
     }
 }
 
 /// Spreads 32 useful bits over the 64 that the table looks at.
 #[inline]
 fn mix(hash: u64) -> u64 {
-    (hash & u64::from(u32::MAX)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(20)
+    (hash & u64::from(u32::MAX))
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        .rotate_left(20)
 }
 
 #[inline]
@@ -37,14 +42,19 @@ impl Stripes {
     #[inline]
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let hash = mix(hash);
-        self.stripes.get(stripe(hash))?.find(hash, |&row| is_it(row)).copied()
+        self.stripes
+            .get(stripe(hash))?
+            .find(hash, |&row| is_it(row))
+            .copied()
     }
 
     /// The place of the row with this hash for which `is_it` holds, to change it.
     #[inline]
     pub(crate) fn find_mut(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<&mut u32> {
         let hash = mix(hash);
-        self.stripes.get_mut(stripe(hash))?.find_mut(hash, |&row| is_it(row))
+        self.stripes
+            .get_mut(stripe(hash))?
+            .find_mut(hash, |&row| is_it(row))
     }
 
     /// Adds a row that is not there. `rehash` gives the hash of any row of the table.
@@ -67,7 +77,10 @@ impl Stripes {
     pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let hash = mix(hash);
         let table = self.stripes.get_mut(stripe(hash))?;
-        table.find_entry(hash, |&row| is_it(row)).ok().map(|found| found.remove().0)
+        table
+            .find_entry(hash, |&row| is_it(row))
+            .ok()
+            .map(|found| found.remove().0)
     }
 
     /// Bytes held.

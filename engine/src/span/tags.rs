@@ -83,7 +83,8 @@ impl TagTable {
 
     /// The number of a tag that exists. `hash` must be the one it was interned with.
     pub(crate) fn find(&self, hash: u64, key: u32, value: &[u8]) -> Option<u32> {
-        self.ids.find(spread(hash, key), |id| self.get(id) == (key, value))
+        self.ids
+            .find(spread(hash, key), |id| self.get(id) == (key, value))
     }
 
     /// The number of a tag, new or known. `hash` depends on key and value only.
@@ -103,7 +104,9 @@ impl TagTable {
             rows: Postings::new(),
         });
         let Self { ids, entries, .. } = self;
-        ids.insert(hash, id, |id| entries.get(id).map_or(0, |entry| u64::from(entry.hash)));
+        ids.insert(hash, id, |id| {
+            entries.get(id).map_or(0, |entry| u64::from(entry.hash))
+        });
         let of_key = self.by_key.entry(key).or_default();
         let before = of_key.heap_bytes();
         of_key.push(id);
