@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         conditions: vec![SpanCondition::Status(StatusCode::Error)],
     };
     snapshot.scan_spans(&filter, &query, &mut |hit| {
-        println!("error in {} of trace {}", snapshot.symbol(hit.name.0), hit.trace_id);
+        println!("error in {} of trace {}", snapshot.symbol(hit.name), hit.trace_id);
         Ok(ControlFlow::Continue(()))
     })?;
     engine.close()?;
