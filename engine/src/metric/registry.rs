@@ -34,8 +34,11 @@ use super::{
 };
 use crate::{error::Error, id::SeriesRef};
 
-/// `defined_lsn` of a series whose definition was never logged.
+/// `defined` of a series whose definition was never logged.
 const NEVER: u64 = u64::MAX;
+/// Set in `defined` while one record alone holds the definition; the rest is that record's LSN. Makes
+/// the number larger than every LSN, so that one comparison says whether two records are durable.
+const DEFINED_ONCE: u64 = 1 << 63;
 
 /// Aliases allowed beside two for each series: a sender that shuffles its labels has every request
 /// parsed instead of filling the memory.
@@ -100,7 +103,7 @@ impl Sharding {
 pub(crate) struct Resolved {
     pub(crate) number: SeriesNumber,
     pub(crate) series: SeriesRef,
-    /// The record that defines it; [`Lsn`] of `u64::MAX` if none does yet.
+    /// The second record that defines it; larger than any LSN if there are not two yet.
     pub(crate) defined: Lsn,
 }
 
@@ -481,12 +484,23 @@ impl Registry {
         shape
     }
 
-    /// Remembers that record `lsn` defines these series.
+    /// Remembers that record `lsn` defines these series; the first two records that do count. Called
+    /// in rising LSN order.
     pub(crate) fn set_defined(&self, numbers: &[SeriesNumber], lsn: Lsn) {
         for &number in numbers {
             let table = self.shard_at(self.sharding.shard(number)).read();
             if let Some(row) = table.rows.get(self.sharding.slot(number)) {
-                row.defined.fetch_min(lsn.0, Ordering::Relaxed);
+                let _ = row
+                    .defined
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                        if now == NEVER {
+                            Some(lsn.0 | DEFINED_ONCE)
+                        } else if now & DEFINED_ONCE != 0 && now != lsn.0 | DEFINED_ONCE {
+                            Some(lsn.0)
+                        } else {
+                            None
+                        }
+                    });
             }
         }
     }
