@@ -64,11 +64,19 @@ fn play(seed: u64) {
         }
         if step % 7 == 0 || step == 119 {
             let snapshot = engine.snapshot().unwrap();
-            assert_eq!(observe(&snapshot).unwrap(), model.at(snapshot.lsn().0), "{at}");
+            assert_eq!(
+                observe(&snapshot).unwrap(),
+                model.at(snapshot.lsn().0),
+                "{at}"
+            );
         }
     }
     for (snapshot, expected) in &held {
-        assert_eq!(observe(snapshot).unwrap(), *expected, "held to the end: seed {seed}");
+        assert_eq!(
+            observe(snapshot).unwrap(),
+            *expected,
+            "held to the end: seed {seed}"
+        );
     }
 }
 
