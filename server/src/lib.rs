@@ -9,6 +9,7 @@
 pub mod body;
 pub mod cli;
 pub mod config;
+pub mod demo;
 mod grpc;
 mod http;
 mod listen;
@@ -21,3 +22,4 @@ pub mod refusal;
 pub mod remote_write;
 pub mod run;
 pub mod self_metrics;
+pub mod send;

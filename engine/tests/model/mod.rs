@@ -113,7 +113,11 @@ fn random_span(rng: &mut Rng) -> ModelSpan {
     ModelSpan {
         trace: small(TRACES),
         id: 1 + small(10),
-        parent: (small(4) > 0).then(|| 0).map(|_: u8| 1 + small(10)),
+        parent: if small(4) > 0 {
+            Some(1 + small(10))
+        } else {
+            None
+        },
         service: small(3),
         name: small(3),
         start: i64::from(small(20)) * 1_000,
@@ -124,12 +128,8 @@ fn random_span(rng: &mut Rng) -> ModelSpan {
 }
 
 pub fn labels(series: u8) -> Labels {
-    Labels::builder()
-        .set("__name__", "m")
-        .set("series", &series.to_string())
-        .set("group", &(u64::from(series) % GROUPS).to_string())
-        .build()
-        .unwrap()
+    let (series, group) = (series.to_string(), (u64::from(series) % GROUPS).to_string());
+    Labels::from_pairs([("__name__", "m"), ("series", &series), ("group", &group)]).unwrap()
 }
 
 pub fn trace_id(trace: u8) -> TraceId {
@@ -151,7 +151,8 @@ fn push_span(batch: &mut WriteBatch<'_>, s: &ModelSpan) {
         attributes: &attributes,
         ..ResourceFields::default()
     });
-    let scope = spans.scope(&ScopeFields::default());
+    let resource = resource.unwrap();
+    let scope = spans.scope(&ScopeFields::default()).unwrap();
     let mut writer = spans.span(resource, scope);
     writer.attribute("tag", ValueRef::Int(i64::from(s.tag)));
     let name = format!("op-{}", s.name);
@@ -159,13 +160,13 @@ fn push_span(batch: &mut WriteBatch<'_>, s: &ModelSpan) {
     let mut fields = SpanFields::new(
         trace_id(s.trace),
         span_id(s.id),
+        &name,
         start,
         start.saturating_add_ns(s.duration),
     );
-    fields.parent = s.parent.map(span_id);
-    fields.name = &name;
+    fields.parent_span_id = s.parent.map(span_id);
     fields.kind = SpanKind::Server;
-    fields.status_code = if s.error {
+    fields.status = if s.error {
         StatusCode::Error
     } else {
         StatusCode::Unset
@@ -271,7 +272,7 @@ pub fn observe(snapshot: &Snapshot) -> Result<State, rootline_engine::Error> {
             let attribute = |key: &str| {
                 span.attributes
                     .iter()
-                    .find(|(k, _)| k == key)
+                    .find(|(k, _)| &**k == key)
                     .map(|(_, v)| v.to_string())
                     .unwrap()
             };
@@ -283,7 +284,7 @@ pub fn observe(snapshot: &Snapshot) -> Result<State, rootline_engine::Error> {
                 name: number(&span.name),
                 start: span.start.as_nanos(),
                 duration: span.end.as_nanos() - span.start.as_nanos(),
-                error: span.status_code == StatusCode::Error,
+                error: span.status == StatusCode::Error,
                 tag: attribute("tag").parse().unwrap(),
             });
             assert!(added, "a span is shown once");
@@ -295,23 +296,20 @@ pub fn observe(snapshot: &Snapshot) -> Result<State, rootline_engine::Error> {
 /// The parent by the rule of the store's documentation, found the slow way.
 fn check_parent(trace: &rootline_engine::Trace, row: usize) {
     let span = &trace.spans[row];
+    let candidates: Vec<_> = trace
+        .spans
+        .iter()
+        .enumerate()
+        .filter(|(other, s)| *other != row && Some(s.span_id) == span.parent_span_id)
+        .map(|(_, s)| s)
+        .collect();
     let Some(parent) = trace.parents[row] else {
         // A root, an orphan, or the member of a cycle at which it was cut.
-        let candidates = trace
-            .spans
-            .iter()
-            .filter(|s| Some(s.span_id) == span.parent_span_id)
-            .count();
-        assert!(span.parent_span_id.is_none() || candidates == 0 || in_cycle(trace, row));
+        assert!(candidates.is_empty() || in_cycle(trace, row));
         return;
     };
     let chosen = &trace.spans[parent as usize];
     assert_eq!(Some(chosen.span_id), span.parent_span_id);
-    let candidates: Vec<_> = trace
-        .spans
-        .iter()
-        .filter(|s| Some(s.span_id) == span.parent_span_id)
-        .collect();
     let same_service_server = |s: &&&rootline_engine::Span| {
         s.service() == span.service() && matches!(s.kind, SpanKind::Server | SpanKind::Consumer)
     };
