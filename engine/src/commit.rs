@@ -134,7 +134,11 @@ impl Committer {
     fn delete(&self, delete: Delete, record: &RecordWriter) -> Result<Lsn, Error> {
         let _open = self.enter()?;
         let prepared = Prepared { deletes: vec![delete], ..Prepared::default() };
-        self.commit(prepared, record)
+        let lsn = self.commit(prepared, record)?;
+        // Shards give back what no snapshot can see any more when they are next written to; one at
+        // rest is told here.
+        self.heads.metrics.reclaim(self.visibility.floor());
+        Ok(lsn)
     }
 
     fn enter(&self) -> Result<parking_lot::RwLockReadGuard<'_, ()>, Error> {

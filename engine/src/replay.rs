@@ -108,7 +108,9 @@ impl Replay<'_> {
                 (Some(failure), _) => Err(failure),
                 (None, Err(error)) => Err(error.into()),
                 (None, Ok((wal, log))) => {
-                    Ok((wal, Replayed { log, orphaned_samples: self.heads.metrics.orphaned_samples() }))
+                    self.heads.metrics.replayed();
+                    let orphaned_samples = self.heads.metrics.orphaned_samples();
+                    Ok((wal, Replayed { log, orphaned_samples }))
                 }
             }
         })

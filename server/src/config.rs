@@ -310,7 +310,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option!(
         "max-connections",
         Value::One("N"),
-        "4096",
+        "1024",
         "Open connections on each port; further ones wait to be accepted.",
         |c, v| set(&mut c.max_connections, positive(number(v)))
     ),

@@ -11,6 +11,7 @@
 //! the transient refusal. Every group commit serves all writers that came meanwhile.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, Ordering},
@@ -42,10 +43,22 @@ pub enum Phase {
     Stopping,
 }
 
+/// Where a node listens, with real port numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// OTLP over HTTP.
+    pub otlp_http: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+}
+
 /// Shared by every listener and service of one node.
 #[derive(Debug)]
 pub struct NodeState {
     config: Config,
+    addresses: OnceLock<Addresses>,
     clock: Arc<dyn Clock>,
     phase: AtomicU8,
     engine: OnceLock<Engine>,
@@ -75,6 +88,7 @@ impl NodeState {
         let places = turns.saturating_add(config.max_concurrent_requests);
         Arc::new(Self {
             config,
+            addresses: OnceLock::new(),
             clock,
             phase: AtomicU8::new(Phase::Starting as u8),
             engine: OnceLock::new(),
@@ -89,6 +103,16 @@ impl NodeState {
     /// How the node was configured.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The ports are bound. Later calls have no effect.
+    pub fn set_addresses(&self, addresses: Addresses) {
+        let _ = self.addresses.set(addresses);
+    }
+
+    /// Where the node listens, once its ports are bound.
+    pub fn addresses(&self) -> Option<&Addresses> {
+        self.addresses.get()
     }
 
     /// The node's clock.

@@ -498,7 +498,7 @@ fn refused_rows_cost_only_themselves() {
 }
 
 #[test]
-fn definitions_are_repeated_until_they_are_durable() {
+fn a_series_is_defined_until_two_durable_records_hold_its_definition() {
     let head = MetricHead::new(&settings(2), Budget::new(u64::MAX));
     let write = |durable: u64, lsn: Option<u64>| {
         let mut batch = MetricBatch::new(head.hash_key());
@@ -526,17 +526,19 @@ fn definitions_are_repeated_until_they_are_durable() {
         "a record that the log refused defines nothing"
     );
     assert!(write(5, Some(6)));
-    assert!(write(5, Some(7)), "record 6 is not durable yet");
-    assert!(!write(6, Some(8)));
+    assert!(write(6, Some(7)), "record 6 alone could be damaged");
+    assert!(write(6, Some(8)), "record 7 is not durable yet");
+    assert!(!write(7, Some(9)));
 }
 
 #[test]
 fn a_sample_of_an_undefined_series_is_counted_and_left_out() {
     let mut store = Store::new(2, Budget::new(u64::MAX));
     store.write([(1, 5, 1.0)].into_iter(), 0);
-    store.write([(1, 6, 1.0), (2, 6, 1.0)].into_iter(), 1);
+    store.write([(1, 6, 1.0)].into_iter(), 1);
+    store.write([(1, 7, 1.0), (2, 7, 1.0)].into_iter(), 2);
     let head = MetricHead::new(&settings(2), Budget::new(u64::MAX));
-    let (lsn, payload, _) = &store.log[1];
+    let (lsn, payload, _) = &store.log[2];
     let mut prepared = PreparedMetrics::default();
     for part in record::parts(Lsn(*lsn), payload) {
         head.decode(part.unwrap(), &mut prepared).unwrap();
