@@ -145,17 +145,30 @@ where
     if let Some(declared) = declared
         && declared > bytes_max
     {
-        return Err(Refusal::too_large("request body", Some(declared), limits.decoded_bytes_max));
+        return Err(Refusal::too_large(
+            "request body",
+            Some(declared),
+            limits.decoded_bytes_max,
+        ));
     }
     let reservation = reserve(budget, declared.unwrap_or(0))?;
-    let mut collector = Collector { bytes: Vec::new(), reservation, bytes_max, limits };
+    let mut collector = Collector {
+        bytes: Vec::new(),
+        reservation,
+        bytes_max,
+        limits,
+    };
     let body = std::pin::pin!(body);
     let bytes = tokio::time::timeout(limits.total_timeout, collector.collect(body, declared))
         .await
         .map_err(|_| slow_body("in time", limits.total_timeout))??;
     let mut reservation = collector.reservation;
     reservation.shrink_to(bytes.len() as u64);
-    Ok(WireBody { encoding, bytes, reservation })
+    Ok(WireBody {
+        encoding,
+        bytes,
+        reservation,
+    })
 }
 
 /// Reads the one message of a unary gRPC call: prefix, length, bytes.
@@ -181,7 +194,11 @@ where
             let Some(data) = next_data(body.as_mut(), limits).await? else {
                 return Err(cut_short(first.len() as u64, GRPC_PREFIX_BYTES as u64));
             };
-            first = if first.is_empty() { data } else { [&first[..], &data[..]].concat().into() };
+            first = if first.is_empty() {
+                data
+            } else {
+                [&first[..], &data[..]].concat().into()
+            };
         }
         let compressed = first.get_u8();
         let declared = u64::from(first.get_u32());
@@ -197,13 +214,26 @@ where
         };
         let bytes_max = wire_bytes_max(encoding, limits);
         if declared > bytes_max {
-            return Err(Refusal::too_large("message", Some(declared), limits.decoded_bytes_max));
+            return Err(Refusal::too_large(
+                "message",
+                Some(declared),
+                limits.decoded_bytes_max,
+            ));
         }
         let reservation = reserve(budget, declared)?;
         // One byte more is let through, to tell "a second message" from "too large".
-        let mut collector = Collector { bytes: Vec::new(), reservation, bytes_max, limits };
+        let mut collector = Collector {
+            bytes: Vec::new(),
+            reservation,
+            bytes_max,
+            limits,
+        };
         let bytes = collector.collect_from(first, body, Some(declared)).await?;
-        Ok(WireBody { encoding, bytes, reservation: collector.reservation })
+        Ok(WireBody {
+            encoding,
+            bytes,
+            reservation: collector.reservation,
+        })
     };
     tokio::time::timeout(limits.total_timeout, read)
         .await
@@ -224,7 +254,9 @@ where
     B: Body<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
-    read_unary_wire(headers, body, budget, limits).await?.decompress(limits)
+    read_unary_wire(headers, body, budget, limits)
+        .await?
+        .decompress(limits)
 }
 
 /// Decompresses `wire`. The answer's reservation covers the answer alone.
@@ -243,7 +275,11 @@ pub fn decompress(
         Encoding::Identity => {
             if wire.len() as u64 > limits.decoded_bytes_max {
                 let bytes = Some(wire.len() as u64);
-                return Err(Refusal::too_large("request body", bytes, limits.decoded_bytes_max));
+                return Err(Refusal::too_large(
+                    "request body",
+                    bytes,
+                    limits.decoded_bytes_max,
+                ));
             }
             Ok((wire, reservation))
         }
@@ -256,11 +292,16 @@ pub fn decompress(
         }
         Encoding::Zstd => {
             let mut output = Output::new(reservation, wire.len(), limits)?;
-            output.reservation.grow(DECODER_BYTES + zstd_window_bytes(&wire))?;
+            output
+                .reservation
+                .grow(DECODER_BYTES + zstd_window_bytes(&wire))?;
             let broken = |e: std::io::Error| malformed("zstd", &e);
-            let mut decoder =
-                zstd::stream::read::Decoder::with_buffer(&wire[..]).map_err(broken)?.single_frame();
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(&wire[..])
+                .map_err(broken)?
+                .single_frame();
+            decoder
+                .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                .map_err(broken)?;
             output.read_from(&mut decoder, "zstd")?;
             let mut rest = decoder.finish();
             if !rest.fill_buf().map_err(broken)?.is_empty() {
@@ -276,14 +317,23 @@ pub fn decompress(
 fn wire_bytes_max(encoding: Encoding, limits: &BodyLimits) -> u64 {
     match encoding {
         Encoding::Identity => limits.decoded_bytes_max,
-        _ => limits.decoded_bytes_max.saturating_add(limits.decoded_bytes_max / 6 + 1024),
+        _ => limits
+            .decoded_bytes_max
+            .saturating_add(limits.decoded_bytes_max / 6 + 1024),
     }
 }
 
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
-    let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
-    let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-    length.map(Some).ok_or_else(|| Refusal::invalid("Content-Length is not a number"))
+    let Some(value) = headers.get(header::CONTENT_LENGTH) else {
+        return Ok(None);
+    };
+    let length = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    length
+        .map(Some)
+        .ok_or_else(|| Refusal::invalid("Content-Length is not a number"))
 }
 
 fn reserve(budget: &Arc<Budget>, bytes: u64) -> Result<Reservation, Refusal> {
@@ -303,12 +353,17 @@ fn reserve(budget: &Arc<Budget>, bytes: u64) -> Result<Reservation, Refusal> {
 fn slow_body(what: &str, limit: Duration) -> Refusal {
     Refusal::new(
         RefusalKind::SlowBody,
-        format!("the request body did not arrive {what} ({} s)", limit.as_secs_f64()),
+        format!(
+            "the request body did not arrive {what} ({} s)",
+            limit.as_secs_f64()
+        ),
     )
 }
 
 fn cut_short(got_bytes: u64, declared_bytes: u64) -> Refusal {
-    Refusal::invalid(format!("the body ends after {got_bytes} of {declared_bytes} bytes"))
+    Refusal::invalid(format!(
+        "the body ends after {got_bytes} of {declared_bytes} bytes"
+    ))
 }
 
 fn malformed(format: &str, error: &std::io::Error) -> Refusal {
@@ -331,7 +386,9 @@ where
         match frame {
             None => return Ok(None),
             Some(Err(error)) => {
-                return Err(Refusal::invalid(format!("the request body broke off: {error}")));
+                return Err(Refusal::invalid(format!(
+                    "the request body broke off: {error}"
+                )));
             }
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data()
@@ -362,7 +419,9 @@ impl Collector<'_> {
         B: Body<Data = Bytes>,
         B::Error: std::fmt::Display,
     {
-        let first = next_data(body.as_mut(), self.limits).await?.unwrap_or_default();
+        let first = next_data(body.as_mut(), self.limits)
+            .await?
+            .unwrap_or_default();
         self.collect_from(first, body, declared).await
     }
 
@@ -412,7 +471,11 @@ impl Collector<'_> {
             return Ok(());
         }
         if length > self.bytes_max {
-            return Err(Refusal::too_large("request body", None, self.limits.decoded_bytes_max));
+            return Err(Refusal::too_large(
+                "request body",
+                None,
+                self.limits.decoded_bytes_max,
+            ));
         }
         let held = self.reservation.bytes();
         if length > held {
@@ -441,15 +504,23 @@ fn snappy_block(
     let declared = snap::raw::decompress_len(wire).map_err(broken)? as u64;
     if declared > limits.decoded_bytes_max {
         let max_bytes = limits.decoded_bytes_max;
-        return Err(Refusal::too_large("decompressed body", Some(declared), max_bytes));
+        return Err(Refusal::too_large(
+            "decompressed body",
+            Some(declared),
+            max_bytes,
+        ));
     }
     // A copy element makes at most 64 bytes of 2 or 3: what declares more is a lie, found out
     // before anything is allocated for it.
     if declared > (wire.len() as u64).saturating_mul(64) {
-        return Err(Refusal::invalid("the snappy body declares more than it can hold"));
+        return Err(Refusal::invalid(
+            "the snappy body declares more than it can hold",
+        ));
     }
     reservation.grow(declared)?;
-    let decoded = snap::raw::Decoder::new().decompress_vec(wire).map_err(broken)?;
+    let decoded = snap::raw::Decoder::new()
+        .decompress_vec(wire)
+        .map_err(broken)?;
     reservation.shrink_to(declared);
     Ok((decoded.into(), reservation))
 }
@@ -459,7 +530,9 @@ fn zstd_window_bytes(wire: &[u8]) -> u64 {
     const MAX: u64 = 1 << ZSTD_WINDOW_LOG_MAX;
     // Magic (4 bytes), frame header descriptor, window descriptor unless "single segment" is set
     // (RFC 8878, 3.1.1.1): then the content is the window, and the output pays for it.
-    let (Some(descriptor), Some(window)) = (wire.get(4), wire.get(5)) else { return 0 };
+    let (Some(descriptor), Some(window)) = (wire.get(4), wire.get(5)) else {
+        return 0;
+    };
     if descriptor & 0x20 != 0 {
         return MAX.min(wire.len() as u64 * 8);
     }
@@ -481,10 +554,16 @@ impl<'l> Output<'l> {
         wire_bytes: usize,
         limits: &'l BodyLimits,
     ) -> Result<Self, Refusal> {
-        let first = wire_bytes.saturating_mul(4).clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
+        let first = wire_bytes
+            .saturating_mul(4)
+            .clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
         let first = first.min(usize::try_from(limits.decoded_bytes_max).unwrap_or(usize::MAX)) + 1;
         reservation.grow(first as u64)?;
-        Ok(Self { bytes: vec![0; first], reservation, limits })
+        Ok(Self {
+            bytes: vec![0; first],
+            reservation,
+            limits,
+        })
     }
 
     /// Reads to the end. The buffer's length is its capacity; what is filled is counted apart.
@@ -499,7 +578,9 @@ impl<'l> Output<'l> {
                 return Err(Refusal::too_large("decompressed body", None, max_bytes));
             }
             if filled == self.bytes.len() {
-                let step = filled.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX).min(bytes_max - filled);
+                let step = filled
+                    .clamp(STEP_BYTES_MIN, STEP_BYTES_MAX)
+                    .min(bytes_max - filled);
                 self.reservation.grow(step as u64)?;
                 self.bytes.reserve_exact(step);
                 self.bytes.resize(filled + step, 0);

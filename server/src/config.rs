@@ -114,7 +114,9 @@ pub struct OptionSpec {
 
 impl std::fmt::Debug for OptionSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OptionSpec").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("OptionSpec")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,7 +133,13 @@ pub enum Value {
 
 macro_rules! option {
     ($key:literal, $value:expr, $default:expr, $help:expr, $set:expr) => {
-        OptionSpec { key: $key, value: $value, default: $default, help: $help, set: $set }
+        OptionSpec {
+            key: $key,
+            value: $value,
+            default: $default,
+            help: $help,
+            set: $set,
+        }
     };
 }
 
@@ -144,7 +152,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Directory of the store; made if it does not exist. One process at a time may use it. Required.",
         |c, v| {
             c.data_dir = PathBuf::from(v);
-            if v.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
+            if v.is_empty() {
+                Err("must not be empty".to_owned())
+            } else {
+                Ok(())
+            }
         }
     ),
     option!(
@@ -298,7 +310,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option!(
         "max-connections",
         Value::One("N"),
-        "4096",
+        "1024",
         "Open connections on each port; further ones wait to be accepted.",
         |c, v| set(&mut c.max_connections, positive(number(v)))
     ),
@@ -349,7 +361,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         Value::One("LEVEL"),
         "info",
         "Least severe level logged: error, warn, info, debug or trace.",
-        |c, v| set(&mut c.log_level, v.parse().map_err(|_| one_of("error, warn, info, debug, trace")))
+        |c, v| set(
+            &mut c.log_level,
+            v.parse()
+                .map_err(|_| one_of("error, warn, info, debug, trace"))
+        )
     ),
     option!(
         "log-format",
@@ -489,7 +505,10 @@ impl Config {
         let mut warnings = Vec::new();
         let file = file.map(file_layer).transpose()?;
         let environment = environment_layer(environment, &mut warnings);
-        let flags = Layer { name: "command line".to_owned(), settings: flags };
+        let flags = Layer {
+            name: "command line".to_owned(),
+            settings: flags,
+        };
         for layer in file.into_iter().chain([environment, flags]) {
             config.apply(&layer)?;
         }
@@ -554,29 +573,47 @@ impl Config {
 }
 
 fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let not_toml = |reason: String| ConfigError::NotToml { path: path.to_owned(), reason };
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| not_toml(e.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let not_toml = |reason: String| ConfigError::NotToml {
+        path: path.to_owned(),
+        reason,
+    };
+    let table: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| not_toml(e.to_string()))?;
     let mut settings = Vec::new();
     for (key, value) in table {
         let text = match &value {
-            toml::Value::Array(values) => {
-                values.iter().map(scalar_text).collect::<Option<Vec<_>>>().map(|v| v.join(","))
-            }
+            toml::Value::Array(values) => values
+                .iter()
+                .map(scalar_text)
+                .collect::<Option<Vec<_>>>()
+                .map(|v| v.join(",")),
             value => scalar_text(value),
         };
         let Some(text) = text else {
             // A table or a date stands where a value should; an unknown key is told first.
             if !OPTIONS.iter().any(|option| option.key == key) {
                 let (layer, nearest) = (path.display().to_string(), nearest_key(&key));
-                return Err(ConfigError::UnknownKey { layer, key, nearest });
+                return Err(ConfigError::UnknownKey {
+                    layer,
+                    key,
+                    nearest,
+                });
             }
-            return Err(not_toml(format!("`{key}` must be a string, number, boolean or array")));
+            return Err(not_toml(format!(
+                "`{key}` must be a string, number, boolean or array"
+            )));
         };
         settings.push((key, text));
     }
-    Ok(Layer { name: path.display().to_string(), settings })
+    Ok(Layer {
+        name: path.display().to_string(),
+        settings,
+    })
 }
 
 fn scalar_text(value: &toml::Value) -> Option<String> {
@@ -594,7 +631,9 @@ fn environment_layer(
 ) -> Layer {
     let mut settings = Vec::new();
     for (name, value) in variables {
-        let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+        let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else {
+            continue;
+        };
         let key = rest.to_ascii_lowercase().replace('_', "-");
         if OPTIONS.iter().any(|o| o.key == key) && environment_name(&key) == name {
             settings.push((key, value));
@@ -605,16 +644,25 @@ fn environment_layer(
             ));
         }
     }
-    Layer { name: "environment".to_owned(), settings }
+    Layer {
+        name: "environment".to_owned(),
+        settings,
+    }
 }
 
 /// The environment variable of an option.
 pub fn environment_name(key: &str) -> String {
-    format!("{ENVIRONMENT_PREFIX}{}", key.to_ascii_uppercase().replace('-', "_"))
+    format!(
+        "{ENVIRONMENT_PREFIX}{}",
+        key.to_ascii_uppercase().replace('-', "_")
+    )
 }
 
 fn nearest_key(key: &str) -> &'static str {
-    let nearest = OPTIONS.iter().map(|o| o.key).min_by_key(|known| edit_distance(known, key));
+    let nearest = OPTIONS
+        .iter()
+        .map(|o| o.key)
+        .min_by_key(|known| edit_distance(known, key));
     nearest.unwrap_or("data-dir")
 }
 
@@ -626,7 +674,9 @@ fn edit_distance(a: &str, b: &str) -> usize {
         let mut diagonal = i;
         let mut left = i + 1;
         for (cell, cb) in row.iter_mut().skip(1).zip(&b) {
-            let best = (diagonal + usize::from(ca != *cb)).min(left + 1).min(*cell + 1);
+            let best = (diagonal + usize::from(ca != *cb))
+                .min(left + 1)
+                .min(*cell + 1);
             diagonal = *cell;
             *cell = best;
             left = best;
@@ -651,7 +701,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     let numeric = text
         .strip_prefix("localhost:")
         .map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    numeric.parse().map_err(|_| "it must be IP:PORT, such as 127.0.0.1:4317 or [::1]:0".to_owned())
+    numeric
+        .parse()
+        .map_err(|_| "it must be IP:PORT, such as 127.0.0.1:4317 or [::1]:0".to_owned())
 }
 
 fn switch(text: &str) -> Result<bool, String> {
@@ -664,11 +716,18 @@ fn switch(text: &str) -> Result<bool, String> {
 
 #[expect(clippy::unnecessary_wraps, reason = "setters share one shape")]
 fn list(text: &str) -> Result<Vec<String>, String> {
-    Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+    Ok(text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect())
 }
 
 fn count(text: &str) -> Result<u64, String> {
-    text.replace('_', "").parse().map_err(|_| "it must be a whole number".to_owned())
+    text.replace('_', "")
+        .parse()
+        .map_err(|_| "it must be a whole number".to_owned())
 }
 
 fn number(text: &str) -> Result<usize, String> {
@@ -676,7 +735,13 @@ fn number(text: &str) -> Result<usize, String> {
 }
 
 fn positive<T: Default + PartialOrd>(value: Result<T, String>) -> Result<T, String> {
-    value.and_then(|v| if v > T::default() { Ok(v) } else { Err("it must be above 0".to_owned()) })
+    value.and_then(|v| {
+        if v > T::default() {
+            Ok(v)
+        } else {
+            Err("it must be above 0".to_owned())
+        }
+    })
 }
 
 /// Splits `12.5GiB` into its number and its unit.
@@ -703,15 +768,22 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     if let Ok(whole) = count(number) {
-        return whole.checked_mul(factor).ok_or_else(|| "it is too large".to_owned());
+        return whole
+            .checked_mul(factor)
+            .ok_or_else(|| "it is too large".to_owned());
     }
     let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor as f64;
     float_to_u64(bytes).ok_or_else(wrong)
 }
 
 fn memory(text: &str) -> Result<u64, String> {
-    let Some(percent) = text.strip_suffix('%') else { return positive(size(text)) };
-    let percent: f64 = percent.trim().parse().map_err(|_| "it must be a percentage".to_owned())?;
+    let Some(percent) = text.strip_suffix('%') else {
+        return positive(size(text));
+    };
+    let percent: f64 = percent
+        .trim()
+        .parse()
+        .map_err(|_| "it must be a percentage".to_owned())?;
     if !(percent > 0.0 && percent <= 100.0) {
         return Err("it must be above 0% and at most 100%".to_owned());
     }
@@ -759,7 +831,10 @@ mod tests {
     use super::*;
 
     fn flags(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     fn load_file(text: &str) -> Result<Config, ConfigError> {
@@ -771,7 +846,10 @@ mod tests {
 
     #[test]
     fn every_default_is_accepted_by_its_own_setter() {
-        for option in OPTIONS.iter().filter(|o| !o.default.is_empty() || o.key != "data-dir") {
+        for option in OPTIONS
+            .iter()
+            .filter(|o| !o.default.is_empty() || o.key != "data-dir")
+        {
             let mut config = Config::new("d");
             let set = (option.set)(&mut config, option.default);
             assert_eq!(set, Ok(()), "{}", option.key);
@@ -788,7 +866,10 @@ mod tests {
              allow-host = [\"a\", \"b\"]\n",
         )
         .unwrap();
-        let environment = flags(&[("ROOTLINE_SERIES_MAX", "2"), ("ROOTLINE_QUERY_TIMEOUT", "4s")]);
+        let environment = flags(&[
+            ("ROOTLINE_SERIES_MAX", "2"),
+            ("ROOTLINE_QUERY_TIMEOUT", "4s"),
+        ]);
         let given = flags(&[("query-timeout", "5s"), ("data-dir", "d")]);
         let (config, warnings) = Config::load(Some(&path), environment, given).unwrap();
         assert_eq!(warnings, Vec::<String>::new());
@@ -802,24 +883,33 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_its_nearest_match() {
         let error = load_file("memory-limt = 1").unwrap_err().to_string();
-        assert!(error.contains("`memory-limt`") && error.contains("`memory-limit`"), "{error}");
-        let error = load_file("[querry-timeout]\nx = 1").unwrap_err().to_string();
+        assert!(
+            error.contains("`memory-limt`") && error.contains("`memory-limit`"),
+            "{error}"
+        );
+        let error = load_file("[querry-timeout]\nx = 1")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("`query-timeout`"), "{error}");
     }
 
     #[test]
     fn a_stray_variable_is_a_warning() {
         let environment = flags(&[("ROOTLINE_SERIES_MXA", "2"), ("ROOTLINE_ENDPOINT", "x")]);
-        let (_, warnings) =
-            Config::load(None, environment, flags(&[("data-dir", "d")])).unwrap();
+        let (_, warnings) = Config::load(None, environment, flags(&[("data-dir", "d")])).unwrap();
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].contains("ROOTLINE_SERIES_MAX"), "{warnings:?}");
     }
 
     #[test]
     fn a_bad_value_names_option_layer_and_what_it_must_be() {
-        let error = load_file("max-request-bytes = \"64 gallons\"").unwrap_err().to_string();
-        assert!(error.contains("rootline.toml") && error.contains("such as"), "{error}");
+        let error = load_file("max-request-bytes = \"64 gallons\"")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("rootline.toml") && error.contains("such as"),
+            "{error}"
+        );
         assert!(load_file("max-request-bytes = 0").is_err());
         assert!(load_file("durability = \"never\"").is_err());
         assert!(load_file("memory-limit = \"101%\"").is_err());
@@ -830,7 +920,11 @@ mod tests {
         let network = ("http-listen", "0.0.0.0:0");
         let error = Config::load(None, [], flags(&[("data-dir", "d"), network])).unwrap_err();
         assert!(error.to_string().contains("--insecure-allow-network"));
-        let allowed = flags(&[("data-dir", "d"), network, ("insecure-allow-network", "true")]);
+        let allowed = flags(&[
+            ("data-dir", "d"),
+            network,
+            ("insecure-allow-network", "true"),
+        ]);
         assert!(Config::load(None, [], allowed).is_ok());
     }
 
@@ -851,6 +945,9 @@ mod tests {
 
     #[test]
     fn a_directory_is_required() {
-        assert!(matches!(Config::load(None, [], vec![]), Err(ConfigError::NoDataDir)));
+        assert!(matches!(
+            Config::load(None, [], vec![]),
+            Err(ConfigError::NoDataDir)
+        ));
     }
 }

@@ -24,7 +24,9 @@ fn available_below(root: &Path) -> Option<u64> {
 
 fn machine_bytes(root: &Path) -> Option<u64> {
     let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -91,7 +93,10 @@ mod tests {
         let dir = tree(&[
             MEMINFO,
             ("proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/x\n"),
-            ("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712\n"),
+            (
+                "sys/fs/cgroup/memory/x/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
         ]);
         assert_eq!(available_below(dir.path()), Some(8_192_000));
     }

@@ -11,6 +11,7 @@
 //! the transient refusal. Every group commit serves all writers that came meanwhile.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, Ordering},
@@ -19,7 +20,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rootline_engine::{Budget, Clock, Engine, QueryControl, ReplayProgress, WriteBatch, WriteOutcome};
+use rootline_engine::{
+    Budget, Clock, Engine, QueryControl, ReplayProgress, WriteBatch, WriteOutcome,
+};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -40,10 +43,22 @@ pub enum Phase {
     Stopping,
 }
 
+/// Where a node listens, with real port numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// OTLP over HTTP.
+    pub otlp_http: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+}
+
 /// Shared by every listener and service of one node.
 #[derive(Debug)]
 pub struct NodeState {
     config: Config,
+    addresses: OnceLock<Addresses>,
     clock: Arc<dyn Clock>,
     phase: AtomicU8,
     engine: OnceLock<Engine>,
@@ -73,6 +88,7 @@ impl NodeState {
         let places = turns.saturating_add(config.max_concurrent_requests);
         Arc::new(Self {
             config,
+            addresses: OnceLock::new(),
             clock,
             phase: AtomicU8::new(Phase::Starting as u8),
             engine: OnceLock::new(),
@@ -87,6 +103,16 @@ impl NodeState {
     /// How the node was configured.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The ports are bound. Later calls have no effect.
+    pub fn set_addresses(&self, addresses: Addresses) {
+        let _ = self.addresses.set(addresses);
+    }
+
+    /// Where the node listens, once its ports are bound.
+    pub fn addresses(&self) -> Option<&Addresses> {
+        self.addresses.get()
     }
 
     /// The node's clock.
@@ -117,7 +143,9 @@ impl NodeState {
     pub fn set_ready(&self, engine: Engine) {
         let _ = self.engine.set(engine);
         let (from, to) = (Phase::Starting as u8, Phase::Ready as u8);
-        let _ = self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self
+            .phase
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The engine could not be opened; health says why.
@@ -142,9 +170,10 @@ impl NodeState {
     pub fn engine(&self) -> Result<&Engine, Refusal> {
         match (self.phase(), self.engine.get()) {
             (Phase::Ready, Some(engine)) => Ok(engine),
-            (Phase::Stopping, _) => {
-                Err(Refusal::new(RefusalKind::Stopping, "the node is shutting down"))
-            }
+            (Phase::Stopping, _) => Err(Refusal::new(
+                RefusalKind::Stopping,
+                "the node is shutting down",
+            )),
             _ => Err(Refusal::new(RefusalKind::Starting, self.starting_message())),
         }
     }
@@ -175,7 +204,11 @@ impl NodeState {
     pub fn query_control(&self, timeout: Option<Duration>) -> QueryControl {
         let configured = self.config.query_timeout;
         let timeout = timeout.map_or(configured, |t| t.min(configured));
-        QueryControl::new(Arc::clone(&self.clock), Some(timeout), self.config.query_limits.clone())
+        QueryControl::new(
+            Arc::clone(&self.clock),
+            Some(timeout),
+            self.config.query_limits.clone(),
+        )
     }
 
     /// Decompresses and decodes `body` into a batch and writes it, all on a blocking thread.
@@ -198,9 +231,15 @@ impl NodeState {
         F: for<'a> FnOnce(&'a [u8], &mut WriteBatch<'a>) -> Result<T, Refusal> + Send + 'static,
     {
         let engine = self.engine()?.clone();
-        let busy = || Refusal::overloaded("too many requests wait (option max-concurrent-requests)");
-        let place = Arc::clone(&self.write_places).try_acquire_owned().map_err(|_| busy())?;
-        let turn = Arc::clone(&self.write_turns).acquire_owned().await.map_err(|_| busy())?;
+        let busy =
+            || Refusal::overloaded("too many requests wait (option max-concurrent-requests)");
+        let place = Arc::clone(&self.write_places)
+            .try_acquire_owned()
+            .map_err(|_| busy())?;
+        let turn = Arc::clone(&self.write_turns)
+            .acquire_owned()
+            .await
+            .map_err(|_| busy())?;
         let limits = self.body_limits();
         let started = self.clock.monotonic();
         // Once begun, a write runs to its end even if the sender goes away, and keeps its permits.
@@ -218,12 +257,21 @@ impl NodeState {
         .await
         .unwrap_or_else(|panic| {
             tracing::error!(error = %panic, "a write failed in an unexpected way");
-            Err(Refusal::new(RefusalKind::Internal, "the write failed in an unexpected way"))
+            Err(Refusal::new(
+                RefusalKind::Internal,
+                "the write failed in an unexpected way",
+            ))
         });
         let elapsed = self.clock.monotonic().saturating_sub(started);
         match written {
             Ok((wire_bytes, decoded_bytes, written)) => {
-                self.metrics.written(protocol, &written.outcome, wire_bytes, decoded_bytes, elapsed);
+                self.metrics.written(
+                    protocol,
+                    &written.outcome,
+                    wire_bytes,
+                    decoded_bytes,
+                    elapsed,
+                );
                 Ok(written)
             }
             Err(refusal) => Err(refusal),

@@ -80,7 +80,10 @@ impl RefusalKind {
 
     /// Whether the same request may succeed later.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Overloaded | Self::Starting | Self::Stopping | Self::Closed)
+        matches!(
+            self,
+            Self::Overloaded | Self::Starting | Self::Stopping | Self::Closed
+        )
     }
 
     /// The name used in logs and as the `reason` label of the self metrics.
@@ -169,7 +172,11 @@ impl Refusal {
             kind if kind.is_transient() => Some(RETRY_AFTER_DEFAULT),
             _ => None,
         };
-        Self { kind, message: message.into(), retry_after }
+        Self {
+            kind,
+            message: message.into(),
+            retry_after,
+        }
     }
 
     /// The request is malformed or invalid.
@@ -220,7 +227,10 @@ impl Refusal {
     /// says.
     pub fn to_http(&self, body: ErrorBody) -> Response<Body> {
         let (content_type, bytes): (&'static str, Vec<u8>) = match body {
-            ErrorBody::Text => ("text/plain; charset=utf-8", format!("{}\n", self.message).into()),
+            ErrorBody::Text => (
+                "text/plain; charset=utf-8",
+                format!("{}\n", self.message).into(),
+            ),
             ErrorBody::StatusProtobuf => {
                 // The details of a tonic status are this very message, encoded.
                 let status = tonic_types::pb::Status {
@@ -242,7 +252,9 @@ impl Refusal {
         let mut response = Response::new(Body::from(bytes));
         *response.status_mut() = self.http_status();
         self.write_headers(response.headers_mut());
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         response
     }
 
@@ -262,7 +274,10 @@ impl Refusal {
     fn write_headers(&self, headers: &mut HeaderMap) {
         if let Some(pause) = self.retry_after {
             // Whole seconds, never 0: some senders take 0 as "at once, for ever".
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(pause.as_secs().max(1)),
+            );
         }
         if self.kind == RefusalKind::SlowBody {
             // Whatever still comes of the body must not be taken for the next request.
@@ -309,34 +324,62 @@ mod tests {
             let http = refusal.to_http(ErrorBody::Text);
             let grpc = refusal.to_grpc();
             let transient = kind.is_transient();
-            assert_eq!(http.headers().contains_key(header::RETRY_AFTER), transient, "{kind:?}");
-            assert_eq!(grpc.get_details_retry_info().is_some(), transient, "{kind:?}");
-            assert_eq!(http.status() == StatusCode::SERVICE_UNAVAILABLE, transient, "{kind:?}");
+            assert_eq!(
+                http.headers().contains_key(header::RETRY_AFTER),
+                transient,
+                "{kind:?}"
+            );
+            assert_eq!(
+                grpc.get_details_retry_info().is_some(),
+                transient,
+                "{kind:?}"
+            );
+            assert_eq!(
+                http.status() == StatusCode::SERVICE_UNAVAILABLE,
+                transient,
+                "{kind:?}"
+            );
             assert_eq!(grpc.code() == Code::Unavailable, transient, "{kind:?}");
         }
     }
 
     #[test]
     fn permanent_refusals_of_input_are_client_errors() {
-        for kind in [RefusalKind::Invalid, RefusalKind::TooLarge, RefusalKind::UnsupportedMedia] {
+        for kind in [
+            RefusalKind::Invalid,
+            RefusalKind::TooLarge,
+            RefusalKind::UnsupportedMedia,
+        ] {
             assert!(Refusal::new(kind, "why").http_status().is_client_error());
         }
     }
 
     #[test]
     fn memory_refusals_of_the_engine_are_transient_and_bad_times_are_not() {
-        let full = Error::MemoryFull { used_bytes: 1, limit_bytes: 1, wanted_bytes: 1 };
+        let full = Error::MemoryFull {
+            used_bytes: 1,
+            limit_bytes: 1,
+            wanted_bytes: 1,
+        };
         assert!(Refusal::from(full).kind().is_transient());
-        let bad = Error::TimestampOutOfRange { value: i128::MAX, unit: "ms" };
+        let bad = Error::TimestampOutOfRange {
+            value: i128::MAX,
+            unit: "ms",
+        };
         assert_eq!(Refusal::from(bad).kind(), RefusalKind::Invalid);
     }
 
     #[tokio::test]
     async fn the_protobuf_body_is_a_status_with_retry_info() {
         let response = Refusal::overloaded("full").to_http(ErrorBody::StatusProtobuf);
-        let bytes = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+        let bytes = axum::body::to_bytes(response.into_body(), 4096)
+            .await
+            .unwrap();
         let status = tonic_types::pb::Status::decode(bytes).unwrap();
-        assert_eq!((status.code, status.message.as_str()), (Code::Unavailable as i32, "full"));
+        assert_eq!(
+            (status.code, status.message.as_str()),
+            (Code::Unavailable as i32, "full")
+        );
         assert_eq!(status.details.len(), 1);
     }
 }

@@ -19,8 +19,9 @@ use crate::{
 };
 
 /// Upper bounds of the write duration histogram, in microseconds.
-const DURATION_BOUNDS_US: [u64; 12] =
-    [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000];
+const DURATION_BOUNDS_US: [u64; 12] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
+];
 
 /// How a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,8 +41,13 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::RemoteWrite, Self::OtlpGrpc, Self::OtlpHttp, Self::Api, Self::Http];
+    pub const ALL: [Self; 5] = [
+        Self::RemoteWrite,
+        Self::OtlpGrpc,
+        Self::OtlpHttp,
+        Self::Api,
+        Self::Http,
+    ];
 
     /// The value of the `protocol` label.
     pub fn as_str(self) -> &'static str {
@@ -126,15 +132,23 @@ impl SelfMetrics {
 
     fn rejected(&self, protocol: Protocol, rejections: &Rejections) {
         let counters = self.of(protocol);
-        counters.samples_rejected.fetch_add(rejections.samples, Relaxed);
+        counters
+            .samples_rejected
+            .fetch_add(rejections.samples, Relaxed);
         counters.spans_rejected.fetch_add(rejections.spans, Relaxed);
-        counters.exemplars_rejected.fetch_add(rejections.exemplars, Relaxed);
-        counters.metadata_rejected.fetch_add(rejections.metadata, Relaxed);
+        counters
+            .exemplars_rejected
+            .fetch_add(rejections.exemplars, Relaxed);
+        counters
+            .metadata_rejected
+            .fetch_add(rejections.metadata, Relaxed);
     }
 
     /// Counts a request that was refused as a whole.
     pub fn refused(&self, protocol: Protocol, refusal: &Refusal) {
-        let kind = RefusalKind::ALL.iter().position(|&kind| kind == refusal.kind());
+        let kind = RefusalKind::ALL
+            .iter()
+            .position(|&kind| kind == refusal.kind());
         if let Some(counter) = kind.and_then(|kind| self.of(protocol).refused.get(kind)) {
             counter.fetch_add(1, Relaxed);
         }
@@ -176,33 +190,73 @@ pub fn render(state: &NodeState) -> String {
     let mut text = Exposition::default();
     let metrics = state.metrics();
     text.family("rootline_build_info", "gauge", "The running release.");
-    text.line("rootline_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    text.family("rootline_ready", "gauge", "1 while reads and writes are served.");
-    text.line("rootline_ready", &[], u64::from(state.phase() == Phase::Ready));
+    text.line(
+        "rootline_build_info",
+        &[("version", env!("CARGO_PKG_VERSION"))],
+        1,
+    );
+    text.family(
+        "rootline_ready",
+        "gauge",
+        "1 while reads and writes are served.",
+    );
+    text.line(
+        "rootline_ready",
+        &[],
+        u64::from(state.phase() == Phase::Ready),
+    );
     let progress = state.progress();
-    text.family("rootline_replay_records_total", "counter", "Log records replayed at start.");
+    text.family(
+        "rootline_replay_records_total",
+        "counter",
+        "Log records replayed at start.",
+    );
     text.line("rootline_replay_records_total", &[], progress.records());
-    text.family("rootline_replay_bytes_total", "counter", "Log bytes replayed at start.");
+    text.family(
+        "rootline_replay_bytes_total",
+        "counter",
+        "Log bytes replayed at start.",
+    );
     text.line("rootline_replay_bytes_total", &[], progress.bytes());
 
     type Get = fn(&ProtocolCounters) -> &AtomicU64;
     let by_protocol: [(&str, &str, Get); 8] = [
-        ("rootline_samples_stored_total", "Samples stored.", |c| &c.samples_stored),
-        ("rootline_spans_stored_total", "Spans stored.", |c| &c.spans_stored),
-        ("rootline_samples_rejected_total", "Samples refused item by item.", |c| {
-            &c.samples_rejected
+        ("rootline_samples_stored_total", "Samples stored.", |c| {
+            &c.samples_stored
         }),
-        ("rootline_spans_rejected_total", "Spans refused item by item.", |c| &c.spans_rejected),
-        ("rootline_exemplars_rejected_total", "Exemplars refused item by item.", |c| {
-            &c.exemplars_rejected
+        ("rootline_spans_stored_total", "Spans stored.", |c| {
+            &c.spans_stored
         }),
-        ("rootline_metadata_rejected_total", "Metadata entries refused item by item.", |c| {
-            &c.metadata_rejected
-        }),
-        ("rootline_received_bytes_total", "Bytes of stored writes as received.", |c| &c.wire_bytes),
-        ("rootline_decoded_bytes_total", "Bytes of stored writes after decompression.", |c| {
-            &c.decoded_bytes
-        }),
+        (
+            "rootline_samples_rejected_total",
+            "Samples refused item by item.",
+            |c| &c.samples_rejected,
+        ),
+        (
+            "rootline_spans_rejected_total",
+            "Spans refused item by item.",
+            |c| &c.spans_rejected,
+        ),
+        (
+            "rootline_exemplars_rejected_total",
+            "Exemplars refused item by item.",
+            |c| &c.exemplars_rejected,
+        ),
+        (
+            "rootline_metadata_rejected_total",
+            "Metadata entries refused item by item.",
+            |c| &c.metadata_rejected,
+        ),
+        (
+            "rootline_received_bytes_total",
+            "Bytes of stored writes as received.",
+            |c| &c.wire_bytes,
+        ),
+        (
+            "rootline_decoded_bytes_total",
+            "Bytes of stored writes after decompression.",
+            |c| &c.decoded_bytes,
+        ),
     ];
     for (name, help, get) in by_protocol {
         text.family(name, "counter", help);
@@ -223,36 +277,76 @@ pub fn render(state: &NodeState) -> String {
         }
     }
     let name = "rootline_requests_total";
-    text.family(name, "counter", "Requests answered, by HTTP status or gRPC code.");
+    text.family(
+        name,
+        "counter",
+        "Requests answered, by HTTP status or gRPC code.",
+    );
     for ((protocol, code), value) in &*metrics.requests.lock() {
         let code = code.to_string();
-        text.line(name, &[("protocol", protocol.as_str()), ("code", &code)], *value);
+        text.line(
+            name,
+            &[("protocol", protocol.as_str()), ("code", &code)],
+            *value,
+        );
     }
     write_durations(&mut text, metrics);
     let queries = metrics.queries.lock().clone();
-    text.family("rootline_queries_total", "counter", "Queries ended, by kind and result.");
+    text.family(
+        "rootline_queries_total",
+        "counter",
+        "Queries ended, by kind and result.",
+    );
     for (kind, counters) in &queries {
         let name = "rootline_queries_total";
         text.line(name, &[("kind", kind), ("result", "ok")], counters.answered);
-        text.line(name, &[("kind", kind), ("result", "error")], counters.failed);
+        text.line(
+            name,
+            &[("kind", kind), ("result", "error")],
+            counters.failed,
+        );
     }
-    text.family("rootline_query_seconds_total", "counter", "Time spent in queries, by kind.");
+    text.family(
+        "rootline_query_seconds_total",
+        "counter",
+        "Time spent in queries, by kind.",
+    );
     for (kind, counters) in &queries {
         let seconds = counters.duration.as_secs_f64();
         text.line("rootline_query_seconds_total", &[("kind", kind)], seconds);
     }
     let name = "rootline_otlp_collisions_total";
-    text.family(name, "counter", "Points of different OTLP streams that became one series and time.");
+    text.family(
+        name,
+        "counter",
+        "Points of different OTLP streams that became one series and time.",
+    );
     text.line(name, &[], metrics.collisions.load(Relaxed));
     text.family("rootline_connections", "gauge", "Open connections.");
-    text.line("rootline_connections", &[], metrics.connections.load(Relaxed));
-    text.family("rootline_connections_total", "counter", "Connections accepted.");
-    text.line("rootline_connections_total", &[], metrics.connections_total.load(Relaxed));
+    text.line(
+        "rootline_connections",
+        &[],
+        metrics.connections.load(Relaxed),
+    );
+    text.family(
+        "rootline_connections_total",
+        "counter",
+        "Connections accepted.",
+    );
+    text.line(
+        "rootline_connections_total",
+        &[],
+        metrics.connections_total.load(Relaxed),
+    );
     if let Some(engine) = state.engine_opened() {
         let budget = engine.budget();
         text.family("rootline_memory_limit_bytes", "gauge", "The memory budget.");
         text.line("rootline_memory_limit_bytes", &[], budget.limit_bytes());
-        text.family("rootline_memory_used_bytes", "gauge", "The memory budget in use, by holder.");
+        text.family(
+            "rootline_memory_used_bytes",
+            "gauge",
+            "The memory budget in use, by holder.",
+        );
         for (holder, label) in [
             (Holder::Requests, "requests"),
             (Holder::Log, "log"),
@@ -269,12 +363,18 @@ pub fn render(state: &NodeState) -> String {
 
 fn write_durations(text: &mut Exposition, metrics: &SelfMetrics) {
     let name = "rootline_write_duration_seconds";
-    text.family(name, "histogram", "From decompression to durable and visible.");
+    text.family(
+        name,
+        "histogram",
+        "From decompression to durable and visible.",
+    );
     for protocol in Protocol::ALL {
         let counters = metrics.of(protocol);
         let label = ("protocol", protocol.as_str());
         let mut total = 0;
-        let bounds = DURATION_BOUNDS_US.iter().map(|&us| (us as f64 / 1e6).to_string());
+        let bounds = DURATION_BOUNDS_US
+            .iter()
+            .map(|&us| (us as f64 / 1e6).to_string());
         let bounds = bounds.chain(["+Inf".to_owned()]);
         for (counter, bound) in counters.write_durations.iter().zip(bounds) {
             total += counter.load(Relaxed);
@@ -301,7 +401,10 @@ impl Exposition {
     fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.text.push_str(name);
         for (i, (label, value)) in labels.iter().enumerate() {
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let value = value
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
             let open = if i == 0 { '{' } else { ',' };
             let _ = write!(self.text, "{open}{label}=\"{value}\"");
         }
@@ -317,17 +420,32 @@ mod tests {
     #[test]
     fn buckets_are_cumulative_and_end_in_the_count() {
         let metrics = SelfMetrics::default();
-        let outcome = WriteOutcome { samples: 3, ..WriteOutcome::default() };
+        let outcome = WriteOutcome {
+            samples: 3,
+            ..WriteOutcome::default()
+        };
         for us in [100, 700, 9_000_000] {
-            metrics.written(Protocol::RemoteWrite, &outcome, 1, 2, Duration::from_micros(us));
+            metrics.written(
+                Protocol::RemoteWrite,
+                &outcome,
+                1,
+                2,
+                Duration::from_micros(us),
+            );
         }
         let mut text = Exposition::default();
         write_durations(&mut text, &metrics);
         let expect = |line: &str| assert!(text.text.lines().any(|l| l == line), "{line}");
         let name = "rootline_write_duration_seconds";
-        expect(&format!("{name}_bucket{{protocol=\"remote_write\",le=\"0.00025\"}} 1"));
-        expect(&format!("{name}_bucket{{protocol=\"remote_write\",le=\"0.001\"}} 2"));
-        expect(&format!("{name}_bucket{{protocol=\"remote_write\",le=\"+Inf\"}} 3"));
+        expect(&format!(
+            "{name}_bucket{{protocol=\"remote_write\",le=\"0.00025\"}} 1"
+        ));
+        expect(&format!(
+            "{name}_bucket{{protocol=\"remote_write\",le=\"0.001\"}} 2"
+        ));
+        expect(&format!(
+            "{name}_bucket{{protocol=\"remote_write\",le=\"+Inf\"}} 3"
+        ));
         expect(&format!("{name}_count{{protocol=\"remote_write\"}} 3"));
     }
 

@@ -35,5 +35,8 @@ pub use lsn::Lsn;
 pub use recovery::{Corruption, Record, Recovery};
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
-pub use storage::{FsStorage, LockGuard, Storage, StorageFile, is_disk_full};
+pub use storage::{
+    Fault, FaultStorage, FsStorage, LockGuard, Operation, PowerCutStorage, Storage, StorageFile,
+    is_disk_full,
+};
 pub use store_id::StoreId;

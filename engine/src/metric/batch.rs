@@ -84,7 +84,13 @@ impl<'a> MetricBatch<'a> {
     #[inline]
     pub fn series_raw(&mut self, domain: u8, bytes: &'a [u8], parse: ParseLabels) -> SeriesRow {
         let hash = self.key.hash(domain, bytes);
-        self.push_row(hash, RowKey { bytes: KeyBytes::Borrowed(bytes), parse })
+        self.push_row(
+            hash,
+            RowKey {
+                bytes: KeyBytes::Borrowed(bytes),
+                parse,
+            },
+        )
     }
 
     /// As [`series_raw`](Self::series_raw) for bytes that do not outlive the call: they are copied.
@@ -93,7 +99,10 @@ impl<'a> MetricBatch<'a> {
         let hash = self.key.hash(domain, bytes);
         let start = self.arena.len();
         self.arena.extend_from_slice(bytes);
-        let bytes = KeyBytes::Arena { start, end: self.arena.len() };
+        let bytes = KeyBytes::Arena {
+            start,
+            end: self.arena.len(),
+        };
         self.push_row(hash, RowKey { bytes, parse })
     }
 
@@ -102,10 +111,16 @@ impl<'a> MetricBatch<'a> {
         let start = self.arena.len();
         labels.encode_canonical(&mut self.arena);
         let end = self.arena.len();
-        let hash = self.key.hash(DOMAIN_CANONICAL, self.arena.get(start..end).unwrap_or_default());
+        let hash = self.key.hash(
+            DOMAIN_CANONICAL,
+            self.arena.get(start..end).unwrap_or_default(),
+        );
         self.push_row(
             hash,
-            RowKey { bytes: KeyBytes::Arena { start, end }, parse: parse_canonical },
+            RowKey {
+                bytes: KeyBytes::Arena { start, end },
+                parse: parse_canonical,
+            },
         )
     }
 
@@ -115,8 +130,15 @@ impl<'a> MetricBatch<'a> {
     /// If `row` is of another batch.
     #[inline]
     pub fn sample(&mut self, row: SeriesRow, time: Timestamp, value: f64) {
-        *self.row_samples.get_mut(row.0 as usize).expect("the row is of this batch") += 1;
-        self.samples.push(RowSample { row: row.0, time_ns: time.as_nanos(), value });
+        *self
+            .row_samples
+            .get_mut(row.0 as usize)
+            .expect("the row is of this batch") += 1;
+        self.samples.push(RowSample {
+            row: row.0,
+            time_ns: time.as_nanos(),
+            value,
+        });
     }
 
     /// Adds an exemplar.
@@ -124,7 +146,10 @@ impl<'a> MetricBatch<'a> {
     /// # Panics
     /// If `row` is of another batch.
     pub fn exemplar(&mut self, row: SeriesRow, exemplar: Exemplar) {
-        *self.row_exemplars.get_mut(row.0 as usize).expect("the row is of this batch") += 1;
+        *self
+            .row_exemplars
+            .get_mut(row.0 as usize)
+            .expect("the row is of this batch") += 1;
         self.exemplars.push((row.0, exemplar));
     }
 
@@ -225,7 +250,10 @@ impl<'a> MetricBatch<'a> {
 
 /// The element that a mapping over an empty vector never asks for.
 fn unreachable_key<'b>() -> RowKey<'b> {
-    RowKey { bytes: KeyBytes::Borrowed(&[]), parse: parse_canonical }
+    RowKey {
+        bytes: KeyBytes::Borrowed(&[]),
+        parse: parse_canonical,
+    }
 }
 
 /// Parses canonical label bytes, and those of a remote-write sender.
@@ -251,7 +279,9 @@ mod tests {
         batch.series_raw(0, &bytes, parse_canonical);
         batch.series_bytes(0, &bytes, parse_canonical);
         batch.series_bytes(1, &bytes, parse_canonical);
-        let [a, b, c, d] = batch.hashes[..] else { panic!("four rows") };
+        let [a, b, c, d] = batch.hashes[..] else {
+            panic!("four rows")
+        };
         assert!(a == b && b == c && c != d);
         assert!((0..4).all(|row| batch.row_key(row).unwrap().0 == bytes));
         assert!(batch.is_empty());

@@ -75,7 +75,11 @@ impl ExemplarWindow {
         // In batches, so that a full window is not moved for every exemplar.
         let spare = at_floor.saturating_sub(EXEMPLARS_PER_SERIES_MAX);
         if spare >= EXEMPLARS_PER_SERIES_MAX / 4 {
-            let dropped = self.kept.drain(..spare).map(|(_, e)| e.heap_bytes()).sum::<usize>();
+            let dropped = self
+                .kept
+                .drain(..spare)
+                .map(|(_, e)| e.heap_bytes())
+                .sum::<usize>();
             self.labels_bytes -= dropped;
         }
     }
@@ -84,7 +88,11 @@ impl ExemplarWindow {
     pub(crate) fn at(&self, at: Lsn) -> impl Iterator<Item = (Lsn, &Exemplar)> {
         let end = self.kept.partition_point(|(lsn, _)| *lsn <= at);
         let start = end.saturating_sub(EXEMPLARS_PER_SERIES_MAX);
-        self.kept.iter().take(end).skip(start).map(|(lsn, exemplar)| (*lsn, exemplar))
+        self.kept
+            .iter()
+            .take(end)
+            .skip(start)
+            .map(|(lsn, exemplar)| (*lsn, exemplar))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -121,7 +129,9 @@ mod tests {
         for n in 1..1000u32 {
             let lsn = u64::from(n);
             free.push(Lsn(lsn), &exemplar(n), Lsn(lsn - 1), |_, _| false);
-            pinned.push(Lsn(lsn), &exemplar(n), Lsn((lsn - 1).min(300)), |_, _| false);
+            pinned.push(Lsn(lsn), &exemplar(n), Lsn((lsn - 1).min(300)), |_, _| {
+                false
+            });
         }
         assert_eq!(times(&pinned, 300), (173..=300).collect::<Vec<i64>>());
         assert_eq!(times(&pinned, 400), (273..=400).collect::<Vec<i64>>());

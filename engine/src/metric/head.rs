@@ -83,7 +83,9 @@ impl Shard {
         while self.series.len() <= slot {
             self.series.push(Series::default());
         }
-        self.series.get_mut(slot).expect("the slab was grown to hold the slot")
+        self.series
+            .get_mut(slot)
+            .expect("the slab was grown to hold the slot")
     }
 
     /// Drops what deletes at or below the floor hide.
@@ -135,7 +137,9 @@ pub struct MetricStats {
 impl MetricHead {
     pub(crate) fn new(settings: &Settings, budget: Arc<Budget>) -> Self {
         let registry = Registry::new(settings.metric_shards, settings.labels, settings.series_max);
-        let shards = (0..registry.sharding.shards()).map(|_| RwLock::default()).collect();
+        let shards = (0..registry.sharding.shards())
+            .map(|_| RwLock::default())
+            .collect();
         Self {
             registry,
             index: HeadIndex::default(),
@@ -159,7 +163,9 @@ impl MetricHead {
     }
 
     pub(super) fn shard(&self, shard: usize) -> &RwLock<Shard> {
-        self.shards.get(shard).expect("a shard number is below `shards`")
+        self.shards
+            .get(shard)
+            .expect("a shard number is below `shards`")
     }
 
     /// Remembers that record `lsn` holds the definitions that were prepared. Called when the record
@@ -201,7 +207,11 @@ impl MetricHead {
             }
             tag => {
                 let (lsn, found) = (part.lsn.0, u32::from(tag as u8));
-                Err(Error::UnknownRecord { lsn, what: "metric part", found })
+                Err(Error::UnknownRecord {
+                    lsn,
+                    what: "metric part",
+                    found,
+                })
             }
         }
     }
@@ -209,8 +219,10 @@ impl MetricHead {
     fn decode_definitions(&self, part: Part<'_>) -> Result<(), Error> {
         let definitions = definitions::decode(part)?;
         let strings = definitions.strings();
-        let symbols: Vec<Symbol> =
-            strings.iter().map(|text| self.registry.symbols.intern(text)).collect();
+        let symbols: Vec<Symbol> = strings
+            .iter()
+            .map(|text| self.registry.symbols.intern(text))
+            .collect();
         let mut canonical = Vec::new();
         let mut pairs = Vec::new();
         let text = |number: u32| strings.get(number as usize).copied().unwrap_or_default();
@@ -238,16 +250,20 @@ impl MetricHead {
             let sample = sample?;
             let number = match last {
                 Some((series, number)) if series == sample.series => number,
-                _ => match by_ref.get(&sample.series.0) {
-                    Some(&number) => number,
-                    None => {
+                _ => {
+                    let Some(&number) = by_ref.get(&sample.series.0) else {
                         self.orphan(sample.series);
                         continue;
-                    }
-                },
+                    };
+                    number
+                }
             };
             last = Some((sample.series, number));
-            decoded.push(PreparedSample { number, time_ns: sample.time_ns, value: sample.value });
+            decoded.push(PreparedSample {
+                number,
+                time_ns: sample.time_ns,
+                value: sample.value,
+            });
         }
         into.set_samples(decoded.iter().copied(), self.registry.sharding);
         Ok(())
@@ -331,7 +347,11 @@ impl MetricHead {
         let mut data = self.shard(shard).write();
         let before = data.heap_bytes();
         data.reclaim(floor, &mut change);
-        for number in selected.into_iter().flatten().filter(|n| sharding.shard(*n) == shard) {
+        for number in selected
+            .into_iter()
+            .flatten()
+            .filter(|n| sharding.shard(*n) == shard)
+        {
             let slot = sharding.slot(number);
             if data.get_mut(slot).delete(lsn, range, &mut change) {
                 let slot = u32::try_from(slot).expect("a slot is part of a 32-bit number");
@@ -385,8 +405,8 @@ impl MetricHead {
     pub(super) fn charge_registry(&self) {
         let mut charged = self.registry_bytes.lock();
         let now = self.registry.heap_bytes() as u64;
-        let grown = i64::try_from(now).unwrap_or(i64::MAX)
-            - i64::try_from(*charged).unwrap_or(i64::MAX);
+        let grown =
+            i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(*charged).unwrap_or(i64::MAX);
         *charged = now;
         self.charge(grown);
     }

@@ -37,12 +37,11 @@ impl Inner {
     /// taken to grow evenly between.
     fn heap_bytes(&self) -> usize {
         let rows = self.series.len();
-        let index = if self.counted_rows == 0 {
-            rows * ROW_BYTES_GUESS
-        } else {
-            self.counted_bytes + (rows - self.counted_rows) * self.counted_bytes / self.counted_rows
-        };
-        index + self.series.capacity() * size_of::<SeriesNumber>()
+        let row_bytes = self.counted_bytes.checked_div(self.counted_rows);
+        let new_rows = rows - self.counted_rows;
+        self.counted_bytes
+            + new_rows * row_bytes.unwrap_or(ROW_BYTES_GUESS)
+            + self.series.capacity() * size_of::<SeriesNumber>()
     }
 }
 
@@ -64,7 +63,9 @@ impl HeadIndex {
         for (&number, &end) in fresh.iter().zip(&ends) {
             let row = u32::try_from(inner.series.len()).expect("series numbers are 32 bits wide");
             inner.series.push(number);
-            inner.index.insert(row, all_pairs.get(start..end).unwrap_or_default());
+            inner
+                .index
+                .insert(row, all_pairs.get(start..end).unwrap_or_default());
             start = end;
         }
         let rows = inner.series.len();
@@ -88,6 +89,10 @@ impl HeadIndex {
         let selection = plan.evaluate_shared(symbols, keep_going).ok()?;
         let inner = self.inner.read();
         let rows = inner.index.select_rows(&selection);
-        Some(rows.iter().filter_map(|row| inner.series.get(row as usize).copied()).collect())
+        Some(
+            rows.iter()
+                .filter_map(|row| inner.series.get(row as usize).copied())
+                .collect(),
+        )
     }
 }

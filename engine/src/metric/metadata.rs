@@ -105,7 +105,9 @@ impl MetadataStore {
     /// Whether `metadata` is what the newest version says.
     pub(crate) fn is_known(&self, metadata: &Metadata) -> bool {
         let versions = self.metrics.get(metadata.metric.as_str());
-        versions.and_then(|v| v.last()).is_some_and(|(_, newest)| newest.is(metadata))
+        versions
+            .and_then(|v| v.last())
+            .is_some_and(|(_, newest)| newest.is(metadata))
     }
 
     /// Whether there is room for this metric.
@@ -127,7 +129,10 @@ impl MetadataStore {
             help: metadata.help.as_str().into(),
         };
         self.text_bytes += described.text_bytes();
-        let versions = self.metrics.entry(metadata.metric.as_str().into()).or_default();
+        let versions = self
+            .metrics
+            .entry(metadata.metric.as_str().into())
+            .or_default();
         versions.push((lsn, described));
         let seen_by_floor = versions.partition_point(|(lsn, _)| *lsn <= floor);
         for (_, old) in versions.drain(..seen_by_floor.saturating_sub(1)) {
@@ -137,19 +142,29 @@ impl MetadataStore {
 
     /// What the snapshot `at` sees of one metric or of all, by rising name.
     pub(crate) fn at(&self, at: Lsn, metric: Option<&str>) -> Vec<Metadata> {
-        let seen = |(name, versions): (&Box<str>, &Vec<(Lsn, Described)>)| {
+        let seen = |name: &str, versions: &[(Lsn, Described)]| {
             let end = versions.partition_point(|(lsn, _)| *lsn <= at);
             let (_, described) = versions.get(end.checked_sub(1)?)?;
             Some(Metadata {
-                metric: name.to_string(),
+                metric: name.to_owned(),
                 kind: described.kind,
                 unit: described.unit.to_string(),
                 help: described.help.to_string(),
             })
         };
         match metric {
-            Some(name) => self.metrics.get_key_value(name).and_then(seen).into_iter().collect(),
-            None => self.metrics.iter().filter_map(seen).collect(),
+            Some(name) => {
+                let versions = self.metrics.get(name);
+                versions
+                    .and_then(|versions| seen(name, versions))
+                    .into_iter()
+                    .collect()
+            }
+            None => self
+                .metrics
+                .iter()
+                .filter_map(|(n, versions)| seen(n, versions))
+                .collect(),
         }
     }
 
@@ -183,7 +198,10 @@ mod tests {
         assert_eq!(store.at(Lsn(5), None), [gauge("new")]);
         assert!(store.at(Lsn(9), Some("other")).is_empty());
         store.apply(Lsn(9), &gauge("newest"), Lsn(8));
-        assert!(store.at(Lsn(4), None).is_empty(), "no snapshot below the floor is served");
+        assert!(
+            store.at(Lsn(4), None).is_empty(),
+            "no snapshot below the floor is served"
+        );
         assert_eq!(store.at(Lsn(8), None), [gauge("new")]);
     }
 

@@ -31,8 +31,8 @@ mod tombstone;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
-pub use head::MetricStats;
 pub(crate) use head::MetricHead;
+pub use head::MetricStats;
 pub use metadata::{METADATA_METRICS_MAX, Metadata, MetricKind};
 pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};

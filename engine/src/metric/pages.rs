@@ -65,7 +65,10 @@ mod tests {
             list.push(i);
         }
         *list.get_mut(500).unwrap() = 7;
-        assert_eq!((list.get(0), list.get(500), list.get(999)), (Some(&0), Some(&7), Some(&999)));
+        assert_eq!(
+            (list.get(0), list.get(500), list.get(999)),
+            (Some(&0), Some(&7), Some(&999))
+        );
         assert_eq!(list.get(1000), None);
         assert_eq!(list.iter().count(), 1000);
     }

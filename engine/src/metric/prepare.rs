@@ -31,8 +31,11 @@ use crate::{
 const _: () = assert!(SHARDS_MAX <= u64::BITS as usize);
 
 /// A row that stands for no series: refused, or without anything to write.
-const NO_SERIES: Resolved =
-    Resolved { number: SeriesNumber(u32::MAX), series: SeriesRef(0), defined: Lsn(0) };
+const NO_SERIES: Resolved = Resolved {
+    number: SeriesNumber(u32::MAX),
+    series: SeriesRef(0),
+    defined: Lsn(0),
+};
 
 /// Room reused from batch to batch.
 #[derive(Debug, Default)]
@@ -106,7 +109,9 @@ impl PreparedMetrics {
 
     pub(super) fn samples_of(&self, shard: usize) -> &[PreparedSample] {
         let range = self.starts.get(shard).zip(self.starts.get(shard + 1));
-        range.and_then(|(&start, &end)| self.samples.get(start..end)).unwrap_or_default()
+        range
+            .and_then(|(&start, &end)| self.samples.get(start..end))
+            .unwrap_or_default()
     }
 
     pub(super) fn exemplars_of(
@@ -114,8 +119,13 @@ impl PreparedMetrics {
         shard: usize,
         sharding: Sharding,
     ) -> impl Iterator<Item = &(SeriesNumber, Exemplar)> {
-        let all = if self.exemplar_shards & (1 << shard) == 0 { &[][..] } else { &self.exemplars };
-        all.iter().filter(move |(number, _)| sharding.shard(*number) == shard)
+        let all = if self.exemplar_shards & (1 << shard) == 0 {
+            &[][..]
+        } else {
+            &self.exemplars
+        };
+        all.iter()
+            .filter(move |(number, _)| sharding.shard(*number) == shard)
     }
 
     pub(super) fn metadata(&self) -> &[Metadata] {
@@ -159,7 +169,11 @@ impl PreparedMetrics {
             start = end;
         }
         self.starts.push(start);
-        let empty = PreparedSample { number: NO_SERIES.number, time_ns: 0, value: 0.0 };
+        let empty = PreparedSample {
+            number: NO_SERIES.number,
+            time_ns: 0,
+            value: 0.0,
+        };
         self.samples.clear();
         self.samples.resize(len, empty);
         for sample in samples {
@@ -212,7 +226,11 @@ impl MetricHead {
         self.encode_definitions(scratch, batch, durable, parts, &mut prepared)?;
 
         let resolved = |row: u32| {
-            let row = scratch.resolved.get(row as usize).copied().unwrap_or(NO_SERIES);
+            let row = scratch
+                .resolved
+                .get(row as usize)
+                .copied()
+                .unwrap_or(NO_SERIES);
             (row.number != NO_SERIES.number).then_some(row)
         };
         let mut encoded = Ok(());
@@ -222,14 +240,24 @@ impl MetricHead {
                 out.reserve(batch.samples.len() * 12);
                 let mut encoder = samples::Encoder::new(out, whole_ms);
                 for sample in &batch.samples {
-                    let Some(Resolved { series, .. }) = resolved(sample.row) else { continue };
+                    let Some(Resolved { series, .. }) = resolved(sample.row) else {
+                        continue;
+                    };
                     let (time_ns, value) = (sample.time_ns, sample.value);
-                    encoder.push(samples::RefSample { series, time_ns, value });
+                    encoder.push(samples::RefSample {
+                        series,
+                        time_ns,
+                        value,
+                    });
                 }
             });
             let by_number = batch.samples.iter().filter_map(|sample| {
                 let number = resolved(sample.row)?.number;
-                Some(PreparedSample { number, time_ns: sample.time_ns, value: sample.value })
+                Some(PreparedSample {
+                    number,
+                    time_ns: sample.time_ns,
+                    value: sample.value,
+                })
             });
             prepared.set_samples(by_number, sharding);
         }
@@ -253,14 +281,22 @@ impl MetricHead {
         if !batch.metadata.is_empty() {
             self.accept_metadata(&batch.metadata, &mut prepared, rejections);
             parts.part(Tag::Metadata, |out| {
-                prepared.metadata.iter().for_each(|m| metadata::encode(out, m));
+                for entry in &prepared.metadata {
+                    metadata::encode(out, entry);
+                }
             })?;
         }
         Ok(prepared)
     }
 
     fn resolve_known(&self, scratch: &mut Scratch, batch: &MetricBatch<'_>) {
-        let Scratch { resolved, order, aliased, unknown, .. } = scratch;
+        let Scratch {
+            resolved,
+            order,
+            aliased,
+            unknown,
+            ..
+        } = scratch;
         let registry = &self.registry;
         resolved.clear();
         resolved.resize(batch.hashes.len(), NO_SERIES);
@@ -268,7 +304,10 @@ impl MetricHead {
         unknown.clear();
 
         let shard_of = |row: &u32| {
-            batch.hashes.get(*row as usize).map_or(0, |&hash| registry.shard_of_hash(hash))
+            batch
+                .hashes
+                .get(*row as usize)
+                .map_or(0, |&hash| registry.shard_of_hash(hash))
         };
         let rows = u32::try_from(batch.hashes.len()).unwrap_or(u32::MAX);
         let ends = group(order, 0..rows, shard_of);
@@ -289,7 +328,12 @@ impl MetricHead {
             return;
         }
 
-        let number_at = |i: &u32| aliased.get(*i as usize).copied().unwrap_or((0, NO_SERIES.number));
+        let number_at = |i: &u32| {
+            aliased
+                .get(*i as usize)
+                .copied()
+                .unwrap_or((0, NO_SERIES.number))
+        };
         let count = u32::try_from(aliased.len()).unwrap_or(u32::MAX);
         let ends = group(order, 0..count, |i| registry.sharding.shard(number_at(i).1));
         let mut start = 0;
@@ -315,7 +359,8 @@ impl MetricHead {
             let at = row as usize;
             let samples = batch.row_samples.get(at).copied().unwrap_or_default();
             let exemplars = batch.row_exemplars.get(at).copied().unwrap_or_default();
-            let Some((bytes, parse)) = batch.row_key(row).filter(|_| samples + exemplars > 0) else {
+            let Some((bytes, parse)) = batch.row_key(row).filter(|_| samples + exemplars > 0)
+            else {
                 continue;
             };
             let hash = batch.hashes.get(at).copied().unwrap_or_default();
@@ -338,9 +383,17 @@ impl MetricHead {
         parts: &mut RecordWriter,
         prepared: &mut PreparedMetrics,
     ) -> Result<(), Error> {
-        let Scratch { resolved, undefined, .. } = scratch;
+        let Scratch {
+            resolved,
+            undefined,
+            ..
+        } = scratch;
         undefined.clear();
-        let used = batch.row_samples.iter().zip(&batch.row_exemplars).map(|(s, e)| s + e > 0);
+        let used = batch
+            .row_samples
+            .iter()
+            .zip(&batch.row_exemplars)
+            .map(|(s, e)| s + e > 0);
         for (row, is_used) in resolved.iter().zip(used) {
             if row.defined > durable && is_used && row.number != NO_SERIES.number {
                 undefined.push((row.series, row.number));
@@ -357,7 +410,9 @@ impl MetricHead {
             self.registry.pairs(number, &mut pairs);
             encoder.push(series, &pairs, &self.registry.symbols.read());
         }
-        prepared.defined.extend(undefined.iter().map(|&(_, number)| number));
+        prepared
+            .defined
+            .extend(undefined.iter().map(|&(_, number)| number));
         parts.part(Tag::Definitions, |out| encoder.finish(out))
     }
 

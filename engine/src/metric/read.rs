@@ -73,7 +73,14 @@ impl<'h> SeriesReader<'h> {
     fn new(head: &'h MetricHead, at: Lsn, ctl: &'h QueryControl) -> Result<Self, Error> {
         let reservation = head.budget.reserve(Holder::Queries, 0)?;
         let (copy, samples) = (SeriesCopy::default(), Samples::default());
-        Ok(Self { head, at, ctl, copy, samples, reservation })
+        Ok(Self {
+            head,
+            at,
+            ctl,
+            copy,
+            samples,
+            reservation,
+        })
     }
 
     /// Reads the samples of a series in `range`.
@@ -122,7 +129,14 @@ impl MetricHead {
                 continue;
             }
             let (timestamps, values) = (&samples.times, &samples.values);
-            if visit(SeriesSamples { id: *id, labels, timestamps, values })?.is_break() {
+            if visit(SeriesSamples {
+                id: *id,
+                labels,
+                timestamps,
+                values,
+            })?
+            .is_break()
+            {
                 break;
             }
         }
@@ -142,7 +156,10 @@ impl MetricHead {
     ) -> Result<Vec<(SeriesRef, Labels)>, Error> {
         let has = |series: &Series| series.has_samples(at, range);
         let (found, _held) = self.labelled(matchers, ctl, has)?;
-        Ok(found.into_iter().map(|(labels, id, _)| (id, labels)).collect())
+        Ok(found
+            .into_iter()
+            .map(|(labels, id, _)| (id, labels))
+            .collect())
     }
 
     /// The label names of these series, sorted.
@@ -159,7 +176,9 @@ impl MetricHead {
         // Series share few shapes: one visible series of each is enough.
         let mut by_shape: HashMap<u32, bool> = HashMap::new();
         self.for_each_candidate(matchers, ctl, |number, series| {
-            let Some(shape) = self.registry.shape_of(number) else { return Ok(()) };
+            let Some(shape) = self.registry.shape_of(number) else {
+                return Ok(());
+            };
             let is_seen = by_shape.entry(shape).or_default();
             if !*is_seen {
                 *is_seen = series.has_samples(at, range);
@@ -186,12 +205,17 @@ impl MetricHead {
         limit: usize,
         ctl: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let Some(name) = self.registry.symbols.get(name) else { return Ok(Vec::new()) };
+        let Some(name) = self.registry.symbols.get(name) else {
+            return Ok(Vec::new());
+        };
         let mut values: HashSet<Symbol> = HashSet::new();
         let mut pairs = Vec::new();
         self.for_each_candidate(matchers, ctl, |number, series| {
             self.registry.pairs(number, &mut pairs);
-            let value = pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+            let value = pairs
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| *value);
             if let Some(value) = value
                 && !values.contains(&value)
                 && series.has_samples(at, range)
@@ -231,7 +255,11 @@ impl MetricHead {
             .map(|(number, mut exemplars)| {
                 exemplars.sort_by_key(|exemplar| exemplar.time);
                 let (id, labels) = self.registry.labels(number, &mut pairs);
-                SeriesExemplars { id, labels, exemplars }
+                SeriesExemplars {
+                    id,
+                    labels,
+                    exemplars,
+                }
             })
             .collect();
         answer.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -260,7 +288,8 @@ impl MetricHead {
         };
         self.for_each_candidate(matchers, ctl, |number, series| {
             match series.bounds(at) {
-                Bounds::Known(known) => known.into_iter().for_each(|b| add(&mut bounds, b)),
+                Bounds::Known(Some(known)) => add(&mut bounds, known),
+                Bounds::Known(None) => {}
                 Bounds::NeedsRead => unclear.push(number),
             }
             Ok(())
@@ -285,7 +314,9 @@ impl MetricHead {
         mut each: impl FnMut(SeriesNumber, &Series) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let keep_going = || ctl.check().is_ok();
-        let Some(mut found) = self.index.select(matchers, &self.registry.symbols, keep_going)
+        let Some(mut found) = self
+            .index
+            .select(matchers, &self.registry.symbols, keep_going)
         else {
             ctl.check()?;
             return Err(Error::Cancelled);
@@ -309,7 +340,10 @@ impl MetricHead {
 
     /// The series that satisfy the matchers and `is_wanted`, in the order of labels, and the bytes
     /// reserved for the list.
-    #[expect(clippy::type_complexity, reason = "a private list and what holds its bytes")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "a private list and what holds its bytes"
+    )]
     fn labelled(
         &self,
         matchers: &[Matcher],
@@ -324,7 +358,8 @@ impl MetricHead {
             }
             Ok(())
         })?;
-        let entry_bytes = size_of::<(Labels, SeriesRef, SeriesNumber)>() + size_of::<SeriesNumber>();
+        let entry_bytes =
+            size_of::<(Labels, SeriesRef, SeriesNumber)>() + size_of::<SeriesNumber>();
         let list_bytes = (wanted.len() * entry_bytes) as u64;
         let mut held = self.budget.reserve(Holder::Queries, list_bytes)?;
         let mut list = Vec::with_capacity(wanted.len());
@@ -346,8 +381,10 @@ impl MetricHead {
 
     fn sorted_texts(&self, symbols: HashSet<Symbol>, limit: usize) -> Vec<String> {
         let table = self.registry.symbols.read();
-        let texts: BTreeSet<&str> =
-            symbols.into_iter().filter_map(|symbol| table.try_resolve(symbol)).collect();
+        let texts: BTreeSet<&str> = symbols
+            .into_iter()
+            .filter_map(|symbol| table.try_resolve(symbol))
+            .collect();
         texts.into_iter().take(limit).map(str::to_owned).collect()
     }
 }

@@ -71,7 +71,12 @@ pub(crate) struct Sharding {
 impl Sharding {
     /// At least `wanted` shards, as a power of two of at most [`SHARDS_MAX`].
     pub(crate) fn new(wanted: usize) -> Self {
-        Self { bits: wanted.clamp(1, SHARDS_MAX).next_power_of_two().trailing_zeros() }
+        Self {
+            bits: wanted
+                .clamp(1, SHARDS_MAX)
+                .next_power_of_two()
+                .trailing_zeros(),
+        }
     }
 
     pub(crate) fn shards(self) -> usize {
@@ -164,7 +169,12 @@ struct Shapes {
 
 fn words(hash: u128) -> [u32; 4] {
     #[expect(clippy::cast_possible_truncation, reason = "one word at a time")]
-    [hash as u32, (hash >> 32) as u32, (hash >> 64) as u32, (hash >> 96) as u32]
+    [
+        hash as u32,
+        (hash >> 32) as u32,
+        (hash >> 64) as u32,
+        (hash >> 96) as u32,
+    ]
 }
 
 #[inline]
@@ -192,7 +202,9 @@ impl RegistryShard {
     fn find(&self, hash: u128) -> Option<(u32, &Row)> {
         let wanted = halves(hash);
         let slot = *self.slots.find(low(hash), |&slot| {
-            self.rows.get(slot as usize).is_some_and(|row| row.hash == wanted)
+            self.rows
+                .get(slot as usize)
+                .is_some_and(|row| row.hash == wanted)
         })?;
         Some((slot, self.rows.get(slot as usize)?))
     }
@@ -203,8 +215,14 @@ impl RegistryShard {
     }
 
     fn values(&self, row: &Row, count: usize) -> &[Symbol] {
-        let (page, offset) = (row.values as usize / VALUES_PAGE, row.values as usize % VALUES_PAGE);
-        let values = self.values.get(page).and_then(|page| page.get(offset..offset + count));
+        let (page, offset) = (
+            row.values as usize / VALUES_PAGE,
+            row.values as usize % VALUES_PAGE,
+        );
+        let values = self
+            .values
+            .get(page)
+            .and_then(|page| page.get(offset..offset + count));
         values.unwrap_or_default()
     }
 
@@ -215,7 +233,11 @@ impl RegistryShard {
         };
         if !self.values.last().is_some_and(fits) {
             // Only the first page of a shard grows, so that a small head stays small.
-            let capacity = if self.values.is_empty() { 64 } else { VALUES_PAGE };
+            let capacity = if self.values.is_empty() {
+                64
+            } else {
+                VALUES_PAGE
+            };
             let page = Vec::with_capacity(capacity.max(values.len()));
             self.values_capacity += page.capacity();
             self.values.push(page);
@@ -268,7 +290,9 @@ impl Registry {
     }
 
     fn shard_at(&self, shard: usize) -> &RwLock<RegistryShard> {
-        self.shards.get(shard).expect("a shard number comes from the sharding of this registry")
+        self.shards
+            .get(shard)
+            .expect("a shard number comes from the sharding of this registry")
     }
 
     /// Shard in which a hash is looked up.
@@ -291,7 +315,9 @@ impl Registry {
         let table = self.shard_at(shard).read();
         for (index, hash) in rows {
             if let Some((slot, row)) = table.find(hash) {
-                let Some(number) = self.sharding.number(shard, slot as usize) else { continue };
+                let Some(number) = self.sharding.number(shard, slot as usize) else {
+                    continue;
+                };
                 found(index, resolved(number, row));
             } else if let Some(number) = table.find_alias(hash) {
                 aliased.push((index, number));
@@ -332,7 +358,9 @@ impl Registry {
         }
         let mut builder = LabelsBuilder::default();
         parse(bytes, &mut builder).map_err(Error::InvalidLabels)?;
-        let labels = builder.build_within(&self.limits).map_err(Error::InvalidLabels)?;
+        let labels = builder
+            .build_within(&self.limits)
+            .map_err(Error::InvalidLabels)?;
         if labels.is_empty() {
             let error = rootline_index::Error::InvalidLabel {
                 label: rootline_index::METRIC_NAME.to_owned(),
@@ -343,7 +371,11 @@ impl Registry {
         let mut canonical = Vec::new();
         labels.encode_canonical(&mut canonical);
         let canonical_hash = self.key.hash(DOMAIN_CANONICAL, &canonical);
-        let known = if canonical_hash == hash { None } else { self.lookup(canonical_hash) };
+        let known = if canonical_hash == hash {
+            None
+        } else {
+            self.lookup(canonical_hash)
+        };
         let registered = match known {
             Some(known) => known,
             None => self.register_new(canonical_hash, &labels)?,
@@ -355,7 +387,9 @@ impl Registry {
     }
 
     fn register_new(&self, hash: u128, labels: &Labels) -> Result<Resolved, Error> {
-        let over = || Error::SeriesLimit { max: self.series_max };
+        let over = || Error::SeriesLimit {
+            max: self.series_max,
+        };
         self.series
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
                 (n < self.series_max).then_some(n + 1)
@@ -388,9 +422,15 @@ impl Registry {
         let number = self.sharding.number(shard, slot)?;
         let slot = u32::try_from(slot).ok()?;
         let values = table.push_values(pairs.iter().map(|&(_, value)| value))?;
-        let series = series
-            .unwrap_or_else(|| SeriesRef(self.next_ref.fetch_add(1, Ordering::Relaxed)));
-        let row = Row { hash: halves(hash), series, defined: AtomicU64::new(NEVER), shape, values };
+        let series =
+            series.unwrap_or_else(|| SeriesRef(self.next_ref.fetch_add(1, Ordering::Relaxed)));
+        let row = Row {
+            hash: halves(hash),
+            series,
+            defined: AtomicU64::new(NEVER),
+            shape,
+            values,
+        };
         let resolved = resolved(number, &row);
         let RegistryShard { slots, rows, .. } = &mut *table;
         rows.push(row);
@@ -407,7 +447,10 @@ impl Registry {
         let mut table = self.shard_at(self.sharding.of_hash(hash)).write();
         if table.find_alias(hash).is_none() {
             self.aliases.fetch_add(1, Ordering::Relaxed);
-            let alias = Alias { hash: words(hash), number };
+            let alias = Alias {
+                hash: words(hash),
+                number,
+            };
             table.aliases.insert_unique(low(hash), alias, Alias::low);
         }
     }
@@ -427,7 +470,10 @@ impl Registry {
 
     fn get(&self, number: SeriesNumber) -> Option<Resolved> {
         let table = self.shard_at(self.sharding.shard(number)).read();
-        Some(resolved(number, table.rows.get(self.sharding.slot(number))?))
+        Some(resolved(
+            number,
+            table.rows.get(self.sharding.slot(number))?,
+        ))
     }
 
     fn shape(&self, pairs: &[(Symbol, Symbol)]) -> u32 {
@@ -459,13 +505,21 @@ impl Registry {
     }
 
     /// The label pairs of a series, sorted by the names' text, in `pairs`.
-    pub(crate) fn pairs(&self, number: SeriesNumber, pairs: &mut Vec<(Symbol, Symbol)>) -> SeriesRef {
+    pub(crate) fn pairs(
+        &self,
+        number: SeriesNumber,
+        pairs: &mut Vec<(Symbol, Symbol)>,
+    ) -> SeriesRef {
         pairs.clear();
         let shards = &self.shards;
-        let Some(shard) = shards.get(self.sharding.shard(number)) else { return SeriesRef(0) };
+        let Some(shard) = shards.get(self.sharding.shard(number)) else {
+            return SeriesRef(0);
+        };
         let (shape, series) = {
             let table = shard.read();
-            let Some(row) = table.rows.get(self.sharding.slot(number)) else { return SeriesRef(0) };
+            let Some(row) = table.rows.get(self.sharding.slot(number)) else {
+                return SeriesRef(0);
+            };
             (row.shape, row.series)
         };
         let names = self.shape_names(shape);
@@ -486,7 +540,11 @@ impl Registry {
     /// The sorted names of a shape.
     pub(crate) fn shape_names(&self, shape: u32) -> Arc<[Symbol]> {
         let shapes = self.shapes.read();
-        shapes.names.get(shape as usize).cloned().unwrap_or_default()
+        shapes
+            .names
+            .get(shape as usize)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// A series' reference and labels. `pairs` is room that is reused.
@@ -497,7 +555,9 @@ impl Registry {
     ) -> (SeriesRef, Labels) {
         let series = self.pairs(number, pairs);
         let symbols = self.symbols.read();
-        let texts = pairs.iter().map(|&(n, v)| (symbols.resolve(n), symbols.resolve(v)));
+        let texts = pairs
+            .iter()
+            .map(|&(n, v)| (symbols.resolve(n), symbols.resolve(v)));
         let labels = Labels::from_pairs(texts).expect("a registered set was checked when it came");
         (series, labels)
     }
@@ -521,8 +581,9 @@ impl Registry {
         let number = match (by_ref, known) {
             (Some(by_ref), Some(known)) if by_ref == known.number => by_ref,
             (None, None) => {
-                let (resolved, is_new) =
-                    self.insert(hash, Some(series), pairs).ok_or("series numbers are used up")?;
+                let (resolved, is_new) = self
+                    .insert(hash, Some(series), pairs)
+                    .ok_or("series numbers are used up")?;
                 if is_new {
                     self.series.fetch_add(1, Ordering::Relaxed);
                 }
@@ -534,11 +595,15 @@ impl Registry {
                 known.number
             }
             (Some(_), _) => {
-                return Err(format!("series {series} is defined again with other labels"));
+                return Err(format!(
+                    "series {series} is defined again with other labels"
+                ));
             }
             (None, Some(known)) => {
                 let other = known.series;
-                return Err(format!("series {series} is defined with the labels of series {other}"));
+                return Err(format!(
+                    "series {series} is defined with the labels of series {other}"
+                ));
             }
         };
         self.set_defined(&[number], lsn);
@@ -546,15 +611,14 @@ impl Registry {
     }
 
     /// The series numbers of references in the log, held still for a run of look-ups.
-    pub(crate) fn by_ref(
-        &self,
-    ) -> parking_lot::RwLockReadGuard<'_, HashMap<u64, SeriesNumber>> {
+    pub(crate) fn by_ref(&self) -> parking_lot::RwLockReadGuard<'_, HashMap<u64, SeriesNumber>> {
         self.by_ref.read()
     }
 
     /// Makes sure that no new series gets this reference, which the log has used.
     pub(crate) fn saw_ref(&self, series: SeriesRef) {
-        self.next_ref.fetch_max(series.0.saturating_add(1), Ordering::Relaxed);
+        self.next_ref
+            .fetch_max(series.0.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Gives back what only replay needs.
@@ -564,7 +628,11 @@ impl Registry {
 
     /// Bytes allocated. Takes every shard's lock once.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let shards: usize = self.shards.iter().map(|shard| shard.read().heap_bytes()).sum();
+        let shards: usize = self
+            .shards
+            .iter()
+            .map(|shard| shard.read().heap_bytes())
+            .sum();
         let shapes = {
             let shapes = self.shapes.read();
             let symbols: usize = shapes.names.iter().map(|names| names.len()).sum();
@@ -581,21 +649,26 @@ fn resolved(number: SeriesNumber, row: &Row) -> Resolved {
         once if once & 1 == 0 => Lsn(u64::MAX),
         twice => Lsn(twice >> 1),
     };
-    Resolved { number, series: row.series, defined }
+    Resolved {
+        number,
+        series: row.series,
+        defined,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn a_definition_counts_once_per_record_until_two_hold_it() {
-        let once = super::defined_by(super::NEVER, rootline_wal::Lsn(5));
-        assert_eq!(super::defined_by(once, rootline_wal::Lsn(5)), once);
-        let twice = super::defined_by(once, rootline_wal::Lsn(8));
-        assert_eq!((twice >> 1, twice & 1), (8, 1));
-        assert_eq!(super::defined_by(twice, rootline_wal::Lsn(9)), twice);
-    }
 
     use super::*;
+
+    #[test]
+    fn a_definition_counts_once_per_record_until_two_hold_it() {
+        let once = defined_by(NEVER, Lsn(5));
+        assert_eq!(defined_by(once, Lsn(5)), once);
+        let twice = defined_by(once, Lsn(8));
+        assert_eq!((twice >> 1, twice & 1), (8, 1));
+        assert_eq!(defined_by(twice, Lsn(9)), twice);
+    }
 
     fn registry(series_max: u64) -> Registry {
         Registry::new(4, LabelLimits::default(), series_max)
@@ -632,7 +705,10 @@ mod tests {
         }
         assert_eq!(registry.len(), 1);
         assert_eq!(registry.aliases.load(Ordering::Relaxed), 1);
-        assert_eq!(registry.labels(first.number, &mut Vec::new()), (first.series, a));
+        assert_eq!(
+            registry.labels(first.number, &mut Vec::new()),
+            (first.series, a)
+        );
     }
 
     #[test]
@@ -640,18 +716,27 @@ mod tests {
         let registry = registry(1);
         let set = |v: &str| canonical(&Labels::from_pairs([("a", v)]).unwrap());
         register(&registry, &set("1")).unwrap();
-        assert!(matches!(register(&registry, &set("2")), Err(Error::SeriesLimit { max: 1 })));
+        assert!(matches!(
+            register(&registry, &set("2")),
+            Err(Error::SeriesLimit { max: 1 })
+        ));
         assert!(register(&registry, &set("1")).is_ok());
-        assert!(matches!(register(&registry, &[]), Err(Error::InvalidLabels(_))));
+        assert!(matches!(
+            register(&registry, &[]),
+            Err(Error::InvalidLabels(_))
+        ));
         assert_eq!(registry.len(), 1);
     }
 
     #[test]
     fn aliases_are_bounded() {
         let registry = registry(10);
-        let number = register(&registry, &canonical(&Labels::from_pairs([("a", "1")]).unwrap()))
-            .unwrap()
-            .number;
+        let number = register(
+            &registry,
+            &canonical(&Labels::from_pairs([("a", "1")]).unwrap()),
+        )
+        .unwrap()
+        .number;
         for i in 0..10_000u128 {
             registry.add_alias(i, number);
         }
@@ -666,7 +751,8 @@ mod tests {
         for i in 0..2000usize {
             let count = if i % 500 == 0 { 120 } else { i % 17 + 1 };
             let pairs = (0..count).map(|l| (format!("l{l}"), format!("{}", i * l)));
-            let labels = Labels::from_pairs(pairs.chain([("i".to_owned(), i.to_string())])).unwrap();
+            let labels =
+                Labels::from_pairs(pairs.chain([("i".to_owned(), i.to_string())])).unwrap();
             let resolved = register(&registry, &canonical(&labels)).unwrap();
             sets.push((resolved.number, labels));
         }
@@ -686,11 +772,18 @@ mod tests {
         };
         let first = restore(7, "x").unwrap();
         assert_eq!(restore(7, "x").unwrap(), first);
-        assert!(restore(7, "y").unwrap_err().contains("series 7 is defined again"));
+        assert!(
+            restore(7, "y")
+                .unwrap_err()
+                .contains("series 7 is defined again")
+        );
         assert!(restore(8, "x").unwrap_err().contains("labels of series 7"));
         let labels = Labels::from_pairs([("new", "x")]).unwrap();
         let next = register(&registry, &canonical(&labels)).unwrap();
-        assert!(next.series > SeriesRef(8), "references in the log are never given out again");
+        assert!(
+            next.series > SeriesRef(8),
+            "references in the log are never given out again"
+        );
     }
 
     #[test]

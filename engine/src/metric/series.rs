@@ -163,7 +163,15 @@ impl Series {
         let is_latest = self.main_time_max().is_none_or(|last| time_ns > last)
             && side_max.is_none_or(|last| time_ns > last);
         if !is_latest || self.total >= MAIN_SAMPLES_MAX {
-            self.append_side(SideSample { time_ns, lsn, value }, floor, change);
+            self.append_side(
+                SideSample {
+                    time_ns,
+                    lsn,
+                    value,
+                },
+                floor,
+                change,
+            );
             return;
         }
         let Some(open) = &mut self.open else {
@@ -182,7 +190,15 @@ impl Series {
             }
             Err(AppendRefusal::NotLater) => {
                 debug_assert!(false, "the time was compared with the last one");
-                self.append_side(SideSample { time_ns, lsn, value }, floor, change);
+                self.append_side(
+                    SideSample {
+                        time_ns,
+                        lsn,
+                        value,
+                    },
+                    floor,
+                    change,
+                );
             }
             Err(AppendRefusal::Full | AppendRefusal::OtherUnit) => {
                 self.close(change);
@@ -234,13 +250,21 @@ impl Series {
     /// Remembers where the samples of record `lsn` begin. Called before the first is counted.
     fn mark(&mut self, lsn: Lsn, floor: Lsn, change: &mut Change) {
         let is_needed = self.total > 0 && self.last_lsn > floor;
-        if is_needed || self.rare.as_ref().is_some_and(|rare| !rare.marks.is_empty()) {
+        if is_needed
+            || self
+                .rare
+                .as_ref()
+                .is_some_and(|rare| !rare.marks.is_empty())
+        {
             let rare = self.rare.get_or_insert_with(|| new_rare(change));
             let before = rare.marks.capacity();
             let passed = rare.marks.partition_point(|mark| mark.lsn <= floor);
             rare.marks.drain(..passed);
             if is_needed {
-                rare.marks.push(Mark { lsn: self.last_lsn, before: self.before });
+                rare.marks.push(Mark {
+                    lsn: self.last_lsn,
+                    before: self.before,
+                });
             } else if rare.marks.is_empty() {
                 rare.marks = Vec::new();
             }
@@ -252,7 +276,9 @@ impl Series {
     }
 
     fn close(&mut self, change: &mut Change) {
-        let Some(mut chunk) = self.open.take() else { return };
+        let Some(mut chunk) = self.open.take() else {
+            return;
+        };
         change.bytes -= signed(chunk.heap_bytes());
         chunk.shrink();
         let start = self.total - u32::from(chunk.len());
@@ -290,14 +316,21 @@ impl Series {
         let hits_rare = self.rare.as_ref().is_some_and(|rare| {
             rare.closed.iter().any(|closed| overlaps(&closed.chunk))
                 || rare.side.range(range).next().is_some()
-                || rare.exemplars.at(Lsn(u64::MAX)).any(|(_, e)| range.contains(e.time))
+                || rare
+                    .exemplars
+                    .at(Lsn(u64::MAX))
+                    .any(|(_, e)| range.contains(e.time))
         });
         if !hits_open && !hits_rare {
             return false;
         }
         let rare = self.rare.get_or_insert_with(|| new_rare(change));
         let before = rare.tombstones.heap_bytes();
-        rare.tombstones.push(Tombstone { lsn, main_count: self.total, range });
+        rare.tombstones.push(Tombstone {
+            lsn,
+            main_count: self.total,
+            range,
+        });
         change.bytes += signed(rare.tombstones.heap_bytes()) - signed(before);
         true
     }
@@ -306,7 +339,13 @@ impl Series {
     /// Exemplars stay in their window: it is defined by arrival.
     pub(crate) fn reclaim(&mut self, floor: Lsn, change: &mut Change) {
         let Some(rare) = &mut self.rare else { return };
-        let Rare { closed, side, tombstones, exemplars, .. } = &mut **rare;
+        let Rare {
+            closed,
+            side,
+            tombstones,
+            exemplars,
+            ..
+        } = &mut **rare;
         if tombstones.is_empty() {
             return;
         }
@@ -327,7 +366,10 @@ impl Series {
             change.samples -= i64::from(dropped.len());
             change.chunks -= 1;
         }
-        let open = self.open.as_ref().map(|open| (self.total - u32::from(open.len()), open));
+        let open = self
+            .open
+            .as_ref()
+            .map(|open| (self.total - u32::from(open.len()), open));
         tombstones.prune(floor, |tombstone| {
             let hides = |start: u32, chunk: &Chunk| {
                 start < tombstone.main_count && times(chunk).overlaps(tombstone.range)
@@ -335,9 +377,9 @@ impl Series {
             tombstone.lsn > floor
                 || closed.iter().any(|c| hides(c.start, &c.chunk))
                 || open.is_some_and(|(start, chunk)| hides(start, chunk))
-                || exemplars.at(Lsn(u64::MAX)).any(|(lsn, e)| {
-                    lsn < tombstone.lsn && tombstone.range.contains(e.time)
-                })
+                || exemplars
+                    .at(Lsn(u64::MAX))
+                    .any(|(lsn, e)| lsn < tombstone.lsn && tombstone.range.contains(e.time))
         });
         change.bytes += signed(side.heap_bytes()) - signed(before.0);
         change.side_samples += signed(side.len()) - signed(before.1);
@@ -352,7 +394,9 @@ impl Series {
         let marks = self.rare.as_ref().map_or(&[][..], |rare| &rare.marks);
         // The first record that the snapshot does not see tells what was before it.
         let first_newer = marks.partition_point(|mark| mark.lsn <= at);
-        marks.get(first_newer).map_or(self.before, |mark| mark.before)
+        marks
+            .get(first_newer)
+            .map_or(self.before, |mark| mark.before)
     }
 
     /// Copies what the snapshot `at` needs to read `range` outside the lock: closed chunks by
@@ -365,7 +409,8 @@ impl Series {
             rare.tombstones.copy_into(at, range, &mut out.tombstones);
             for closed in rare.closed.iter().take_while(|c| c.start < visible) {
                 if times(&closed.chunk).overlaps(range) {
-                    out.closed.push((Arc::clone(closed), prefix(visible - closed.start)));
+                    out.closed
+                        .push((Arc::clone(closed), prefix(visible - closed.start)));
                 }
             }
             for side in rare.side.range(range) {
@@ -416,9 +461,7 @@ impl Series {
         for (start, chunk) in chunks.take_while(|(start, _)| *start < visible) {
             let span = times(chunk);
             let count = prefix(visible - start).min(chunk.len());
-            if !span.overlaps(range)
-                || tombstones.hides_all(at, start + u32::from(count), span)
-            {
+            if !span.overlaps(range) || tombstones.hides_all(at, start + u32::from(count), span) {
                 continue;
             }
             let starts_inside = range.contains(span.start());
@@ -441,7 +484,8 @@ impl Series {
     pub(crate) fn may_have_samples(&self, at: Lsn, range: TimeRange) -> bool {
         let visible = self.main_count(at);
         let overlaps = |start: u32, chunk: &Chunk| start < visible && times(chunk).overlaps(range);
-        self.open_chunk().is_some_and(|(start, chunk)| overlaps(start, chunk))
+        self.open_chunk()
+            .is_some_and(|(start, chunk)| overlaps(start, chunk))
             || self.rare.as_ref().is_some_and(|rare| {
                 rare.closed.iter().any(|c| overlaps(c.start, &c.chunk))
                     || rare.side.range(range).any(|s| s.lsn <= at)
@@ -471,7 +515,9 @@ impl Series {
                 add(times(chunk));
             } else {
                 add(point(chunk.min_time_ns()));
-                chunk.iter_prefix(count).last().into_iter().for_each(|(time, _)| add(point(time)));
+                if let Some((time, _)) = chunk.iter_prefix(count).last() {
+                    add(point(time));
+                }
             }
         }
         Bounds::Known(bounds)
@@ -479,16 +525,24 @@ impl Series {
 
     /// The exemplars that the snapshot `at` sees in `range`, in order of arrival.
     pub(crate) fn exemplars(&self, at: Lsn, range: TimeRange) -> Vec<Exemplar> {
-        let Some(rare) = &self.rare else { return Vec::new() };
+        let Some(rare) = &self.rare else {
+            return Vec::new();
+        };
         let is_visible = |(lsn, exemplar): &(Lsn, &Exemplar)| {
             range.contains(exemplar.time)
                 && !rare.tombstones.hides(at, *lsn, exemplar.time.as_nanos())
         };
-        rare.exemplars.at(at).filter(is_visible).map(|(_, exemplar)| exemplar.clone()).collect()
+        rare.exemplars
+            .at(at)
+            .filter(is_visible)
+            .map(|(_, exemplar)| exemplar.clone())
+            .collect()
     }
 
     fn open_chunk(&self) -> Option<(u32, &Chunk)> {
-        self.open.as_ref().map(|open| (self.total - u32::from(open.len()), open))
+        self.open
+            .as_ref()
+            .map(|open| (self.total - u32::from(open.len()), open))
     }
 
     fn main_time_max(&self) -> Option<i64> {
@@ -543,7 +597,11 @@ impl SeriesCopy {
 
     /// Samples that reading can yield at most.
     pub(crate) fn samples_max(&self) -> usize {
-        let closed: usize = self.closed.iter().map(|(c, n)| usize::from(c.chunk.len().min(*n))).sum();
+        let closed: usize = self
+            .closed
+            .iter()
+            .map(|(c, n)| usize::from(c.chunk.len().min(*n)))
+            .sum();
         closed + self.open.len() + self.side.len()
     }
 
@@ -564,9 +622,7 @@ impl SeriesCopy {
                 if time > last {
                     break;
                 }
-                if time >= first
-                    && !(deletes && self.tombstones.hides_main(self.at, index, time))
-                {
+                if time >= first && !(deletes && self.tombstones.hides_main(self.at, index, time)) {
                     out.times.push(time);
                     out.values.push(value);
                 }
@@ -596,12 +652,19 @@ impl Samples {
 
     /// Merges sorted samples in; they win over those of the same time.
     fn merge(&mut self, newer: &[(i64, f64)]) {
-        let Some(&(first, _)) = newer.first() else { return };
+        let Some(&(first, _)) = newer.first() else {
+            return;
+        };
         // What is before the first of them stays in place.
         let kept = self.times.partition_point(|&time| time < first);
         self.merged_times.clear();
         self.merged_values.clear();
-        let old = self.times.iter().copied().zip(self.values.iter().copied()).skip(kept);
+        let old = self
+            .times
+            .iter()
+            .copied()
+            .zip(self.values.iter().copied())
+            .skip(kept);
         let mut old = old.peekable();
         for &(time, value) in newer {
             while let Some((old_time, old_value)) = old.next_if(|(t, _)| *t < time) {
@@ -654,10 +717,16 @@ mod tests {
             && range == TimeRange::ALL
         {
             let ends = out.times.first().zip(out.times.last());
-            assert_eq!(bounds.map(|b| (b.start().as_nanos(), b.end().as_nanos())),
-                ends.map(|(a, b)| (*a, *b)));
+            assert_eq!(
+                bounds.map(|b| (b.start().as_nanos(), b.end().as_nanos())),
+                ends.map(|(a, b)| (*a, *b))
+            );
         }
-        out.times.iter().zip(&out.values).map(|(t, v)| (*t, v.to_bits())).collect()
+        out.times
+            .iter()
+            .zip(&out.values)
+            .map(|(t, v)| (*t, v.to_bits()))
+            .collect()
     }
 
     fn range(start: i64, end: i64) -> TimeRange {
@@ -682,7 +751,10 @@ mod tests {
         for lsn in 1..100 {
             append(&mut series, lsn, i64::try_from(lsn).unwrap(), 1.0, lsn - 1);
         }
-        assert!(series.rare.is_none(), "a series without an open snapshot has no list of marks");
+        assert!(
+            series.rare.is_none(),
+            "a series without an open snapshot has no list of marks"
+        );
         for lsn in 100..110 {
             append(&mut series, lsn, i64::try_from(lsn).unwrap(), 1.0, 99);
         }
@@ -708,14 +780,23 @@ mod tests {
     #[test]
     fn extreme_times_and_all_value_bits_come_back() {
         let mut series = Series::default();
-        let values = [f64::NAN, -0.0, f64::INFINITY, f64::from_bits(0x7ff0_0000_0000_0002), 5e-324];
+        let values = [
+            f64::NAN,
+            -0.0,
+            f64::INFINITY,
+            f64::from_bits(0x7ff0_0000_0000_0002),
+            5e-324,
+        ];
         let times = [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX];
         for (lsn, (t, v)) in (1..).zip(times.iter().zip(values)) {
             append(&mut series, lsn, *t, v, 0);
         }
         append(&mut series, 6, i64::MIN, -0.0, 0);
-        let mut want: Vec<_> =
-            times.iter().copied().zip(values.iter().map(|v| v.to_bits())).collect();
+        let mut want: Vec<_> = times
+            .iter()
+            .copied()
+            .zip(values.iter().map(|v| v.to_bits()))
+            .collect();
         assert_eq!(read(&series, 5, TimeRange::ALL), want);
         want[0].1 = (-0.0f64).to_bits();
         assert_eq!(read(&series, 6, TimeRange::ALL), want);
@@ -752,13 +833,19 @@ mod tests {
         series.append(Lsn(2), 1, 2.0, Lsn(1), &mut change);
         series.delete(Lsn(3), TimeRange::ALL, &mut change);
         series.reclaim(Lsn(3), &mut change);
-        assert_eq!((change.samples, change.side_samples, change.chunks), (0, 0, 0));
+        assert_eq!(
+            (change.samples, change.side_samples, change.chunks),
+            (0, 0, 0)
+        );
         let rare = series.rare.as_ref().unwrap();
         assert!(rare.tombstones.is_empty() && rare.closed.is_empty() && series.open.is_none());
         assert!(!series.delete(Lsn(4), TimeRange::ALL, &mut change));
         series.append(Lsn(5), 2, 9.0, Lsn(4), &mut change);
         series.append(Lsn(5), 1, 8.0, Lsn(4), &mut change);
-        assert_eq!(read(&series, 5, TimeRange::ALL), [(1, 8.0f64.to_bits()), (2, 9.0f64.to_bits())]);
+        assert_eq!(
+            read(&series, 5, TimeRange::ALL),
+            [(1, 8.0f64.to_bits()), (2, 9.0f64.to_bits())]
+        );
         assert!(read(&series, 4, TimeRange::ALL).is_empty());
     }
 }

@@ -46,13 +46,20 @@ impl HashKey {
         for (domain, mask) in (0..=u8::MAX).zip(domains.iter_mut()).skip(1) {
             *mask = xxh3_128_with_secret(&[domain], &secret);
         }
-        Self { inner: Arc::new(Inner { secret, domains }) }
+        Self {
+            inner: Arc::new(Inner { secret, domains }),
+        }
     }
 
     /// The hash of a series' bytes in the form `domain`.
     #[inline]
     pub(crate) fn hash(&self, domain: u8, bytes: &[u8]) -> u128 {
-        let mask = self.inner.domains.get(usize::from(domain)).copied().unwrap_or_default();
+        let mask = self
+            .inner
+            .domains
+            .get(usize::from(domain))
+            .copied()
+            .unwrap_or_default();
         xxh3_128_with_secret(bytes, &self.inner.secret) ^ mask
     }
 }

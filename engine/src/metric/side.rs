@@ -49,12 +49,16 @@ impl SideChunk {
     pub(crate) fn insert(&mut self, sample: SideSample, floor: Lsn, skip_repeat: bool) {
         // The first page whose last entry is not before the sample; the last page takes what is
         // behind all.
-        let at = self.pages.partition_point(|p| p.last().is_some_and(|s| s.key() < sample.key()));
+        let at = self
+            .pages
+            .partition_point(|p| p.last().is_some_and(|s| s.key() < sample.key()));
         let at = at.min(self.pages.len().saturating_sub(1));
         if self.pages.is_empty() {
             self.pages.push(Vec::new());
         }
-        let Some(page) = self.pages.get_mut(at) else { return };
+        let Some(page) = self.pages.get_mut(at) else {
+            return;
+        };
         let position = page.partition_point(|s| s.key() < sample.key());
         if let Some(same) = page.get_mut(position).filter(|s| s.key() == sample.key()) {
             same.value = sample.value;
@@ -73,9 +77,8 @@ impl SideChunk {
         self.len += 1;
         // Older versions stand before the new one, in this page as a rule; one that a page border
         // hides only costs its bytes.
-        let is_superseded = |old: &SideSample, next: &SideSample| {
-            old.time_ns == next.time_ns && next.lsn <= floor
-        };
+        let is_superseded =
+            |old: &SideSample, next: &SideSample| old.time_ns == next.time_ns && next.lsn <= floor;
         let mut position = position;
         while let Some(previous) = position.checked_sub(1) {
             match (page.get(previous), page.get(position)) {
@@ -96,8 +99,14 @@ impl SideChunk {
     }
 
     fn split(&mut self, at: usize, is_append: bool) {
-        let Some(page) = self.pages.get_mut(at) else { return };
-        let middle = if is_append { PAGE_SAMPLES_MAX } else { PAGE_SAMPLES_MAX / 2 };
+        let Some(page) = self.pages.get_mut(at) else {
+            return;
+        };
+        let middle = if is_append {
+            PAGE_SAMPLES_MAX
+        } else {
+            PAGE_SAMPLES_MAX / 2
+        };
         let capacity = page.capacity();
         let tail = page.split_off(middle);
         page.shrink_to_fit();
@@ -113,7 +122,9 @@ impl SideChunk {
     /// Every entry inside `range`, by rising (time, LSN).
     pub(crate) fn range(&self, range: TimeRange) -> impl Iterator<Item = &SideSample> {
         let (start, end) = (range.start().as_nanos(), range.end().as_nanos());
-        let first = self.pages.partition_point(|p| p.last().is_some_and(|s| s.time_ns < start));
+        let first = self
+            .pages
+            .partition_point(|p| p.last().is_some_and(|s| s.time_ns < start));
         self.pages
             .iter()
             .skip(first)
@@ -156,7 +167,11 @@ mod tests {
     use crate::time::Timestamp;
 
     fn sample(time_ns: i64, lsn: u64, value: f64) -> SideSample {
-        SideSample { time_ns, lsn: Lsn(lsn), value }
+        SideSample {
+            time_ns,
+            lsn: Lsn(lsn),
+            value,
+        }
     }
 
     #[test]
@@ -167,7 +182,11 @@ mod tests {
         }
         let times: Vec<_> = side.range(TimeRange::ALL).map(|s| s.time_ns).collect();
         assert_eq!(times, (0..5000).collect::<Vec<_>>());
-        assert!(side.pages.iter().all(|p| !p.is_empty() && p.len() <= PAGE_SAMPLES_MAX));
+        assert!(
+            side.pages
+                .iter()
+                .all(|p| !p.is_empty() && p.len() <= PAGE_SAMPLES_MAX)
+        );
         assert_eq!(side.len(), 5000);
     }
 

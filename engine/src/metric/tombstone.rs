@@ -41,27 +41,36 @@ impl Tombstones {
     /// Copies those that the snapshot `at` sees and that touch `range`.
     pub(crate) fn copy_into(&self, at: Lsn, range: TimeRange, out: &mut Self) {
         out.list.clear();
-        let seen = self.list.iter().filter(|t| t.lsn <= at && t.range.overlaps(range));
+        let seen = self
+            .list
+            .iter()
+            .filter(|t| t.lsn <= at && t.range.overlaps(range));
         out.list.extend(seen.copied());
     }
 
     /// Whether the snapshot `at` sees the sample number `index` of the main stream deleted.
     #[inline]
     pub(crate) fn hides_main(&self, at: Lsn, index: u32, time_ns: i64) -> bool {
-        self.list.iter().any(|t| t.lsn <= at && index < t.main_count && t.holds(time_ns))
+        self.list
+            .iter()
+            .any(|t| t.lsn <= at && index < t.main_count && t.holds(time_ns))
     }
 
     /// Whether the snapshot `at` sees something written at `lsn` deleted.
     #[inline]
     pub(crate) fn hides(&self, at: Lsn, lsn: Lsn, time_ns: i64) -> bool {
-        self.list.iter().any(|t| t.lsn <= at && lsn < t.lsn && t.holds(time_ns))
+        self.list
+            .iter()
+            .any(|t| t.lsn <= at && lsn < t.lsn && t.holds(time_ns))
     }
 
     /// Whether snapshots from `floor` on see main samples `first..end` between two times all
     /// deleted, by one tombstone.
     pub(crate) fn hides_all(&self, floor: Lsn, end: u32, times: TimeRange) -> bool {
         let covers = |r: TimeRange| r.start() <= times.start() && times.end() <= r.end();
-        self.list.iter().any(|t| t.lsn <= floor && end <= t.main_count && covers(t.range))
+        self.list
+            .iter()
+            .any(|t| t.lsn <= floor && end <= t.main_count && covers(t.range))
     }
 
     /// Drops those for which `is_needed` does not hold, and those at or below the floor that a later

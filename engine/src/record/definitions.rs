@@ -56,7 +56,10 @@ impl Encoder {
             shape
         };
         self.names = names;
-        put_i64(&mut self.series, series.0.wrapping_sub(self.previous_ref).cast_signed());
+        put_i64(
+            &mut self.series,
+            series.0.wrapping_sub(self.previous_ref).cast_signed(),
+        );
         self.previous_ref = series.0;
         put_u64(&mut self.series, shape.into());
         for &(_, value) in pairs {
@@ -140,7 +143,14 @@ pub(crate) fn decode(part: Part<'_>) -> Result<Definitions<'_>, Error> {
     }
 
     let count = take_u64(&mut rest).ok_or_else(cut)?;
-    Ok(Definitions { part, strings, shapes, names, series: rest, count })
+    Ok(Definitions {
+        part,
+        strings,
+        shapes,
+        names,
+        series: rest,
+        count,
+    })
 }
 
 /// A number of things of at least one byte each: never more than bytes are left, so that no
@@ -177,7 +187,9 @@ impl<'a> Definitions<'a> {
             each(series, &pairs)?;
         }
         if !rest.is_empty() {
-            return Err(self.part.corrupt("bytes are left behind the last definition"));
+            return Err(self
+                .part
+                .corrupt("bytes are left behind the last definition"));
         }
         Ok(())
     }
@@ -214,7 +226,11 @@ mod tests {
     use crate::record::Tag;
 
     fn part(bytes: &[u8]) -> Part<'_> {
-        Part { tag: Tag::Definitions, bytes, lsn: Lsn(1) }
+        Part {
+            tag: Tag::Definitions,
+            bytes,
+            lsn: Lsn(1),
+        }
     }
 
     type Set = (u64, Vec<(String, String)>);
@@ -223,8 +239,10 @@ mod tests {
         let mut symbols = Symbols::new();
         let mut encoder = Encoder::default();
         for (series, pairs) in sets {
-            let pairs: Vec<_> =
-                pairs.iter().map(|(n, v)| (symbols.intern(n), symbols.intern(v))).collect();
+            let pairs: Vec<_> = pairs
+                .iter()
+                .map(|(n, v)| (symbols.intern(n), symbols.intern(v)))
+                .collect();
             encoder.push(SeriesRef(*series), &pairs, &symbols);
         }
         let mut out = Vec::new();
@@ -238,7 +256,10 @@ mod tests {
         let text = |i: u32| strings[i as usize].to_owned();
         let mut sets = Vec::new();
         definitions.for_each(|series, pairs| {
-            sets.push((series.0, pairs.iter().map(|&(n, v)| (text(n), text(v))).collect()));
+            sets.push((
+                series.0,
+                pairs.iter().map(|&(n, v)| (text(n), text(v))).collect(),
+            ));
             Ok(())
         })?;
         Ok(sets)
@@ -248,7 +269,8 @@ mod tests {
     fn series_that_share_strings_cost_little() {
         let sets: Vec<Set> = (0..1000)
             .map(|i| {
-                let pairs = (0..8).map(|l| (format!("label_{l}"), format!("value_{}", i % (l + 1))));
+                let pairs =
+                    (0..8).map(|l| (format!("label_{l}"), format!("value_{}", i % (l + 1))));
                 (i + 5, pairs.collect())
             })
             .collect();
@@ -260,7 +282,13 @@ mod tests {
     #[test]
     fn unsorted_names_and_empty_values_are_refused() {
         let set = |pairs: &[(&str, &str)]| -> Vec<Set> {
-            vec![(1, pairs.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())).collect())]
+            vec![(
+                1,
+                pairs
+                    .iter()
+                    .map(|&(n, v)| (n.to_owned(), v.to_owned()))
+                    .collect(),
+            )]
         };
         let unsorted = read(&encode(&set(&[("b", "1"), ("a", "1")])));
         assert!(unsorted.unwrap_err().to_string().contains("do not rise"));
@@ -268,7 +296,12 @@ mod tests {
         assert!(read(&encode(&set(&[("", "x")]))).is_err());
         let mut bytes = encode(&set(&[("a", "x")]));
         bytes.push(0);
-        assert!(read(&bytes).unwrap_err().to_string().contains("left behind"));
+        assert!(
+            read(&bytes)
+                .unwrap_err()
+                .to_string()
+                .contains("left behind")
+        );
     }
 
     proptest! {

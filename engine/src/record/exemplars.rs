@@ -26,19 +26,36 @@ pub(crate) struct Encoder<'o> {
 impl<'o> Encoder<'o> {
     /// Starts a part that stays empty without an exemplar.
     pub(crate) fn new(out: &'o mut Vec<u8>) -> Self {
-        Self { out, previous_ref: 0, previous_time: 0, label_bytes: Vec::new() }
+        Self {
+            out,
+            previous_ref: 0,
+            previous_time: 0,
+            label_bytes: Vec::new(),
+        }
     }
 
     /// Appends one exemplar.
     pub(crate) fn push(&mut self, series: SeriesRef, exemplar: &Exemplar) {
         let time = exemplar.time.as_nanos();
-        put_i64(self.out, series.0.wrapping_sub(self.previous_ref).cast_signed());
+        put_i64(
+            self.out,
+            series.0.wrapping_sub(self.previous_ref).cast_signed(),
+        );
         put_i64(self.out, time.wrapping_sub(self.previous_time));
         self.previous_ref = series.0;
         self.previous_time = time;
-        self.out.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
-        let trace = if exemplar.trace_id.is_some() { HAS_TRACE } else { 0 };
-        let span = if exemplar.span_id.is_some() { HAS_SPAN } else { 0 };
+        self.out
+            .extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
+        let trace = if exemplar.trace_id.is_some() {
+            HAS_TRACE
+        } else {
+            0
+        };
+        let span = if exemplar.span_id.is_some() {
+            HAS_SPAN
+        } else {
+            0
+        };
         self.out.push(trace | span);
         if let Some(id) = exemplar.trace_id {
             self.out.extend_from_slice(id.as_bytes());
@@ -94,7 +111,16 @@ fn take(
     };
     let labels = Labels::decode_canonical(take_bytes(rest)?).ok()?;
     let time = Timestamp::from_nanos(*previous_time);
-    Some((SeriesRef(*previous_ref), Exemplar { time, value, trace_id, span_id, labels }))
+    Some((
+        SeriesRef(*previous_ref),
+        Exemplar {
+            time,
+            value,
+            trace_id,
+            span_id,
+            labels,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -106,7 +132,11 @@ mod tests {
     use crate::record::Tag;
 
     fn part(bytes: &[u8]) -> Part<'_> {
-        Part { tag: Tag::Exemplars, bytes, lsn: Lsn(1) }
+        Part {
+            tag: Tag::Exemplars,
+            bytes,
+            lsn: Lsn(1),
+        }
     }
 
     proptest! {

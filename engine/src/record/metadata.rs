@@ -37,7 +37,12 @@ fn take(rest: &mut &[u8]) -> Option<Metadata> {
     };
     let metric = text(rest)?;
     let kind = MetricKind::from_code(*take_slice(rest, 1)?.first()?)?;
-    Some(Metadata { metric, kind, unit: text(rest)?, help: text(rest)? })
+    Some(Metadata {
+        metric,
+        kind,
+        unit: text(rest)?,
+        help: text(rest)?,
+    })
 }
 
 #[cfg(test)]
@@ -49,7 +54,11 @@ mod tests {
     use crate::record::Tag;
 
     fn part(bytes: &[u8]) -> Part<'_> {
-        Part { tag: Tag::Metadata, bytes, lsn: Lsn(1) }
+        Part {
+            tag: Tag::Metadata,
+            bytes,
+            lsn: Lsn(1),
+        }
     }
 
     proptest! {
@@ -64,7 +73,9 @@ mod tests {
                 })
                 .collect();
             let mut out = Vec::new();
-            given.iter().for_each(|m| encode(&mut out, m));
+            for metadata in &given {
+                encode(&mut out, metadata);
+            }
             let read: Vec<_> = decode(part(&out)).map(Result::unwrap).collect();
             prop_assert_eq!(read, given);
         }

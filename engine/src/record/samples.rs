@@ -54,7 +54,13 @@ impl<'o> Encoder<'o> {
     /// Starts a part that stays empty without a sample. `whole_ms` promises that every time is a
     /// whole millisecond.
     pub(crate) fn new(out: &'o mut Vec<u8>, whole_ms: bool) -> Self {
-        Self { out, whole_ms, started: false, previous_ref: 0, previous_time: 0 }
+        Self {
+            out,
+            whole_ms,
+            started: false,
+            previous_ref: 0,
+            previous_time: 0,
+        }
     }
 
     /// Appends one sample.
@@ -64,7 +70,11 @@ impl<'o> Encoder<'o> {
             self.started = true;
             self.out.push(if self.whole_ms { UNIT_MS } else { UNIT_NS });
         }
-        let time = if self.whole_ms { sample.time_ns / NS_PER_MS } else { sample.time_ns };
+        let time = if self.whole_ms {
+            sample.time_ns / NS_PER_MS
+        } else {
+            sample.time_ns
+        };
         debug_assert!(!self.whole_ms || time * NS_PER_MS == sample.time_ns);
         let bits = sample.value.to_bits();
         // A value's low bytes are zero if it needs few digits: those are left out.
@@ -78,10 +88,15 @@ impl<'o> Encoder<'o> {
         #[expect(clippy::cast_possible_truncation, reason = "0..=8, and below 7")]
         let (value_code, ref_code) = (
             value_bytes as u8,
-            if ref_step < u64::from(REF_STEP_EXPLICIT) { ref_step as u8 } else { REF_STEP_EXPLICIT },
+            if ref_step < u64::from(REF_STEP_EXPLICIT) {
+                ref_step as u8
+            } else {
+                REF_STEP_EXPLICIT
+            },
         );
         let time_code = if time_step == 0 { 0 } else { TIME_STEP };
-        self.out.push(value_code | time_code | (ref_code << REF_STEP_SHIFT));
+        self.out
+            .push(value_code | time_code | (ref_code << REF_STEP_SHIFT));
         if ref_code == REF_STEP_EXPLICIT {
             put_i64(self.out, ref_step.cast_signed());
         }
@@ -90,7 +105,8 @@ impl<'o> Encoder<'o> {
         }
         // Eight bytes are copied in one store, then cut back.
         self.out.extend_from_slice(&bits.to_be_bytes());
-        self.out.truncate(self.out.len() - zero_bytes.min(8) as usize);
+        self.out
+            .truncate(self.out.len() - zero_bytes.min(8) as usize);
     }
 }
 
@@ -104,7 +120,13 @@ pub(crate) fn decode(part: Part<'_>) -> Result<Decoder<'_>, Error> {
         }
         None => return Err(part.corrupt("samples part without its time unit")),
     };
-    Ok(Decoder { part, rest, unit, previous_ref: 0, previous_time: 0 })
+    Ok(Decoder {
+        part,
+        rest,
+        unit,
+        previous_ref: 0,
+        previous_time: 0,
+    })
 }
 
 /// See [`decode`].
@@ -125,7 +147,11 @@ impl Decoder<'_> {
             REF_STEP_EXPLICIT => take_i64(&mut self.rest)?.cast_unsigned(),
             step => u64::from(step),
         };
-        let time_step = if header & TIME_STEP == 0 { 0 } else { take_i64(&mut self.rest)? };
+        let time_step = if header & TIME_STEP == 0 {
+            0
+        } else {
+            take_i64(&mut self.rest)?
+        };
         self.previous_ref = self.previous_ref.wrapping_add(ref_step);
         self.previous_time = self.previous_time.wrapping_add(time_step);
         let taken = take_slice(&mut self.rest, usize::from(header & VALUE_BYTES_MASK))?;
@@ -151,7 +177,9 @@ impl Iterator for Decoder<'_> {
             return Some(Ok(sample));
         }
         self.rest = &[];
-        Some(Err(self.part.corrupt(format!("sample at byte {at} of its part does not decode"))))
+        Some(Err(self.part.corrupt(format!(
+            "sample at byte {at} of its part does not decode"
+        ))))
     }
 }
 
@@ -164,18 +192,28 @@ mod tests {
     use crate::record::Tag;
 
     fn part(bytes: &[u8]) -> Part<'_> {
-        Part { tag: Tag::Samples, bytes, lsn: Lsn(1) }
+        Part {
+            tag: Tag::Samples,
+            bytes,
+            lsn: Lsn(1),
+        }
     }
 
     fn encode(samples: &[RefSample], whole_ms: bool) -> Vec<u8> {
         let mut out = Vec::new();
         let mut encoder = Encoder::new(&mut out, whole_ms);
-        samples.iter().for_each(|s| encoder.push(*s));
+        for sample in samples {
+            encoder.push(*sample);
+        }
         out
     }
 
     fn sample(series: u64, time_ns: i64, value: f64) -> RefSample {
-        RefSample { series: SeriesRef(series), time_ns, value }
+        RefSample {
+            series: SeriesRef(series),
+            time_ns,
+            value,
+        }
     }
 
     fn key(s: &RefSample) -> (u64, i64, u64) {
@@ -185,7 +223,9 @@ mod tests {
     #[test]
     fn a_scrape_of_small_counters_costs_few_bytes() {
         let t = 1_700_000_000_000 * NS_PER_MS;
-        let samples: Vec<_> = (0..1000u32).map(|i| sample(i.into(), t, f64::from(i))).collect();
+        let samples: Vec<_> = (0..1000u32)
+            .map(|i| sample(i.into(), t, f64::from(i)))
+            .collect();
         let bytes = encode(&samples, true);
         assert!(bytes.len() < 4 * samples.len(), "{} bytes", bytes.len());
     }
@@ -195,7 +235,10 @@ mod tests {
         assert!(decode(part(&[9])).is_err());
         assert!(decode(part(&[])).is_err());
         let bytes = encode(&[sample(1, 2, 3.5)], false);
-        let cut = decode(part(&bytes[..bytes.len() - 1])).unwrap().next().unwrap();
+        let cut = decode(part(&bytes[..bytes.len() - 1]))
+            .unwrap()
+            .next()
+            .unwrap();
         assert!(cut.unwrap_err().to_string().contains("byte 1"));
     }
 
@@ -217,7 +260,9 @@ mod tests {
                 raw.iter().map(|&(s, t, v)| sample(s, t, f64::from_bits(v))).collect();
             samples.extend(small.iter().map(|&(s, t, v)| sample(s, t, v.into())));
             if ms {
-                samples.iter_mut().for_each(|s| s.time_ns = s.time_ns / NS_PER_MS * NS_PER_MS);
+                for s in &mut samples {
+                    s.time_ns = s.time_ns / NS_PER_MS * NS_PER_MS;
+                }
             }
             let bytes = encode(&samples, ms);
             if samples.is_empty() {

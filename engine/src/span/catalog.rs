@@ -175,12 +175,19 @@ struct OwnerKeys {
     canonical: u128,
 }
 
-fn owner_keys(data: &SpanData, owner: &Owner, tags: &[u32], scratch: &mut Vec<u8>) -> OwnerKeys {
+/// `texts` are the owner's texts: a resource has two, a scope three.
+fn owner_keys(
+    data: &SpanData,
+    owner: &Owner,
+    texts: &[u32],
+    tags: &[u32],
+    scratch: &mut Vec<u8>,
+) -> OwnerKeys {
     let mut sorted: Vec<_> = tags.iter().filter_map(|&tag| data.tags.get(tag)).collect();
     let mut hash_of = |tags: &[super::dictionary::Tag<'_>]| {
         scratch.clear();
         varint::put_u64(scratch, u64::from(owner.dropped));
-        for text in [owner.schema_url, owner.first, owner.second] {
+        for &text in texts {
             varint::put_bytes(scratch, data.texts.get(text));
         }
         for tag in tags {
@@ -244,14 +251,18 @@ impl Catalog {
         into.resources.clear();
         into.scopes.clear();
         let mut scratch = Vec::new();
-        let resource_keys: Vec<_> = (0..)
-            .zip(&data.resources)
-            .map(|(i, owner)| owner_keys(data, owner, data.resource_tags_of(i), &mut scratch))
-            .collect();
-        let scope_keys: Vec<_> = (0..)
-            .zip(&data.scopes)
-            .map(|(i, owner)| owner_keys(data, owner, data.scope_tags_of(i), &mut scratch))
-            .collect();
+        let mut resource_keys = Vec::with_capacity(data.resources.len());
+        for (i, owner) in data.resources.iter().enumerate() {
+            let texts = [owner.schema_url, owner.first];
+            let tags = data.resource_tags_of(i);
+            resource_keys.push(owner_keys(data, owner, &texts, tags, &mut scratch));
+        }
+        let mut scope_keys = Vec::with_capacity(data.scopes.len());
+        for (i, owner) in data.scopes.iter().enumerate() {
+            let texts = [owner.schema_url, owner.first, owner.second];
+            let tags = data.scope_tags_of(i);
+            scope_keys.push(owner_keys(data, owner, &texts, tags, &mut scratch));
+        }
         // Keys of all tags, those of resources included, and names of all classes.
         let mut missing = Vec::new();
         {

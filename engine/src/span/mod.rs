@@ -32,6 +32,8 @@ mod select;
 mod shard;
 mod stripes;
 mod tags;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,

@@ -13,11 +13,15 @@
 //!   lack of room. What was never written there reads as zeros.
 //! - Removing a name leaves open handles working.
 
+mod fault;
 mod fs;
+mod power_cut;
 
 use std::{fmt, io, path::Path, sync::Arc};
 
+pub use fault::{Fault, FaultStorage, Operation};
 pub use fs::FsStorage;
+pub use power_cut::PowerCutStorage;
 
 /// A place where files live.
 ///
