@@ -16,6 +16,7 @@ mod listen;
 mod logging;
 mod memory_limit;
 pub mod node;
+pub mod otlp;
 pub mod proto;
 pub mod refusal;
 pub mod remote_write;

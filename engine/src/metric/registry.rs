@@ -497,9 +497,11 @@ impl Registry {
         for &number in numbers {
             let table = self.shard_at(self.sharding.shard(number)).read();
             if let Some(row) = table.rows.get(self.sharding.slot(number)) {
-                let _ = row.defined.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
-                    Some(defined_by(before, lsn))
-                });
+                let _ = row
+                    .defined
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                        Some(defined_by(before, lsn))
+                    });
             }
         }
     }
