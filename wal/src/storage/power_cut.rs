@@ -152,7 +152,10 @@ impl PowerCutStorage {
     pub fn copied(&self) -> Self {
         let mut disk = self.disk.lock().clone();
         disk.locked.clear();
-        Self { epoch: disk.epoch, disk: Arc::new(Mutex::new(disk)) }
+        Self {
+            epoch: disk.epoch,
+            disk: Arc::new(Mutex::new(disk)),
+        }
     }
 
     /// The bytes of a file as every call sees them now.
