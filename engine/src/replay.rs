@@ -22,7 +22,10 @@ use crate::{
     error::Error,
     heads::{Heads, Prepared},
     lanes::Shards,
+    metric::MetricHead,
     record::{self, Tag, deletes},
+    settings::Settings,
+    span::SpanHead,
 };
 
 /// Records a worker may lag behind the decoder: bounds the memory of replay.
@@ -79,7 +82,9 @@ pub(crate) struct Replay<'a> {
 impl Replay<'_> {
     pub(crate) fn run(self) -> Result<(Arc<Wal>, Replayed), Error> {
         let log_dir = self.dir.join(crate::filenames::LOG_DIR);
-        self.progress.total_bytes.store(self.log_bytes(&log_dir), Ordering::Relaxed);
+        self.progress
+            .total_bytes
+            .store(self.log_bytes(&log_dir), Ordering::Relaxed);
         thread::scope(|scope| {
             let workers: Vec<SyncSender<Work>> = (0..self.threads.max(1))
                 .map(|worker| {
@@ -110,7 +115,13 @@ impl Replay<'_> {
                 (None, Ok((wal, log))) => {
                     self.heads.metrics.replayed();
                     let orphaned_samples = self.heads.metrics.orphaned_samples();
-                    Ok((wal, Replayed { log, orphaned_samples }))
+                    Ok((
+                        wal,
+                        Replayed {
+                            log,
+                            orphaned_samples,
+                        },
+                    ))
                 }
             }
         })
@@ -133,14 +144,22 @@ impl Replay<'_> {
                 *touched = true;
             }
         }
-        for (worker, _) in workers.iter().zip(&lanes_of).filter(|(_, touched)| **touched) {
+        for (worker, _) in workers
+            .iter()
+            .zip(&lanes_of)
+            .filter(|(_, touched)| **touched)
+        {
             // A worker ends only by panicking; the scope then passes the panic on.
             if worker.send((record.lsn, Arc::clone(&prepared))).is_err() {
-                return Err(Error::Closed { reason: "a replay thread failed".to_owned() });
+                return Err(Error::Closed {
+                    reason: "a replay thread failed".to_owned(),
+                });
             }
         }
         let records = self.progress.records.fetch_add(1, Ordering::Relaxed) + 1;
-        self.progress.bytes.fetch_add(record.payload.len() as u64, Ordering::Relaxed);
+        self.progress
+            .bytes
+            .fetch_add(record.payload.len() as u64, Ordering::Relaxed);
         let used_bytes = self.budget.used_bytes();
         if used_bytes > self.budget.limit_bytes() {
             return Err(Error::ReplayOverBudget {
@@ -155,7 +174,10 @@ impl Replay<'_> {
 
     fn log_bytes(&self, log_dir: &Path) -> u64 {
         let names = self.storage.list(log_dir).unwrap_or_default();
-        names.iter().filter_map(|name| self.storage.len(&log_dir.join(name)).ok()).sum()
+        names
+            .iter()
+            .filter_map(|name| self.storage.len(&log_dir.join(name)).ok())
+            .sum()
     }
 }
 
@@ -187,4 +209,24 @@ pub(crate) fn decode(heads: &Heads, record: &Record<'_>) -> Result<Prepared, Err
         }
     }
     Ok(prepared)
+}
+
+/// Whether `payload` is a batch record that a fresh store can replay. Costs a small store; for tools
+/// and fuzzers that look at logs.
+///
+/// # Errors
+/// [`Error::UnknownRecord`] or [`Error::CorruptRecord`], as replay would end with.
+pub fn check_record(lsn: Lsn, payload: &[u8]) -> Result<(), Error> {
+    let budget = Budget::new(u64::MAX);
+    let settings = Settings { metric_shards: 1, span_shards: 1, ..Settings::default() };
+    let heads = Heads {
+        metrics: MetricHead::new(&settings, Arc::clone(&budget)),
+        spans: SpanHead::new(&settings, budget),
+    };
+    let record = Record { lsn, kind: record::KIND_BATCH, payload };
+    let prepared = decode(&heads, &record)?;
+    for lane in (0..heads.lanes()).filter(|lane| heads.touches(*lane, &prepared)) {
+        heads.apply(lane, lsn, &prepared, lsn);
+    }
+    Ok(())
 }

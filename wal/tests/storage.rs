@@ -12,8 +12,14 @@ fn for_each(test: impl Fn(&dyn Storage, &Path)) {
     let dir = tempfile::tempdir().unwrap();
     test(&FsStorage::new(), &dir.path().join("fs"));
     test(&PowerCutStorage::new(), Path::new("/disk"));
-    test(&FaultStorage::new(Arc::new(FsStorage::new())), &dir.path().join("fault"));
-    test(&FaultStorage::new(Arc::new(PowerCutStorage::new())), Path::new("relative"));
+    test(
+        &FaultStorage::new(Arc::new(FsStorage::new())),
+        &dir.path().join("fault"),
+    );
+    test(
+        &FaultStorage::new(Arc::new(PowerCutStorage::new())),
+        Path::new("relative"),
+    );
 }
 
 fn names(storage: &dyn Storage, dir: &Path) -> Vec<String> {
@@ -38,7 +44,10 @@ fn directories_are_made_with_their_parents_and_again() {
         assert!(storage.exists(&dir).unwrap());
         assert_eq!(names(storage, &dir), Vec::<String>::new());
         storage.sync_dir(&dir).unwrap();
-        assert_eq!(storage.list(&root.join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            storage.list(&root.join("none")).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
         let lost = storage.create(&root.join("none").join("f")).unwrap_err();
         assert_eq!(lost.kind(), ErrorKind::NotFound);
     });
@@ -73,16 +82,25 @@ fn names_are_taken_moved_linked_and_removed() {
         let [a, b, c] = ["a", "b", "c"].map(|name| dir.join(name));
         let file = storage.create(&a).unwrap();
         file.write_at(0, b"one").unwrap();
-        assert_eq!(storage.create(&a).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            storage.create(&a).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
         assert_eq!(storage.open(&b).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(storage.len(&b).unwrap_err().kind(), ErrorKind::NotFound);
         storage.create(&b).unwrap().write_at(0, b"two").unwrap();
         storage.rename(&a, &b).unwrap();
         assert_eq!(read(storage, &b), b"one");
         assert!(!storage.exists(&a).unwrap());
-        assert_eq!(storage.rename(&a, &b).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            storage.rename(&a, &b).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
         storage.link(&b, &c).unwrap();
-        assert_eq!(storage.link(&b, &c).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            storage.link(&b, &c).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
         assert_eq!(names(storage, dir), ["b", "c"]);
         storage.remove(&b).unwrap();
         assert_eq!(storage.remove(&b).unwrap_err().kind(), ErrorKind::NotFound);
@@ -118,7 +136,10 @@ fn a_lock_is_held_by_one_until_dropped() {
         storage.create_dir_all(dir).unwrap();
         let path = dir.join("LOCK");
         let held = storage.lock(&path).unwrap();
-        assert_eq!(storage.lock(&path).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(
+            storage.lock(&path).unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
         let _other = storage.lock(&dir.join("OTHER")).unwrap();
         drop(held);
         storage.lock(&path).unwrap();
@@ -143,7 +164,10 @@ fn a_power_cut_takes_what_was_not_synced() {
     disk.cut(None);
     assert!(file.len().is_err(), "handles of before the cut are dead");
     let disk = disk.restarted();
-    assert!(!disk.exists(&path).unwrap(), "a name is durable once its directory was synced");
+    assert!(
+        !disk.exists(&path).unwrap(),
+        "a name is durable once its directory was synced"
+    );
 
     let file = disk.create(&path).unwrap();
     file.write_at(0, b"synced").unwrap();
@@ -172,7 +196,10 @@ fn with_a_seed_each_sector_and_name_has_its_own_fate() {
         disk.cut(Some(seed));
         let disk = disk.restarted();
         let bytes = disk.content(&path).unwrap();
-        assert!(bytes[..4096].iter().all(|b| *b == bytes[0]), "a sector is torn nowhere");
+        assert!(
+            bytes[..4096].iter().all(|b| *b == bytes[0]),
+            "a sector is torn nowhere"
+        );
         fates.insert((bytes[0], bytes[4096], disk.exists(&dir.join("g")).unwrap()));
     }
     assert_eq!(fates.len(), 8);
@@ -184,7 +211,10 @@ fn a_disk_of_limited_size_fills_and_what_is_allocated_can_be_written() {
     disk.set_capacity_bytes(Some(100));
     let file = disk.create(&path).unwrap();
     file.preallocate(60).unwrap();
-    assert_eq!(file.preallocate(101).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(
+        file.preallocate(101).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
     file.write_at(10, &[1; 50]).unwrap();
     assert_eq!(disk.free_bytes(&dir).unwrap(), 40);
     disk.remove(&path).unwrap();
@@ -212,11 +242,20 @@ fn the_armed_operation_fails_once_in_the_way_asked_for() {
     assert_eq!(read(&storage, &path), b"fourd.");
     assert_eq!(storage.count(), 2);
     storage.arm(&[Operation::Preallocate], 0, Fault::Full);
-    assert_eq!(file.preallocate(10).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(
+        file.preallocate(10).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
     storage.set_full(true);
     file.write_at(0, b"inside").unwrap();
-    assert_eq!(file.write_at(6, b"x").unwrap_err().kind(), ErrorKind::StorageFull);
-    assert_eq!(file.preallocate(7).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(
+        file.write_at(6, b"x").unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
+    assert_eq!(
+        file.preallocate(7).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
     storage.set_full(false);
     file.preallocate(7).unwrap();
 }

@@ -133,7 +133,10 @@ struct FaultFile {
 impl FaultStorage {
     /// A storage that does what `inner` does and counts every operation.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
-        let storage = Self { inner, control: Arc::default() };
+        let storage = Self {
+            inner,
+            control: Arc::default(),
+        };
         storage.disarm();
         storage
     }
@@ -141,12 +144,19 @@ impl FaultStorage {
     /// From here on, counts the operations of the kinds given, and lets number `nth` of them fail, once.
     pub fn arm(&self, kinds: &[Operation], nth: u64, fault: Fault) {
         let armed = Some((nth, fault));
-        *self.control.plan.lock() = Plan { counted: kinds.to_vec(), armed, ..Plan::default() };
+        *self.control.plan.lock() = Plan {
+            counted: kinds.to_vec(),
+            armed,
+            ..Plan::default()
+        };
     }
 
     /// From here on, counts the operations of the kinds given and lets none fail.
     pub fn watch(&self, kinds: &[Operation]) {
-        *self.control.plan.lock() = Plan { counted: kinds.to_vec(), ..Plan::default() };
+        *self.control.plan.lock() = Plan {
+            counted: kinds.to_vec(),
+            ..Plan::default()
+        };
     }
 
     /// Counts every operation and lets none fail; ends a crash.
@@ -227,7 +237,10 @@ impl FaultStorage {
     }
 
     fn file(&self, inner: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
-        Arc::new(FaultFile { inner, control: Arc::clone(&self.control) })
+        Arc::new(FaultFile {
+            inner,
+            control: Arc::clone(&self.control),
+        })
     }
 }
 
@@ -281,7 +294,11 @@ impl Storage for FaultStorage {
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let free = self.whole_or_nothing(Operation::Measure, || self.inner.free_bytes(dir))?;
-        Ok(if self.control.full.load(Ordering::SeqCst) { 0 } else { free })
+        Ok(if self.control.full.load(Ordering::SeqCst) {
+            0
+        } else {
+            free
+        })
     }
 }
 
@@ -293,7 +310,8 @@ impl FaultFile {
 
 impl StorageFile for FaultFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.control.run(Operation::Read, || (), || self.inner.read_at(offset, buf))
+        self.control
+            .run(Operation::Read, || (), || self.inner.read_at(offset, buf))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -325,10 +343,15 @@ impl StorageFile for FaultFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.control.run(Operation::Measure, || (), || self.inner.len())
+        self.control
+            .run(Operation::Measure, || (), || self.inner.len())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.control.run(Operation::Sync, || drop(self.inner.sync()), || self.inner.sync())
+        self.control.run(
+            Operation::Sync,
+            || drop(self.inner.sync()),
+            || self.inner.sync(),
+        )
     }
 }

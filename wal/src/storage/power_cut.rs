@@ -29,7 +29,7 @@ pub struct PowerCutStorage {
     epoch: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Disk {
     epoch: u64,
     next_inode: u64,
@@ -43,7 +43,7 @@ struct Disk {
     capacity_bytes: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inode {
     live: Vec<u8>,
     durable: Vec<u8>,
@@ -52,9 +52,18 @@ struct Inode {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Name { path: PathBuf, inode: u64 },
-    Unname { path: PathBuf },
-    Move { from: PathBuf, to: PathBuf, inode: u64 },
+    Name {
+        path: PathBuf,
+        inode: u64,
+    },
+    Unname {
+        path: PathBuf,
+    },
+    Move {
+        from: PathBuf,
+        to: PathBuf,
+        inode: u64,
+    },
 }
 
 impl Change {
@@ -98,7 +107,10 @@ struct CutLock {
 impl PowerCutStorage {
     /// An empty disk.
     pub fn new() -> Self {
-        Self { disk: Arc::default(), epoch: 0 }
+        Self {
+            disk: Arc::default(),
+            epoch: 0,
+        }
     }
 
     /// Limits the bytes that files may hold; `None` lifts the limit.
@@ -129,7 +141,18 @@ impl PowerCutStorage {
     /// The same disk for a process that starts after the last cut.
     #[must_use]
     pub fn restarted(&self) -> Self {
-        Self { disk: Arc::clone(&self.disk), epoch: self.disk.lock().epoch }
+        Self {
+            disk: Arc::clone(&self.disk),
+            epoch: self.disk.lock().epoch,
+        }
+    }
+
+    /// A disk of its own with the same content, unlocked: what happens to it does not happen here.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let mut disk = self.disk.lock().clone();
+        disk.locked.clear();
+        Self { epoch: disk.epoch, disk: Arc::new(Mutex::new(disk)) }
     }
 
     /// The bytes of a file as every call sees them now.
@@ -147,7 +170,10 @@ impl PowerCutStorage {
     pub fn damage(&self, path: &Path, offset: usize, bits: u8) -> io::Result<()> {
         self.with(|disk| {
             let inode = disk.inode_mut(path)?;
-            *inode.live.get_mut(offset).ok_or(io::ErrorKind::InvalidInput)? ^= bits;
+            *inode
+                .live
+                .get_mut(offset)
+                .ok_or(io::ErrorKind::InvalidInput)? ^= bits;
             if let Some(byte) = inode.durable.get_mut(offset) {
                 *byte ^= bits;
             }
@@ -175,7 +201,9 @@ struct Coin(Option<u64>);
 
 impl Coin {
     fn survives(&mut self) -> bool {
-        let Some(state) = &mut self.0 else { return false };
+        let Some(state) = &mut self.0 else {
+            return false;
+        };
         let mut x = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         *state = x;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -200,7 +228,9 @@ impl Inode {
                 continue;
             }
             let start = sector * SECTOR_BYTES;
-            let end = (start + SECTOR_BYTES).min(self.live.len()).min(self.durable.len());
+            let end = (start + SECTOR_BYTES)
+                .min(self.live.len())
+                .min(self.durable.len());
             if let (Some(to), Some(from)) =
                 (self.durable.get_mut(start..end), self.live.get(start..end))
             {
@@ -218,7 +248,8 @@ impl Inode {
 
     fn touch(&mut self, from: usize, to: usize) {
         if from < to {
-            self.unsynced.extend(from / SECTOR_BYTES..=(to - 1) / SECTOR_BYTES);
+            self.unsynced
+                .extend(from / SECTOR_BYTES..=(to - 1) / SECTOR_BYTES);
         }
     }
 }
@@ -226,7 +257,10 @@ impl Inode {
 impl Disk {
     fn inode(&self, path: &Path) -> io::Result<(u64, &Inode)> {
         let number = *self.live.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok((number, self.inodes.get(&number).ok_or(io::ErrorKind::NotFound)?))
+        Ok((
+            number,
+            self.inodes.get(&number).ok_or(io::ErrorKind::NotFound)?,
+        ))
     }
 
     fn inode_mut(&mut self, path: &Path) -> io::Result<&mut Inode> {
@@ -235,7 +269,9 @@ impl Disk {
     }
 
     fn open_inode(&mut self, inode: u64) -> io::Result<&mut Inode> {
-        self.inodes.get_mut(&inode).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.inodes
+            .get_mut(&inode)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn change(&mut self, change: Change) {
@@ -244,8 +280,14 @@ impl Disk {
     }
 
     fn check_dir(&self, path: &Path) -> io::Result<()> {
-        let known = path.parent().is_some_and(|dir| self.directories.contains(dir));
-        if known { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        let known = path
+            .parent()
+            .is_some_and(|dir| self.directories.contains(dir));
+        if known {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     fn used_bytes(&self) -> u64 {
@@ -260,7 +302,10 @@ impl Disk {
             return Ok(());
         }
         let more = (len - has) as u64;
-        if self.capacity_bytes.is_some_and(|capacity| self.used_bytes() + more > capacity) {
+        if self
+            .capacity_bytes
+            .is_some_and(|capacity| self.used_bytes() + more > capacity)
+        {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.open_inode(inode)?.set_len(len);
@@ -289,22 +334,32 @@ impl Storage for PowerCutStorage {
             let inode = disk.next_inode;
             disk.next_inode += 1;
             disk.inodes.insert(inode, Inode::default());
-            disk.change(Change::Name { path: path.to_owned(), inode });
-            Ok(Arc::new(CutFile { storage: self.clone(), inode }) as _)
+            disk.change(Change::Name {
+                path: path.to_owned(),
+                inode,
+            });
+            Ok(Arc::new(CutFile {
+                storage: self.clone(),
+                inode,
+            }) as _)
         })
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         self.with(|disk| {
             let (inode, _) = disk.inode(path)?;
-            Ok(Arc::new(CutFile { storage: self.clone(), inode }) as _)
+            Ok(Arc::new(CutFile {
+                storage: self.clone(),
+                inode,
+            }) as _)
         })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.with(|disk| {
-            let (synced, waiting): (Vec<_>, _) =
-                std::mem::take(&mut disk.changes).into_iter().partition(|c| c.touches(dir));
+            let (synced, waiting): (Vec<_>, _) = std::mem::take(&mut disk.changes)
+                .into_iter()
+                .partition(|c| c.touches(dir));
             disk.changes = waiting;
             for change in synced {
                 change.apply(&mut disk.durable);
@@ -317,7 +372,11 @@ impl Storage for PowerCutStorage {
         self.with(|disk| {
             disk.check_dir(to)?;
             let (inode, _) = disk.inode(from)?;
-            disk.change(Change::Move { from: from.to_owned(), to: to.to_owned(), inode });
+            disk.change(Change::Move {
+                from: from.to_owned(),
+                to: to.to_owned(),
+                inode,
+            });
             Ok(())
         })
     }
@@ -329,7 +388,10 @@ impl Storage for PowerCutStorage {
             if disk.live.contains_key(link) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            disk.change(Change::Name { path: link.to_owned(), inode });
+            disk.change(Change::Name {
+                path: link.to_owned(),
+                inode,
+            });
             Ok(())
         })
     }
@@ -337,7 +399,9 @@ impl Storage for PowerCutStorage {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.with(|disk| {
             disk.inode(path)?;
-            disk.change(Change::Unname { path: path.to_owned() });
+            disk.change(Change::Unname {
+                path: path.to_owned(),
+            });
             Ok(())
         })
     }
@@ -348,7 +412,9 @@ impl Storage for PowerCutStorage {
                 return Err(io::ErrorKind::NotFound.into());
             }
             let inside = disk.live.keys().filter(|path| path.parent() == Some(dir));
-            Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+            Ok(inside
+                .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+                .collect())
         })
     }
 
@@ -366,7 +432,10 @@ impl Storage for PowerCutStorage {
             if !disk.locked.insert(path.to_owned()) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            Ok(Box::new(CutLock { storage: self.clone(), path: path.to_owned() }) as _)
+            Ok(Box::new(CutLock {
+                storage: self.clone(),
+                path: path.to_owned(),
+            }) as _)
         })
     }
 
@@ -393,7 +462,9 @@ impl StorageFile for CutFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.storage.with(|disk| {
             let start = to_usize(offset)?;
-            let end = start.checked_add(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+            let end = start
+                .checked_add(bytes.len())
+                .ok_or(io::ErrorKind::FileTooLarge)?;
             disk.grow(self.inode, end)?;
             let inode = disk.open_inode(self.inode)?;
             inode.touch(start, end);
@@ -405,7 +476,8 @@ impl StorageFile for CutFile {
     }
 
     fn preallocate(&self, len: u64) -> io::Result<()> {
-        self.storage.with(|disk| disk.grow(self.inode, to_usize(len)?))
+        self.storage
+            .with(|disk| disk.grow(self.inode, to_usize(len)?))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -418,7 +490,8 @@ impl StorageFile for CutFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.storage.with(|disk| Ok(disk.open_inode(self.inode)?.live.len() as u64))
+        self.storage
+            .with(|disk| Ok(disk.open_inode(self.inode)?.live.len() as u64))
     }
 
     fn sync(&self) -> io::Result<()> {
