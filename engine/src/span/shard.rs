@@ -17,7 +17,6 @@
 //! `CHECK_ROWS` rows at a time. Lock order: shard, then catalogue.
 
 use hashbrown::HashMap;
-use rootline_index::Postings;
 use rootline_wal::Lsn;
 use smallvec::SmallVec;
 
@@ -29,8 +28,9 @@ use super::{
     hash,
     model::{Attributes, Event, Link, Span},
     rest::Rest,
+    row_list::RowList,
     stripes::Stripes,
-    tags::{TagTable, postings_growth},
+    tags::TagTable,
 };
 use crate::{
     id::{SpanId, TraceId},
@@ -82,7 +82,7 @@ pub(crate) struct ClassEntry {
     pub(crate) class: Class,
     /// The class that is equal but for the order of the resource's and scope's attributes.
     canonical: u32,
-    pub(crate) rows: Postings,
+    pub(crate) rows: RowList,
 }
 
 /// A trace.
@@ -137,7 +137,7 @@ pub(crate) struct Shard {
     pub(crate) tags: TagTable,
     pub(crate) classes: Column<ClassEntry>,
     class_ids: Stripes,
-    class_postings_bytes: usize,
+    class_rows_bytes: usize,
     pub(crate) traces: Column<TraceEntry>,
     trace_ids: Stripes,
     by_id: Stripes,
@@ -342,10 +342,8 @@ impl Shard {
             span_id: new.span_id,
             parent_id: new.parent_id,
         });
-        if let Some(entry) = self.classes.get_mut(new.class)
-            && entry.rows.push(row)
-        {
-            self.class_postings_bytes += postings_growth(entry.rows.len());
+        if let Some(entry) = self.classes.get_mut(new.class) {
+            self.class_rows_bytes += entry.rows.push(row);
         }
         for &tag in tags {
             self.tags.add_row(tag, row);
@@ -571,7 +569,7 @@ impl Shard {
             classes.push(ClassEntry {
                 class,
                 canonical,
-                rows: Postings::new(),
+                rows: RowList::default(),
             });
             class_ids.insert(hash, id, |c| {
                 classes.get(c).map_or(0, |e| class_hash(&e.class))
@@ -756,7 +754,7 @@ impl Shard {
             + tables
             + self.tails.heap_bytes()
             + self.tags.heap_bytes()
-            + self.class_postings_bytes
+            + self.class_rows_bytes
             + self.twin_rows * 48
             + self.deletes.len() * 64
     }
