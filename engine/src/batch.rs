@@ -1,8 +1,6 @@
 //! What a writer fills: one atomic batch of either or both signals.
 
-use crate::{
-    metric::MetricBatch, outcome::Rejections, record::RecordWriter, span::SpanBatch,
-};
+use crate::{metric::MetricBatch, outcome::Rejections, record::RecordWriter, span::SpanBatch};
 
 /// A batch under construction, made by [`crate::Engine::batch`] and stored whole or not at all by
 /// [`crate::Engine::write`].

@@ -77,7 +77,11 @@ impl Budget {
     /// # Errors
     /// [`Error::MemoryFull`] if the limit would be passed.
     pub fn reserve(self: &Arc<Self>, holder: Holder, bytes: u64) -> Result<Reservation, Error> {
-        let mut reservation = Reservation { budget: Arc::clone(self), holder, bytes: 0 };
+        let mut reservation = Reservation {
+            budget: Arc::clone(self),
+            holder,
+            bytes: 0,
+        };
         reservation.grow(bytes)?;
         Ok(reservation)
     }
@@ -128,9 +132,12 @@ impl Budget {
     }
 
     fn try_take(&self, holder: Holder, bytes: u64) -> Result<(), Error> {
-        let taken = self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|&sum| sum <= self.limit_bytes)
-        });
+        let taken = self
+            .used_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes)
+                    .filter(|&sum| sum <= self.limit_bytes)
+            });
         match taken {
             Ok(_) => {
                 self.counter(holder).fetch_add(bytes, Ordering::Relaxed);
@@ -203,7 +210,10 @@ mod tests {
         let budget = Budget::new(100);
         let held = budget.reserve(Holder::Requests, 60).unwrap();
         let refused = budget.reserve(Holder::Queries, 41);
-        assert!(matches!(refused, Err(Error::MemoryFull { used_bytes: 60, .. })));
+        assert!(matches!(
+            refused,
+            Err(Error::MemoryFull { used_bytes: 60, .. })
+        ));
         assert_eq!(budget.used_bytes(), 60);
         drop(held);
         assert_eq!(budget.used_bytes(), 0);

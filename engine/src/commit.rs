@@ -28,8 +28,8 @@ use crate::{
     batch::WriteBatch,
     budget::{Budget, Holder, Reservation},
     error::Error,
-    id::TraceId,
     heads::{Heads, Prepared},
+    id::TraceId,
     lanes::{Lanes, Shards},
     outcome::WriteOutcome,
     record::{self, RecordWriter, Tag, deletes, deletes::Delete},
@@ -83,7 +83,12 @@ impl Committer {
         let _open = self.enter()?;
         self.wait_for_memory()?;
         batch.record.clear();
-        let WriteBatch { metrics, spans, rejections, record } = batch;
+        let WriteBatch {
+            metrics,
+            spans,
+            rejections,
+            record,
+        } = batch;
         let prepared = Prepared {
             metrics: self.heads.metrics.prepare(
                 metrics,
@@ -112,8 +117,16 @@ impl Committer {
         range: TimeRange,
     ) -> Result<Lsn, Error> {
         let mut record = RecordWriter::default();
-        record.part(Tag::DeleteSeries, |out| deletes::encode_series(out, matchers, range))?;
-        self.delete(Delete::Series { matchers: matchers.to_vec(), range }, &record)
+        record.part(Tag::DeleteSeries, |out| {
+            deletes::encode_series(out, matchers, range)
+        })?;
+        self.delete(
+            Delete::Series {
+                matchers: matchers.to_vec(),
+                range,
+            },
+            &record,
+        )
     }
 
     pub(crate) fn delete_trace(&self, id: TraceId) -> Result<Lsn, Error> {
@@ -133,12 +146,21 @@ impl Committer {
     // A delete frees memory in the end, so it does not wait for any.
     fn delete(&self, delete: Delete, record: &RecordWriter) -> Result<Lsn, Error> {
         let _open = self.enter()?;
-        let prepared = Prepared { deletes: vec![delete], ..Prepared::default() };
-        self.commit(prepared, record)
+        let prepared = Prepared {
+            deletes: vec![delete],
+            ..Prepared::default()
+        };
+        let lsn = self.commit(prepared, record)?;
+        // Shards give back what no snapshot can see any more when they are next written to; one at
+        // rest is told here.
+        self.heads.metrics.reclaim(self.visibility.floor());
+        Ok(lsn)
     }
 
     fn enter(&self) -> Result<parking_lot::RwLockReadGuard<'_, ()>, Error> {
-        let closed = || Error::Closed { reason: "it was closed".to_owned() };
+        let closed = || Error::Closed {
+            reason: "it was closed".to_owned(),
+        };
         // `close` sets the flag first, so a writer that got past the lock saw it unset before.
         if self.closed.load(Ordering::Acquire) {
             return Err(closed());
@@ -151,7 +173,10 @@ impl Committer {
     }
 
     fn wait_for_memory(&self) -> Result<(), Error> {
-        if self.budget.wait_below(WRITERS_WAIT_PERCENT, self.memory_wait) {
+        if self
+            .budget
+            .wait_below(WRITERS_WAIT_PERCENT, self.memory_wait)
+        {
             return Ok(());
         }
         Err(Error::MemoryFull {
@@ -167,22 +192,26 @@ impl Committer {
             let _order = self.order.lock();
             let lsn = self.wal.append(record::KIND_BATCH, &[record.payload()])?;
             self.heads.metrics.logged(&prepared.metrics, lsn);
-            (lsn, self.lanes.push(&self.heads, lsn, prepared, Some(reservation)))
+            (
+                lsn,
+                self.lanes
+                    .push(&self.heads, lsn, prepared, Some(reservation)),
+            )
         };
         self.wal.wait_durable(lsn)?;
         if !queued {
             self.visibility.applied(lsn);
         }
-        self.lanes.drain(&self.heads, &self.visibility, self.apply_limit());
+        self.lanes
+            .drain(&self.heads, &self.visibility, self.apply_limit());
         self.visibility.wait(lsn)?;
         Ok(lsn)
     }
 
     /// The record stays in the log's buffer and the batch in its lanes until both are done with it.
     fn reserve(&self, prepared: &Prepared, record: &RecordWriter) -> Result<Reservation, Error> {
-        let bytes = record.payload().len()
-            + prepared.metrics.heap_bytes()
-            + prepared.spans.heap_bytes();
+        let bytes =
+            record.payload().len() + prepared.metrics.heap_bytes() + prepared.spans.heap_bytes();
         if prepared.deletes.is_empty() {
             return self.budget.reserve(Holder::Log, bytes as u64);
         }

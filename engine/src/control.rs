@@ -31,7 +31,11 @@ pub struct QueryLimits {
 
 impl Default for QueryLimits {
     fn default() -> Self {
-        Self { series_max: 1_000_000, samples_max: 200_000_000, spans_max: 100_000_000 }
+        Self {
+            series_max: 1_000_000,
+            samples_max: 200_000_000,
+            spans_max: 100_000_000,
+        }
     }
 }
 
@@ -93,7 +97,13 @@ impl QueryControl {
     /// # Errors
     /// [`Error::QueryLimit`] past the bound.
     pub fn count_series(&self, n: u64) -> Result<(), Error> {
-        Self::count(&self.inner.series, n, self.inner.limits.series_max, "series", "query-series-max")
+        Self::count(
+            &self.inner.series,
+            n,
+            self.inner.limits.series_max,
+            "series",
+            "query-series-max",
+        )
     }
 
     /// Counts `n` more samples read.
@@ -110,7 +120,13 @@ impl QueryControl {
     /// # Errors
     /// [`Error::QueryLimit`] past the bound.
     pub fn count_spans(&self, n: u64) -> Result<(), Error> {
-        Self::count(&self.inner.spans, n, self.inner.limits.spans_max, "spans", "query-spans-max")
+        Self::count(
+            &self.inner.spans,
+            n,
+            self.inner.limits.spans_max,
+            "spans",
+            "query-spans-max",
+        )
     }
 
     fn count(

@@ -14,8 +14,8 @@ use crate::{
     commit::Committer,
     control::{QueryControl, QueryLimits},
     error::Error,
-    id::TraceId,
     heads::Heads,
+    id::TraceId,
     metric::{MetricBatch, MetricHead, MetricStats},
     outcome::WriteOutcome,
     replay::{Replay, ReplayProgress, Replayed},
@@ -73,7 +73,13 @@ impl Builder {
     /// [`Error::Wal`] if the directory is in use, unreadable or of a newer release,
     /// [`Error::ReplayOverBudget`] if the memory limit is too small for what the log holds.
     pub fn open(self) -> Result<Engine, Error> {
-        let Self { dir, settings, storage, clock, progress } = self;
+        let Self {
+            dir,
+            settings,
+            storage,
+            clock,
+            progress,
+        } = self;
         let budget = Budget::new(settings.memory_limit_bytes);
         let heads = Heads {
             metrics: MetricHead::new(&settings, Arc::clone(&budget)),
@@ -85,7 +91,9 @@ impl Builder {
             segment_bytes_max: settings.segment_bytes.1,
             ..rootline_wal::Settings::default()
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        let threads = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(8);
         let (wal, replayed) = Replay {
             storage,
             clock: Arc::clone(&clock),
@@ -107,7 +115,14 @@ impl Builder {
             settings.durability,
             settings.memory_wait,
         );
-        Ok(Engine { inner: Arc::new(Inner { committer, clock, dir, replayed }) })
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                committer,
+                clock,
+                dir,
+                replayed,
+            }),
+        })
     }
 }
 
@@ -124,7 +139,7 @@ impl Builder {
 /// let dir = tempfile::tempdir()?;
 /// let engine = Engine::builder(dir.path()).open()?;
 /// let mut batch = engine.batch();
-/// let labels = Labels::builder().set("__name__", "up").set("job", "api").build()?;
+/// let labels = Labels::from_pairs([("__name__", "up"), ("job", "api")])?;
 /// let row = batch.metrics().series(&labels);
 /// batch.metrics().sample(row, Timestamp::from_millis(1_700_000_000_000)?, 1.0);
 /// engine.write(&mut batch)?; // durable and visible from here on
@@ -199,7 +214,9 @@ impl Engine {
 
     /// An empty batch for this store.
     pub fn batch<'a>(&self) -> WriteBatch<'a> {
-        WriteBatch::new(MetricBatch::new(self.inner.committer.heads.metrics.hash_key()))
+        WriteBatch::new(MetricBatch::new(
+            self.inner.committer.heads.metrics.hash_key(),
+        ))
     }
 
     /// Stores a batch: when it returns, the batch is durable and visible to every later snapshot.
@@ -250,7 +267,10 @@ impl Engine {
     /// # Errors
     /// None in this release.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        Ok(Snapshot::new(self.clone(), self.inner.committer.visibility.pin()))
+        Ok(Snapshot::new(
+            self.clone(),
+            self.inner.committer.visibility.pin(),
+        ))
     }
 
     /// Bounds for a query, by this store's clock.

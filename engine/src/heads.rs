@@ -37,7 +37,10 @@ impl Shards for Heads {
         match lane.checked_sub(self.metrics.shards()) {
             None => {
                 prepared.metrics.touches(lane)
-                    || prepared.deletes.iter().any(|d| matches!(d, Delete::Series { .. }))
+                    || prepared
+                        .deletes
+                        .iter()
+                        .any(|d| matches!(d, Delete::Series { .. }))
             }
             Some(shard) => {
                 prepared.spans.touches(shard)

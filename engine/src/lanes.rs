@@ -59,8 +59,13 @@ pub(crate) struct Lanes<B> {
 
 impl<B> Lanes<B> {
     pub(crate) fn new(count: usize) -> Self {
-        let lane = || Lane { turn: Mutex::new(()), queue: Mutex::new(VecDeque::new()) };
-        Self { lanes: (0..count).map(|_| lane()).collect() }
+        let lane = || Lane {
+            turn: Mutex::new(()),
+            queue: Mutex::new(VecDeque::new()),
+        };
+        Self {
+            lanes: (0..count).map(|_| lane()).collect(),
+        }
     }
 
     /// Queues a batch in every lane it touches. Called under the commit lock. Returns whether it
@@ -169,20 +174,26 @@ mod tests {
 
     /// Writers race through order, log and lanes as `commit.rs` does it; a reader pins snapshots.
     fn race(batches: &'static [u8]) {
-        let shards =
-            Arc::new(InOrder { applied: (0..3).map(|_| AtomicU64::new(0)).collect() });
+        let shards = Arc::new(InOrder {
+            applied: (0..3).map(|_| AtomicU64::new(0)).collect(),
+        });
         let lanes = Arc::new(Lanes::new(3));
-        let visibility =
-            Visibility::new(Arc::new(ManualClock::new()), Duration::from_secs(60));
+        let visibility = Visibility::new(Arc::new(ManualClock::new()), Duration::from_secs(60));
         let log = Arc::new((Mutex::new(0u64), AtomicU64::new(0)));
         let touching = |lane: usize, up_to: u64, log: &[(u64, u8)]| {
-            log.iter().filter(|(l, b)| *l <= up_to && b & (1 << lane) != 0).map(|(l, _)| *l).max()
+            log.iter()
+                .filter(|(l, b)| *l <= up_to && b & (1 << lane) != 0)
+                .map(|(l, _)| *l)
+                .max()
         };
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut writers = Vec::new();
         for &batch in batches {
-            let (shards, lanes, visibility) =
-                (Arc::clone(&shards), Arc::clone(&lanes), Arc::clone(&visibility));
+            let (shards, lanes, visibility) = (
+                Arc::clone(&shards),
+                Arc::clone(&lanes),
+                Arc::clone(&visibility),
+            );
             let (log, order) = (Arc::clone(&log), Arc::clone(&order));
             writers.push(thread::spawn(move || {
                 let (lsn, queued) = {

@@ -79,7 +79,9 @@ pub(crate) struct Replay<'a> {
 impl Replay<'_> {
     pub(crate) fn run(self) -> Result<(Arc<Wal>, Replayed), Error> {
         let log_dir = self.dir.join(crate::filenames::LOG_DIR);
-        self.progress.total_bytes.store(self.log_bytes(&log_dir), Ordering::Relaxed);
+        self.progress
+            .total_bytes
+            .store(self.log_bytes(&log_dir), Ordering::Relaxed);
         thread::scope(|scope| {
             let workers: Vec<SyncSender<Work>> = (0..self.threads.max(1))
                 .map(|worker| {
@@ -108,7 +110,15 @@ impl Replay<'_> {
                 (Some(failure), _) => Err(failure),
                 (None, Err(error)) => Err(error.into()),
                 (None, Ok((wal, log))) => {
-                    Ok((wal, Replayed { log, orphaned_samples: self.heads.metrics.orphaned_samples() }))
+                    self.heads.metrics.replayed();
+                    let orphaned_samples = self.heads.metrics.orphaned_samples();
+                    Ok((
+                        wal,
+                        Replayed {
+                            log,
+                            orphaned_samples,
+                        },
+                    ))
                 }
             }
         })
@@ -131,14 +141,22 @@ impl Replay<'_> {
                 *touched = true;
             }
         }
-        for (worker, _) in workers.iter().zip(&lanes_of).filter(|(_, touched)| **touched) {
+        for (worker, _) in workers
+            .iter()
+            .zip(&lanes_of)
+            .filter(|(_, touched)| **touched)
+        {
             // A worker ends only by panicking; the scope then passes the panic on.
             if worker.send((record.lsn, Arc::clone(&prepared))).is_err() {
-                return Err(Error::Closed { reason: "a replay thread failed".to_owned() });
+                return Err(Error::Closed {
+                    reason: "a replay thread failed".to_owned(),
+                });
             }
         }
         let records = self.progress.records.fetch_add(1, Ordering::Relaxed) + 1;
-        self.progress.bytes.fetch_add(record.payload.len() as u64, Ordering::Relaxed);
+        self.progress
+            .bytes
+            .fetch_add(record.payload.len() as u64, Ordering::Relaxed);
         let used_bytes = self.budget.used_bytes();
         if used_bytes > self.budget.limit_bytes() {
             return Err(Error::ReplayOverBudget {
@@ -153,7 +171,10 @@ impl Replay<'_> {
 
     fn log_bytes(&self, log_dir: &Path) -> u64 {
         let names = self.storage.list(log_dir).unwrap_or_default();
-        names.iter().filter_map(|name| self.storage.len(&log_dir.join(name)).ok()).sum()
+        names
+            .iter()
+            .filter_map(|name| self.storage.len(&log_dir.join(name)).ok())
+            .sum()
     }
 }
 

@@ -31,7 +31,11 @@ pub struct Snapshot {
 impl Snapshot {
     pub(crate) fn new(engine: Engine, pin: Pin) -> Self {
         let spans_at = pin.lsn();
-        Self { engine, pin: Arc::new(pin), spans_at }
+        Self {
+            engine,
+            pin: Arc::new(pin),
+            spans_at,
+        }
     }
 
     /// Every batch up to this one is in view.
@@ -43,7 +47,10 @@ impl Snapshot {
     /// answer are read from. Spans deleted since stay deleted or come back whole by trace.
     #[must_use]
     pub fn spans_as_of(&self, lsn: Lsn) -> Self {
-        Self { spans_at: self.pin.lsn().min(lsn), ..self.clone() }
+        Self {
+            spans_at: self.pin.lsn().min(lsn),
+            ..self.clone()
+        }
     }
 
     /// Samples in `range` of every series that all `matchers` select, in order of labels, each series
@@ -62,7 +69,10 @@ impl Snapshot {
             self.pin.check_age()?;
             visit(series)
         };
-        self.engine.heads().metrics.select(self.pin.lsn(), matchers, range, query, checked)?;
+        self.engine
+            .heads()
+            .metrics
+            .select(self.pin.lsn(), matchers, range, query, checked)?;
         self.pin.check_age()
     }
 
@@ -76,7 +86,12 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<(SeriesRef, Labels)>, Error> {
-        self.fresh(self.engine.heads().metrics.series(self.pin.lsn(), matchers, range, query)?)
+        self.fresh(
+            self.engine
+                .heads()
+                .metrics
+                .series(self.pin.lsn(), matchers, range, query)?,
+        )
     }
 
     /// Label names of those series, sorted.
@@ -140,7 +155,12 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        self.fresh(self.engine.heads().metrics.time_bounds(self.pin.lsn(), matchers, query)?)
+        self.fresh(
+            self.engine
+                .heads()
+                .metrics
+                .time_bounds(self.pin.lsn(), matchers, query)?,
+        )
     }
 
     /// A trace with all its spans and who called whom.
@@ -160,7 +180,12 @@ impl Snapshot {
         id: TraceId,
         query: &QueryControl,
     ) -> Result<Option<TraceSummary>, Error> {
-        self.fresh(self.engine.heads().spans.trace_summary(self.spans_at, id, query)?)
+        self.fresh(
+            self.engine
+                .heads()
+                .spans
+                .trace_summary(self.spans_at, id, query)?,
+        )
     }
 
     /// Every span for which `filter` holds, in no particular order.
@@ -173,7 +198,10 @@ impl Snapshot {
         query: &QueryControl,
         visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
-        self.engine.heads().spans.scan(self.spans_at, filter, query, visit)?;
+        self.engine
+            .heads()
+            .spans
+            .scan(self.spans_at, filter, query, visit)?;
         self.pin.check_age()
     }
 
@@ -182,7 +210,12 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
-        self.fresh(self.engine.heads().spans.services(self.spans_at, range, query)?)
+        self.fresh(
+            self.engine
+                .heads()
+                .spans
+                .services(self.spans_at, range, query)?,
+        )
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -195,7 +228,12 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        self.fresh(self.engine.heads().spans.operations(self.spans_at, service, range, query)?)
+        self.fresh(
+            self.engine
+                .heads()
+                .spans
+                .operations(self.spans_at, service, range, query)?,
+        )
     }
 
     /// Attribute keys of spans and resources, sorted.
@@ -217,7 +255,13 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        self.fresh(self.engine.heads().spans.tag_values(self.spans_at, key, prefix, limit, query)?)
+        self.fresh(self.engine.heads().spans.tag_values(
+            self.spans_at,
+            key,
+            prefix,
+            limit,
+            query,
+        )?)
     }
 
     /// The text of a service or operation number in a [`SpanHit`].
@@ -230,7 +274,12 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
-        self.fresh(self.engine.heads().spans.time_bounds(self.spans_at, query)?)
+        self.fresh(
+            self.engine
+                .heads()
+                .spans
+                .time_bounds(self.spans_at, query)?,
+        )
     }
 
     /// The engine this is a snapshot of.

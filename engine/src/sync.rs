@@ -40,7 +40,11 @@ mod tried {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)))
+            MutexGuard(Some(
+                self.0
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+            ))
         }
     }
 

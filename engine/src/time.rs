@@ -36,7 +36,10 @@ impl Timestamp {
     pub const fn from_millis(ms: i64) -> Result<Self, Error> {
         match ms.checked_mul(NS_PER_MS) {
             Some(ns) => Ok(Self(ns)),
-            None => Err(Error::TimestampOutOfRange { value: ms as i128, unit: "ms" }),
+            None => Err(Error::TimestampOutOfRange {
+                value: ms as i128,
+                unit: "ms",
+            }),
         }
     }
 
@@ -47,7 +50,10 @@ impl Timestamp {
     #[inline]
     pub const fn from_unix_nanos(ns: u64) -> Result<Self, Error> {
         if ns > i64::MAX as u64 {
-            return Err(Error::TimestampOutOfRange { value: ns as i128, unit: "ns" });
+            return Err(Error::TimestampOutOfRange {
+                value: ns as i128,
+                unit: "ns",
+            });
         }
         #[expect(clippy::cast_possible_wrap, reason = "checked just above")]
         Ok(Self(ns as i64))
@@ -88,7 +94,10 @@ pub struct TimeRange {
 
 impl TimeRange {
     /// All of time.
-    pub const ALL: Self = Self { start: Timestamp::MIN, end: Timestamp::MAX };
+    pub const ALL: Self = Self {
+        start: Timestamp::MIN,
+        end: Timestamp::MAX,
+    };
 
     /// From `start` to `end`, both included.
     ///
@@ -128,7 +137,10 @@ impl TimeRange {
     /// The smallest range that holds both.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
-        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
+        Self {
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
     }
 }
 

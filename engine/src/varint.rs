@@ -5,7 +5,10 @@
 #[inline]
 pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        #[expect(clippy::cast_possible_truncation, reason = "the low seven bits are what is meant")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the low seven bits are what is meant"
+        )]
         out.push(value as u8 | 0x80);
         value >>= 7;
     }

@@ -13,11 +13,7 @@
 //!
 //! Lock order: `applied` and `pins` are leaves and never held together.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use rootline_wal::{Clock, Lsn};
 
@@ -141,8 +137,17 @@ impl Visibility {
         let lsn = self.visible();
         let id = pins.next;
         pins.next += 1;
-        pins.open.push(OpenPin { id, lsn: lsn.0, opened });
-        Pin { visibility: Arc::clone(self), id, opened, lsn }
+        pins.open.push(OpenPin {
+            id,
+            lsn: lsn.0,
+            opened,
+        });
+        Pin {
+            visibility: Arc::clone(self),
+            id,
+            opened,
+            lsn,
+        }
     }
 
     /// The oldest sequence number an open or future snapshot can have.
@@ -169,9 +174,15 @@ impl Pin {
     /// # Errors
     /// [`Error::SnapshotExpired`] once the pin is older than allowed.
     pub(crate) fn check_age(&self) -> Result<(), Error> {
-        let age = self.visibility.clock.monotonic().saturating_sub(self.opened);
+        let age = self
+            .visibility
+            .clock
+            .monotonic()
+            .saturating_sub(self.opened);
         if age > self.visibility.snapshot_max_age {
-            return Err(Error::SnapshotExpired { age_s: age.as_secs() });
+            return Err(Error::SnapshotExpired {
+                age_s: age.as_secs(),
+            });
         }
         Ok(())
     }
@@ -179,7 +190,11 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.visibility.pins.lock().open.retain(|pin| pin.id != self.id);
+        self.visibility
+            .pins
+            .lock()
+            .open
+            .retain(|pin| pin.id != self.id);
     }
 }
 
@@ -191,7 +206,10 @@ mod tests {
 
     fn visibility() -> (Arc<ManualClock>, Arc<Visibility>) {
         let clock = Arc::new(ManualClock::new());
-        (Arc::clone(&clock), Visibility::new(clock, Duration::from_secs(60)))
+        (
+            Arc::clone(&clock),
+            Visibility::new(clock, Duration::from_secs(60)),
+        )
     }
 
     #[test]
@@ -227,7 +245,10 @@ mod tests {
         let old = v.pin();
         v.applied(Lsn(2));
         clock.advance(Duration::from_secs(61));
-        assert!(matches!(old.check_age(), Err(Error::SnapshotExpired { age_s: 61 })));
+        assert!(matches!(
+            old.check_age(),
+            Err(Error::SnapshotExpired { age_s: 61 })
+        ));
         assert_eq!(v.floor(), Lsn(1));
         clock.advance(EXPIRY_GRACE);
         assert_eq!(v.floor(), Lsn(2));

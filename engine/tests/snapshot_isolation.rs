@@ -15,7 +15,9 @@ use rootline_engine::{Engine, MatchOp, Matcher, QueryLimits, Snapshot, TimeRange
 
 /// The newest value of every series, and how many spans there are.
 fn look(snapshot: &Snapshot) -> (Vec<u64>, u64) {
-    let query = snapshot.engine().query_control(None, QueryLimits::default());
+    let query = snapshot
+        .engine()
+        .query_control(None, QueryLimits::default());
     let all = [Matcher::new(MatchOp::Equal, "__name__", "m").unwrap()];
     let mut newest = Vec::new();
     snapshot
@@ -47,8 +49,13 @@ fn readers_never_see_half_a_batch_or_a_changing_answer() {
                 while !stop.load(Ordering::Relaxed) {
                     let snapshot = engine.snapshot().unwrap();
                     let (newest, spans) = look(&snapshot);
-                    assert!(newest.windows(2).all(|w| w[0] == w[1]), "half a batch: {newest:?}");
-                    let written = newest.first().map_or(0, |bits| f64::from_bits(*bits) as u64);
+                    assert!(
+                        newest.windows(2).all(|w| w[0] == w[1]),
+                        "half a batch: {newest:?}"
+                    );
+                    let written = newest
+                        .first()
+                        .map_or(0, |bits| f64::from_bits(*bits) as u64);
                     assert_eq!(spans, written, "samples and spans of a batch come together");
                     std::thread::yield_now();
                     assert_eq!(look(&snapshot), (newest, spans), "an open snapshot changed");
@@ -65,7 +72,10 @@ fn readers_never_see_half_a_batch_or_a_changing_answer() {
             let samples: Vec<_> = series
                 .iter()
                 .flat_map(|s| {
-                    [(*s, t, f64::from(n).to_bits()), (*s, newest, f64::from(n).to_bits())]
+                    [
+                        (*s, t, f64::from(n).to_bits()),
+                        (*s, newest, f64::from(n).to_bits()),
+                    ]
                 })
                 .collect();
             let spans = [ModelSpan {
@@ -93,7 +103,10 @@ fn readers_never_see_half_a_batch_or_a_changing_answer() {
         }
         stop.store(true, Ordering::Relaxed);
         for reader in readers {
-            assert!(reader.join().unwrap() > 0, "the reader looked at least once");
+            assert!(
+                reader.join().unwrap() > 0,
+                "the reader looked at least once"
+            );
         }
     });
 }

@@ -1,1 +1,41 @@
-//! rootline-query
+//! What is asked of the store: statistics, traces, searches, dependencies, computed over a snapshot.
+//!
+//! This crate computes. It opens no file, speaks no protocol, starts no thread and reads no clock:
+//! data come from a [`Snapshot`](rootline_engine::Snapshot), bounds on time and rows from a
+//! [`QueryControl`](rootline_engine::QueryControl), bounds on memory from a [`Memory`].
+//!
+//! | call | answers |
+//! | --- | --- |
+//! | [`metric_stats`] | count, sum, min, max, mean, stddev, percentiles of samples, by labels |
+//! | [`TraceTree::of`] | how do the spans of a trace hang together, and who spent the time? |
+//! | [`find_traces`] | which traces have a span like this, newest first? |
+//! | [`dependencies`] | which service calls which, how often, how slowly, with how many errors? |
+//! | [`duration_stats`] | statistics of span durations by service or operation |
+//! | [`Selector::parse`] | which series does `name{label="value"}` mean? |
+#![forbid(unsafe_code)]
+
+mod dependencies;
+mod duration_stats;
+mod error;
+mod find_traces;
+mod memory;
+mod metric_stats;
+mod page_token;
+mod selector;
+mod span_conditions;
+mod statistics;
+mod trace_tree;
+
+pub use dependencies::{Dependencies, Dependency, dependencies};
+pub use duration_stats::{DurationGroup, DurationStats, GroupSpansBy, duration_stats};
+pub use error::Error;
+pub use find_traces::{FOUND_TRACES_MAX, FoundTrace, FoundTraces, find_traces};
+pub use memory::Memory;
+pub use metric_stats::{
+    GroupSamplesBy, MetricStatsGroup, MetricStatsOutcome, STALENESS_MARKER_BITS, metric_stats,
+};
+pub use page_token::PageToken;
+pub use selector::{Selector, SelectorError};
+pub use span_conditions::{SpanConditions, span_starts};
+pub use statistics::{Statistics, quantiles};
+pub use trace_tree::{ServiceTime, TraceTree, TreeRow};

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `rootline` binary: see [`rootline::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rootline::cli::main()
+}

@@ -684,15 +684,6 @@ impl Samples {
         self.times.extend_from_slice(&self.merged_times);
         self.values.extend_from_slice(&self.merged_values);
     }
-
-    /// Bytes of room held.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        (self.times.capacity()
-            + self.values.capacity()
-            + self.merged_times.capacity()
-            + self.merged_values.capacity())
-            * size_of::<i64>()
-    }
 }
 
 #[cfg(test)]

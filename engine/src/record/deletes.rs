@@ -98,8 +98,16 @@ mod tests {
         ];
         let mut bytes = Vec::new();
         encode_series(&mut bytes, &matchers, TimeRange::ALL);
-        let part = Part { tag: Tag::DeleteSeries, bytes: &bytes, lsn: Lsn(1) };
-        let Delete::Series { matchers: read, range } = decode_series(part).unwrap() else {
+        let part = Part {
+            tag: Tag::DeleteSeries,
+            bytes: &bytes,
+            lsn: Lsn(1),
+        };
+        let Delete::Series {
+            matchers: read,
+            range,
+        } = decode_series(part).unwrap()
+        else {
             panic!("a delete of series")
         };
         assert_eq!(range, TimeRange::ALL);

@@ -73,7 +73,11 @@ impl RecordWriter {
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] past 4 GiB in one part.
-    pub(crate) fn part(&mut self, tag: Tag, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+    pub(crate) fn part(
+        &mut self,
+        tag: Tag,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Error> {
         if self.buffer.is_empty() {
             self.buffer.push(VERSION);
         }
@@ -126,7 +130,10 @@ pub(crate) struct Part<'a> {
 impl Part<'_> {
     /// The error for bytes that do not decode.
     pub(crate) fn corrupt(&self, reason: impl Into<String>) -> Error {
-        Error::CorruptRecord { lsn: self.lsn.0, reason: reason.into() }
+        Error::CorruptRecord {
+            lsn: self.lsn.0,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -173,8 +180,13 @@ enum State {
 }
 
 fn next_part<'a>(lsn: Lsn, rest: &mut &'a [u8]) -> Result<Part<'a>, Error> {
-    let cut = |reason: &str| Error::CorruptRecord { lsn: lsn.0, reason: reason.to_owned() };
-    let (header, tail) = rest.split_first_chunk::<5>().ok_or_else(|| cut("part header cut short"))?;
+    let cut = |reason: &str| Error::CorruptRecord {
+        lsn: lsn.0,
+        reason: reason.to_owned(),
+    };
+    let (header, tail) = rest
+        .split_first_chunk::<5>()
+        .ok_or_else(|| cut("part header cut short"))?;
     let [tag, length @ ..] = *header;
     let tag = Tag::from_byte(tag).ok_or(Error::UnknownRecord {
         lsn: lsn.0,
@@ -182,7 +194,9 @@ fn next_part<'a>(lsn: Lsn, rest: &mut &'a [u8]) -> Result<Part<'a>, Error> {
         found: tag.into(),
     })?;
     let length = usize::try_from(u32::from_le_bytes(length)).map_err(|_| cut("part length"))?;
-    let (bytes, tail) = tail.split_at_checked(length).ok_or_else(|| cut("part cut short"))?;
+    let (bytes, tail) = tail
+        .split_at_checked(length)
+        .ok_or_else(|| cut("part cut short"))?;
     *rest = tail;
     Ok(Part { tag, bytes, lsn })
 }
@@ -196,21 +210,40 @@ mod tests {
     #[test]
     fn parts_come_back_in_order_and_empty_ones_are_left_out() {
         let mut writer = RecordWriter::default();
-        writer.part(Tag::Samples, |out| out.extend_from_slice(b"abc")).unwrap();
+        writer
+            .part(Tag::Samples, |out| out.extend_from_slice(b"abc"))
+            .unwrap();
         writer.part(Tag::Metadata, |_| {}).unwrap();
         writer.part(Tag::Spans, |out| out.push(7)).unwrap();
         let read: Vec<_> = parts(Lsn(9), writer.payload())
             .map(|part| part.map(|p| (p.tag, p.bytes.to_vec())).unwrap())
             .collect();
-        assert_eq!(read, [(Tag::Samples, b"abc".to_vec()), (Tag::Spans, vec![7])]);
+        assert_eq!(
+            read,
+            [(Tag::Samples, b"abc".to_vec()), (Tag::Spans, vec![7])]
+        );
     }
 
     #[test]
     fn an_unknown_version_or_part_is_refused_by_name() {
         let version = parts(Lsn(1), &[9]).next().unwrap();
-        assert!(matches!(version, Err(Error::UnknownRecord { what: "version", found: 9, .. })));
+        assert!(matches!(
+            version,
+            Err(Error::UnknownRecord {
+                what: "version",
+                found: 9,
+                ..
+            })
+        ));
         let part = parts(Lsn(1), &[VERSION, 200, 0, 0, 0, 0]).next().unwrap();
-        assert!(matches!(part, Err(Error::UnknownRecord { what: "part", found: 200, .. })));
+        assert!(matches!(
+            part,
+            Err(Error::UnknownRecord {
+                what: "part",
+                found: 200,
+                ..
+            })
+        ));
     }
 
     proptest! {

@@ -49,9 +49,16 @@ pub struct ModelSpan {
 #[derive(Clone, Debug)]
 pub enum Op {
     /// Both signals in one batch; samples are (series, time, value bits).
-    Write { samples: Vec<(u8, i64, u64)>, spans: Vec<ModelSpan> },
+    Write {
+        samples: Vec<(u8, i64, u64)>,
+        spans: Vec<ModelSpan>,
+    },
     /// Samples of series with this `group` label, in a range.
-    DeleteGroup { group: u8, start: i64, end: i64 },
+    DeleteGroup {
+        group: u8,
+        start: i64,
+        end: i64,
+    },
     DeleteTrace(u8),
 }
 
@@ -64,7 +71,11 @@ pub fn random_op(rng: &mut Rng) -> Op {
         0 => {
             let start = time(rng);
             let end = start.saturating_add(i64::try_from(rng.below(40)).unwrap() * 1_000_000);
-            Op::DeleteGroup { group: u8::try_from(rng.below(GROUPS)).unwrap(), start, end }
+            Op::DeleteGroup {
+                group: u8::try_from(rng.below(GROUPS)).unwrap(),
+                start,
+                end,
+            }
         }
         1 => Op::DeleteTrace(u8::try_from(rng.below(TRACES)).unwrap()),
         _ => {
@@ -102,7 +113,11 @@ fn random_span(rng: &mut Rng) -> ModelSpan {
     ModelSpan {
         trace: small(TRACES),
         id: 1 + small(10),
-        parent: (small(4) > 0).then(|| 0).map(|_: u8| 1 + small(10)),
+        parent: if small(4) > 0 {
+            Some(1 + small(10))
+        } else {
+            None
+        },
         service: small(3),
         name: small(3),
         start: i64::from(small(20)) * 1_000,
@@ -113,12 +128,8 @@ fn random_span(rng: &mut Rng) -> ModelSpan {
 }
 
 pub fn labels(series: u8) -> Labels {
-    Labels::builder()
-        .set("__name__", "m")
-        .set("series", &series.to_string())
-        .set("group", &(u64::from(series) % GROUPS).to_string())
-        .build()
-        .unwrap()
+    let (series, group) = (series.to_string(), (u64::from(series) % GROUPS).to_string());
+    Labels::from_pairs([("__name__", "m"), ("series", &series), ("group", &group)]).unwrap()
 }
 
 pub fn trace_id(trace: u8) -> TraceId {
@@ -136,9 +147,12 @@ fn push_span(batch: &mut WriteBatch<'_>, s: &ModelSpan) {
     let service = format!("service-{}", s.service);
     let attributes = [("service.name", ValueRef::Str(&service))];
     let spans = batch.spans();
-    let resource =
-        spans.resource(&ResourceFields { attributes: &attributes, ..ResourceFields::default() });
-    let scope = spans.scope(&ScopeFields::default());
+    let resource = spans.resource(&ResourceFields {
+        attributes: &attributes,
+        ..ResourceFields::default()
+    });
+    let resource = resource.unwrap();
+    let scope = spans.scope(&ScopeFields::default()).unwrap();
     let mut writer = spans.span(resource, scope);
     writer.attribute("tag", ValueRef::Int(i64::from(s.tag)));
     let name = format!("op-{}", s.name);
@@ -146,20 +160,26 @@ fn push_span(batch: &mut WriteBatch<'_>, s: &ModelSpan) {
     let mut fields = SpanFields::new(
         trace_id(s.trace),
         span_id(s.id),
+        &name,
         start,
         start.saturating_add_ns(s.duration),
     );
-    fields.parent = s.parent.map(span_id);
-    fields.name = &name;
+    fields.parent_span_id = s.parent.map(span_id);
     fields.kind = SpanKind::Server;
-    fields.status_code = if s.error { StatusCode::Error } else { StatusCode::Unset };
+    fields.status = if s.error {
+        StatusCode::Error
+    } else {
+        StatusCode::Unset
+    };
     writer.finish(&fields).unwrap();
 }
 
 pub fn fill(batch: &mut WriteBatch<'_>, samples: &[(u8, i64, u64)], spans: &[ModelSpan]) {
     for &(series, t, bits) in samples {
         let row = batch.metrics().series(&labels(series));
-        batch.metrics().sample(row, Timestamp::from_nanos(t), f64::from_bits(bits));
+        batch
+            .metrics()
+            .sample(row, Timestamp::from_nanos(t), f64::from_bits(bits));
     }
     for span in spans {
         push_span(batch, span);
@@ -185,7 +205,9 @@ impl Model {
         for (_, op) in self.ops.iter().filter(|(l, _)| *l <= lsn) {
             match op {
                 Op::Write { samples, spans } => {
-                    state.samples.extend(samples.iter().map(|&(s, t, v)| ((s, t), v)));
+                    state
+                        .samples
+                        .extend(samples.iter().map(|&(s, t, v)| ((s, t), v)));
                     state.spans.extend(spans.iter().cloned());
                 }
                 Op::DeleteGroup { group, start, end } => state.samples.retain(|(s, t), _| {
@@ -224,23 +246,35 @@ fn number(text: &str) -> u8 {
 
 /// All a snapshot shows, through the public API.
 pub fn observe(snapshot: &Snapshot) -> Result<State, rootline_engine::Error> {
-    let query = snapshot.engine().query_control(None, QueryLimits::default());
+    let query = snapshot
+        .engine()
+        .query_control(None, QueryLimits::default());
     let mut state = State::default();
     let all = [Matcher::new(MatchOp::Equal, "__name__", "m").unwrap()];
     snapshot.select(&all, TimeRange::ALL, &query, &mut |series| {
         let id = series.labels.get("series").unwrap().parse().unwrap();
-        assert!(series.timestamps.is_sorted_by(|a, b| a < b), "{:?}", series.timestamps);
+        assert!(
+            series.timestamps.is_sorted_by(|a, b| a < b),
+            "{:?}",
+            series.timestamps
+        );
         for (t, v) in series.timestamps.iter().zip(series.values) {
             assert!(state.samples.insert((id, *t), v.to_bits()).is_none());
         }
         Ok(ControlFlow::Continue(()))
     })?;
     for trace in 0..u8::try_from(TRACES).unwrap() {
-        let Some(found) = snapshot.trace(trace_id(trace), &query)? else { continue };
+        let Some(found) = snapshot.trace(trace_id(trace), &query)? else {
+            continue;
+        };
         for (row, span) in found.spans.iter().enumerate() {
             check_parent(&found, row);
             let attribute = |key: &str| {
-                span.attributes.iter().find(|(k, _)| k == key).map(|(_, v)| v.to_string()).unwrap()
+                span.attributes
+                    .iter()
+                    .find(|(k, _)| &**k == key)
+                    .map(|(_, v)| v.to_string())
+                    .unwrap()
             };
             let added = state.spans.insert(ModelSpan {
                 trace,
@@ -250,7 +284,7 @@ pub fn observe(snapshot: &Snapshot) -> Result<State, rootline_engine::Error> {
                 name: number(&span.name),
                 start: span.start.as_nanos(),
                 duration: span.end.as_nanos() - span.start.as_nanos(),
-                error: span.status_code == StatusCode::Error,
+                error: span.status == StatusCode::Error,
                 tag: attribute("tag").parse().unwrap(),
             });
             assert!(added, "a span is shown once");
@@ -262,26 +296,31 @@ pub fn observe(snapshot: &Snapshot) -> Result<State, rootline_engine::Error> {
 /// The parent by the rule of the store's documentation, found the slow way.
 fn check_parent(trace: &rootline_engine::Trace, row: usize) {
     let span = &trace.spans[row];
+    let candidates: Vec<_> = trace
+        .spans
+        .iter()
+        .enumerate()
+        .filter(|(other, s)| *other != row && Some(s.span_id) == span.parent_span_id)
+        .map(|(_, s)| s)
+        .collect();
     let Some(parent) = trace.parents[row] else {
         // A root, an orphan, or the member of a cycle at which it was cut.
-        let candidates = trace
-            .spans
-            .iter()
-            .filter(|s| Some(s.span_id) == span.parent_span_id)
-            .count();
-        assert!(span.parent_span_id.is_none() || candidates == 0 || in_cycle(trace, row));
+        assert!(candidates.is_empty() || in_cycle(trace, row));
         return;
     };
     let chosen = &trace.spans[parent as usize];
     assert_eq!(Some(chosen.span_id), span.parent_span_id);
-    let candidates: Vec<_> =
-        trace.spans.iter().filter(|s| Some(s.span_id) == span.parent_span_id).collect();
     let same_service_server = |s: &&&rootline_engine::Span| {
-        s.service() == span.service()
-            && matches!(s.kind, SpanKind::Server | SpanKind::Consumer)
+        s.service() == span.service() && matches!(s.kind, SpanKind::Server | SpanKind::Consumer)
     };
-    let preferred = candidates.iter().filter(same_service_server).map(|s| s.start).min();
-    let earliest = preferred.or_else(|| candidates.iter().map(|s| s.start).min()).unwrap();
+    let preferred = candidates
+        .iter()
+        .filter(same_service_server)
+        .map(|s| s.start)
+        .min();
+    let earliest = preferred
+        .or_else(|| candidates.iter().map(|s| s.start).min())
+        .unwrap();
     assert_eq!(chosen.start, earliest);
 }
 

@@ -1,0 +1,606 @@
+//! Which rows of a shard satisfy a filter, and in which order they are looked at.
+//!
+//! 1. What spans share (service, name, kind, status, resource attributes) is decided once per class,
+//!    not per row.
+//! 2. An attribute condition is decided once per distinct value of its key, unless other conditions
+//!    leave fewer rows than there are values: then per row.
+//! 3. The cheapest positive condition gives the candidate rows, others cut them down where that is
+//!    cheap; if none is selective, all rows are candidates, page by page.
+//! 4. Every candidate is verified on the columns, so that step 3 may give too many but never too few.
+//!
+//! No step holds the shard's lock for more than `CHECK_ROWS` rows, classes or values: rows below the
+//! view's bound, their classes and values do not change in between.
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use roaring::RoaringBitmap;
+
+use super::{
+    catalog::{Catalog, Tables},
+    column::PAGE_ROWS,
+    dictionary,
+    filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
+    model::{Resource, SpanKind, StatusCode},
+    shard::{Shard, View},
+};
+use crate::{
+    control::{CHECK_ROWS, QueryControl},
+    error::Error,
+    time::TimeRange,
+    value,
+};
+
+/// A filter taken apart.
+struct Conditions<'f> {
+    range: TimeRange,
+    services: Vec<&'f StringMatch>,
+    names: Vec<&'f StringMatch>,
+    kinds: Vec<SpanKind>,
+    statuses: Vec<StatusCode>,
+    resource_tags: Vec<(&'f str, &'f StringMatch)>,
+    tags: Vec<TagCondition<'f>>,
+    duration_min: u64,
+    duration_max: u64,
+}
+
+/// An attribute condition that may hold on the span itself.
+#[derive(Clone, Copy)]
+struct TagCondition<'f> {
+    key: &'f str,
+    /// Its symbol; `None` if nothing has the key.
+    symbol: Option<u32>,
+    /// Whether the resource counts where the span does not have the key.
+    or_resource: bool,
+    matches: &'f StringMatch,
+}
+
+impl<'f> Conditions<'f> {
+    fn new(filter: &'f SpanFilter, catalog: &Catalog) -> Self {
+        let mut own = Self {
+            range: filter.range,
+            services: Vec::new(),
+            names: Vec::new(),
+            kinds: Vec::new(),
+            statuses: Vec::new(),
+            resource_tags: Vec::new(),
+            tags: Vec::new(),
+            duration_min: 0,
+            duration_max: u64::MAX,
+        };
+        for condition in &filter.conditions {
+            match condition {
+                SpanCondition::Service(matches) => own.services.push(matches),
+                SpanCondition::Name(matches) => own.names.push(matches),
+                SpanCondition::Kind(kind) => own.kinds.push(*kind),
+                SpanCondition::Status(status) => own.statuses.push(*status),
+                SpanCondition::DurationNs { min, max } => {
+                    own.duration_min = own.duration_min.max(*min);
+                    own.duration_max = own.duration_max.min(*max);
+                }
+                SpanCondition::Tag {
+                    key,
+                    of: TagScope::Resource,
+                    matches,
+                } => {
+                    own.resource_tags.push((key, matches));
+                }
+                SpanCondition::Tag { key, of, matches } => own.tags.push(TagCondition {
+                    key,
+                    symbol: catalog.read().find(key),
+                    or_resource: *of == TagScope::Any,
+                    matches,
+                }),
+            }
+        }
+        own
+    }
+
+    /// Whether classes have to be looked at at all.
+    fn concern_classes(&self) -> bool {
+        !(self.services.is_empty()
+            && self.names.is_empty()
+            && self.kinds.is_empty()
+            && self.statuses.is_empty()
+            && self.resource_tags.is_empty())
+    }
+}
+
+/// How an attribute condition is decided for one row.
+enum TagTest {
+    /// The row has one of these tags.
+    OneOf(RoaringBitmap),
+    /// Compare the row's own values.
+    ByValue,
+}
+
+/// Rows still to be looked at.
+enum Candidates {
+    /// Every row from here on.
+    From(u32),
+    /// These rows.
+    These(RoaringBitmap),
+}
+
+/// Finds the matching rows of one shard, slice by slice.
+pub(crate) struct RowCursor<'f> {
+    conditions: Conditions<'f>,
+    view: View,
+    /// By class; `None` if every class is right.
+    classes: Option<Vec<bool>>,
+    tests: Vec<TagTest>,
+    /// By (condition, resource), as far as asked.
+    resource_tests: HashMap<(usize, u32), Option<bool>>,
+    candidates: Candidates,
+    scratch: String,
+    tags: Vec<u32>,
+}
+
+impl<'f> RowCursor<'f> {
+    /// Plans the search.
+    ///
+    /// # Errors
+    /// Those of [`QueryControl::check`].
+    pub(crate) fn new(
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        filter: &'f SpanFilter,
+        view: View,
+        ctl: &QueryControl,
+    ) -> Result<Self, Error> {
+        let mut cursor = Self {
+            conditions: Conditions::new(filter, catalog),
+            view,
+            classes: None,
+            tests: Vec::new(),
+            resource_tests: HashMap::new(),
+            candidates: Candidates::From(0),
+            scratch: String::new(),
+            tags: Vec::new(),
+        };
+        let impossible = cursor
+            .conditions
+            .tags
+            .iter()
+            .any(|tag| tag.symbol.is_none() && !tag.matches.matches_absent());
+        if view.rows == 0 || impossible {
+            cursor.candidates = Candidates::These(RoaringBitmap::new());
+            return Ok(cursor);
+        }
+        cursor.plan(shard, catalog, ctl)?;
+        Ok(cursor)
+    }
+
+    fn plan(
+        &mut self,
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        ctl: &QueryControl,
+    ) -> Result<(), Error> {
+        let mut best = u64::from(self.view.rows);
+        let mut class_rows = None;
+        if self.conditions.concern_classes() {
+            let rows = self.judge_classes(shard, catalog, ctl)?;
+            class_rows = Some(rows);
+            best = best.min(rows);
+        }
+        // Equalities first: they are cheap, and may make the others cheap.
+        let tags = self.conditions.tags.clone();
+        let mut order: Vec<usize> = (0..tags.len()).collect();
+        order.sort_by_key(|&i| {
+            tags.get(i)
+                .is_some_and(|tag| tag.matches.only_text().is_none())
+        });
+        let mut tests: Vec<(usize, TagTest, u64)> = Vec::new();
+        for i in order {
+            let Some(&tag) = tags.get(i) else { continue };
+            let (test, rows) = self.judge_values(shard, tag, best, ctl)?;
+            let mut rows = rows;
+            if tag.or_resource && !tag.matches.matches_absent() {
+                rows = rows.saturating_add(self.resource_rows(shard, catalog, i, None, ctl)?);
+            }
+            if matches!(test, TagTest::OneOf(_)) && !tag.matches.matches_absent() {
+                best = best.min(rows);
+            }
+            tests.push((i, test, rows));
+        }
+        // Sources of candidates, cheapest first.
+        tests.sort_by_key(|&(_, _, rows)| rows);
+        let all = u64::from(self.view.rows);
+        let mut found: Option<RoaringBitmap> = None;
+        for (i, test, rows) in &tests {
+            let Some(&tag) = tags.get(*i) else { continue };
+            let TagTest::OneOf(set) = test else { continue };
+            let worth = found
+                .as_ref()
+                .map_or(all / 2, |found| found.len().saturating_mul(16));
+            if tag.matches.matches_absent() || *rows > worth {
+                continue;
+            }
+            let mut bitmap = self.rows_of_tags(shard, set, ctl)?;
+            if tag.or_resource {
+                self.resource_rows(shard, catalog, *i, Some(&mut bitmap), ctl)?;
+            }
+            found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
+        }
+        let worth = found
+            .as_ref()
+            .map_or(all / 2, |found| found.len().saturating_mul(16));
+        if class_rows.is_some_and(|rows| rows <= worth) {
+            let bitmap = self.rows_of_classes(shard, ctl)?;
+            found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
+        }
+        if let Some(mut found) = found {
+            found.remove_range(self.view.rows..);
+            self.candidates = Candidates::These(found);
+        }
+        tests.sort_by_key(|&(i, _, _)| i);
+        self.tests = tests.into_iter().map(|(_, test, _)| test).collect();
+        Ok(())
+    }
+
+    /// Decides every class; returns the rows of the right ones.
+    fn judge_classes(
+        &mut self,
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        ctl: &QueryControl,
+    ) -> Result<u64, Error> {
+        let mut names: HashMap<u32, bool> = HashMap::new();
+        let mut resources: HashMap<u32, bool> = HashMap::new();
+        let mut classes = Vec::new();
+        let mut rows = 0;
+        loop {
+            ctl.check()?;
+            let shard = shard.read();
+            let tables = catalog.read();
+            let from = classes.len();
+            let entries = shard.classes.iter_from(dictionary::number(from));
+            for entry in entries.take(CHECK_ROWS) {
+                let class = &entry.class;
+                let conditions = &self.conditions;
+                let right = conditions.kinds.iter().all(|kind| *kind == class.kind)
+                    && conditions
+                        .statuses
+                        .iter()
+                        .all(|status| *status == class.status)
+                    && *names.entry(class.name).or_insert_with(|| {
+                        let name = tables.text(class.name);
+                        conditions.names.iter().all(|matches| matches.matches(name))
+                    })
+                    && *resources.entry(class.resource).or_insert_with(|| {
+                        right_resource(conditions, &tables, class.resource, &mut self.scratch)
+                    });
+                if right {
+                    rows += entry.rows.len();
+                }
+                classes.push(right);
+            }
+            if classes.len() - from < CHECK_ROWS {
+                break;
+            }
+        }
+        self.classes = Some(classes);
+        Ok(rows)
+    }
+
+    /// Decides the values of a key, if there are not more than `rows_best` of them; returns how many
+    /// rows have a right one.
+    fn judge_values(
+        &mut self,
+        shard: &RwLock<Shard>,
+        tag: TagCondition<'_>,
+        rows_best: u64,
+        ctl: &QueryControl,
+    ) -> Result<(TagTest, u64), Error> {
+        let Some(symbol) = tag.symbol else {
+            return Ok((TagTest::OneOf(RoaringBitmap::new()), 0));
+        };
+        let mut set = RoaringBitmap::new();
+        let mut rows = 0;
+        if let Some(text) = tag.matches.only_text() {
+            let shard = shard.read();
+            let mut scratch = Vec::new();
+            let complete = value::encodings_displayed_as(text, |encoded| {
+                let hash = dictionary::hash_of_tag(tag.key, encoded, &mut scratch);
+                if let Some(id) = shard.tags.find(hash, symbol, encoded) {
+                    set.insert(id);
+                    rows += shard.tags.rows(id).map_or(0, rootline_index::Postings::len);
+                }
+            });
+            if complete {
+                return Ok((TagTest::OneOf(set), rows));
+            }
+        }
+        let count = shard
+            .read()
+            .tags
+            .of_key(symbol)
+            .map_or(0, |tags| tags.len() as u64);
+        if count > rows_best {
+            return Ok((TagTest::ByValue, u64::from(self.view.rows)));
+        }
+        set.clear();
+        rows = 0;
+        let mut from = 0;
+        loop {
+            ctl.check()?;
+            let shard = shard.read();
+            let Some(tags) = shard.tags.of_key(symbol) else {
+                break;
+            };
+            let mut seen = 0;
+            for &id in tags.iter_from(from).take(CHECK_ROWS) {
+                seen += 1;
+                let text = value::display(shard.tags.get(id).1, &mut self.scratch);
+                if tag.matches.matches(text) {
+                    // Numbers rise along the list.
+                    let _ = set.try_push(id);
+                    rows += shard.tags.rows(id).map_or(0, rootline_index::Postings::len);
+                }
+            }
+            from += seen;
+            if (seen as usize) < CHECK_ROWS {
+                break;
+            }
+        }
+        Ok((TagTest::OneOf(set), rows))
+    }
+
+    /// How many rows have a resource that satisfies attribute condition `i`; adds them to `into`.
+    fn resource_rows(
+        &mut self,
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        i: usize,
+        mut into: Option<&mut RoaringBitmap>,
+        ctl: &QueryControl,
+    ) -> Result<u64, Error> {
+        let (mut from, mut rows) = (0, 0);
+        loop {
+            ctl.check()?;
+            let shard = shard.read();
+            let tables = catalog.read();
+            let mut seen = 0;
+            for entry in shard.classes.iter_from(from).take(CHECK_ROWS) {
+                seen += 1;
+                if self.resource_test(&tables, i, entry.class.resource) == Some(true) {
+                    rows += entry.rows.len();
+                    if let Some(into) = into.as_deref_mut() {
+                        entry.rows.union_into(into);
+                    }
+                }
+            }
+            from += seen;
+            if (seen as usize) < CHECK_ROWS {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// What attribute condition `i` says of a resource; `None` if it does not have the key.
+    fn resource_test(&mut self, tables: &Tables, i: usize, resource: u32) -> Option<bool> {
+        if let Some(&known) = self.resource_tests.get(&(i, resource)) {
+            return known;
+        }
+        let tag = self.conditions.tags.get(i)?;
+        let entry = tables.resources.get(resource as usize)?;
+        let found = test_resource(&entry.resource, tag.key, tag.matches, &mut self.scratch);
+        self.resource_tests.insert((i, resource), found);
+        found
+    }
+
+    fn rows_of_tags(
+        &self,
+        shard: &RwLock<Shard>,
+        set: &RoaringBitmap,
+        ctl: &QueryControl,
+    ) -> Result<RoaringBitmap, Error> {
+        let mut rows = RoaringBitmap::new();
+        let mut tags = set.iter().peekable();
+        while tags.peek().is_some() {
+            ctl.check()?;
+            let shard = shard.read();
+            for postings in tags
+                .by_ref()
+                .take(CHECK_ROWS)
+                .filter_map(|id| shard.tags.rows(id))
+            {
+                postings.union_into(&mut rows);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn rows_of_classes(
+        &self,
+        shard: &RwLock<Shard>,
+        ctl: &QueryControl,
+    ) -> Result<RoaringBitmap, Error> {
+        let mut rows = RoaringBitmap::new();
+        let right = self.classes.as_deref().unwrap_or_default();
+        let mut right = (0u32..)
+            .zip(right)
+            .filter_map(|(id, right)| right.then_some(id))
+            .peekable();
+        while right.peek().is_some() {
+            ctl.check()?;
+            let shard = shard.read();
+            for entry in right
+                .by_ref()
+                .take(CHECK_ROWS)
+                .filter_map(|id| shard.classes.get(id))
+            {
+                entry.rows.union_into(&mut rows);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Looks at the next candidates, at most `CHECK_ROWS`, and puts those that match into `rows`.
+    /// Returns how many were looked at; 0 means that none is left.
+    pub(crate) fn next_slice(
+        &mut self,
+        shard: &Shard,
+        catalog: &Catalog,
+        rows: &mut Vec<u32>,
+    ) -> usize {
+        rows.clear();
+        let mut seen = 0;
+        let tables = catalog.read();
+        match &mut self.candidates {
+            Candidates::From(next) => {
+                let mut row = *next;
+                while row < self.view.rows && seen < CHECK_ROWS {
+                    if row as usize % PAGE_ROWS == 0 && self.passes_over(shard, row) {
+                        // A page passed over costs about as much as a few rows.
+                        seen += 16;
+                        row = row.saturating_add(dictionary::number(PAGE_ROWS));
+                        continue;
+                    }
+                    seen += 1;
+                    if self.matches(shard, &tables, row) {
+                        rows.push(row);
+                    }
+                    row += 1;
+                }
+                self.candidates = Candidates::From(row);
+            }
+            Candidates::These(these) => {
+                let slice: Vec<u32> = these.iter().take(CHECK_ROWS).collect();
+                if let Some(&last) = slice.last() {
+                    these.remove_range(..=last);
+                }
+                seen = slice.len();
+                rows.extend(
+                    slice
+                        .into_iter()
+                        .filter(|&row| self.matches(shard, &tables, row)),
+                );
+            }
+        }
+        seen
+    }
+
+    /// Whether no row of a page can match.
+    fn passes_over(&self, shard: &Shard, row: u32) -> bool {
+        let page = row / dictionary::number(PAGE_ROWS);
+        shard.bounds.get(page).is_some_and(|bounds| {
+            bounds.start_max < self.conditions.range.start().as_nanos()
+                || bounds.start_min > self.conditions.range.end().as_nanos()
+                || bounds.duration_max < self.conditions.duration_min
+        })
+    }
+
+    fn matches(&mut self, shard: &Shard, tables: &Tables, row: u32) -> bool {
+        let (Some(&class), Some(&start)) = (shard.class_of.get(row), shard.starts.get(row)) else {
+            return false;
+        };
+        let right_class = self
+            .classes
+            .as_ref()
+            .is_none_or(|classes| classes.get(class as usize).copied().unwrap_or(false));
+        let range = self.conditions.range;
+        if !right_class || start < range.start().as_nanos() || start > range.end().as_nanos() {
+            return false;
+        }
+        let duration = shard.durations.get(row).copied().unwrap_or_default();
+        if duration < self.conditions.duration_min || duration > self.conditions.duration_max {
+            return false;
+        }
+        if !shard.is_visible(row, self.view) {
+            return false;
+        }
+        if self.tests.is_empty() {
+            return true;
+        }
+        let mut tags = std::mem::take(&mut self.tags);
+        shard.tags_of(row, &mut tags);
+        let right = (0..self.tests.len()).all(|i| self.tag_holds(shard, tables, class, i, &tags));
+        self.tags = tags;
+        right
+    }
+
+    fn tag_holds(
+        &mut self,
+        shard: &Shard,
+        tables: &Tables,
+        class: u32,
+        i: usize,
+        tags: &[u32],
+    ) -> bool {
+        let (Some(&condition), Some(test)) = (self.conditions.tags.get(i), self.tests.get(i))
+        else {
+            return false;
+        };
+        let mut present = false;
+        for &id in tags {
+            if Some(shard.tags.key(id)) != condition.symbol {
+                continue;
+            }
+            present = true;
+            let right = match test {
+                TagTest::OneOf(set) => set.contains(id),
+                TagTest::ByValue => {
+                    let text = value::display(shard.tags.get(id).1, &mut self.scratch);
+                    condition.matches.matches(text)
+                }
+            };
+            if right {
+                return true;
+            }
+        }
+        if present {
+            return false;
+        }
+        let resource = shard.classes.get(class).map(|entry| entry.class.resource);
+        let on_resource = match resource {
+            Some(resource) if condition.or_resource => self.resource_test(tables, i, resource),
+            _ => None,
+        };
+        on_resource.unwrap_or_else(|| condition.matches.matches_absent())
+    }
+}
+
+fn right_resource(
+    conditions: &Conditions<'_>,
+    tables: &Tables,
+    resource: u32,
+    scratch: &mut String,
+) -> bool {
+    let Some(entry) = tables.resources.get(resource as usize) else {
+        return false;
+    };
+    let service = tables.text(entry.service);
+    conditions
+        .services
+        .iter()
+        .all(|matches| matches.matches(service))
+        && conditions.resource_tags.iter().all(|(key, matches)| {
+            test_resource(&entry.resource, key, matches, scratch)
+                .unwrap_or_else(|| matches.matches_absent())
+        })
+}
+
+/// What a condition says of a resource; `None` if it does not have the key.
+fn test_resource(
+    resource: &Resource,
+    key: &str,
+    matches: &StringMatch,
+    scratch: &mut String,
+) -> Option<bool> {
+    use std::fmt::Write as _;
+
+    let mut found = None;
+    for (_, value) in resource.attributes.iter().filter(|(k, _)| &**k == key) {
+        let text = if let Some(text) = value.as_str() {
+            text
+        } else {
+            scratch.clear();
+            // Writing to a string cannot fail.
+            let _ = write!(scratch, "{value}");
+            scratch.as_str()
+        };
+        found = Some(found.unwrap_or(false) || matches.matches(text));
+    }
+    found
+}

@@ -1,0 +1,53 @@
+//! The query layer's one error type. [`Error::kind`] says what the caller can do about it.
+
+use rootline_engine::ErrorKind;
+
+use crate::selector::SelectorError;
+
+/// Everything that can go wrong in a query.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The engine ended the query.
+    #[error(transparent)]
+    Engine(#[from] rootline_engine::Error),
+    /// A selector that does not parse.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    /// Conditions that every series meets.
+    #[error(
+        "the selector selects everything: give a metric name, or at least one condition that refuses \
+         the empty value"
+    )]
+    SelectsEverything,
+    /// A page token that is damaged or came with another request.
+    #[error(
+        "the page token {found:?} is damaged or belongs to other conditions: use next_page_token as it \
+         came, with the request it came from, or start again without one"
+    )]
+    PageToken {
+        /// The token, shortened.
+        found: String,
+    },
+    /// A bound on durations whose upper end is below its lower end.
+    #[error("the longest duration, {max_ns} ns, is shorter than the shortest, {min_ns} ns")]
+    EmptyDurationRange {
+        /// Lower end.
+        min_ns: u64,
+        /// Upper end.
+        max_ns: u64,
+    },
+}
+
+impl Error {
+    /// What the caller can do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Engine(e) => e.kind(),
+            Self::Selector(_)
+            | Self::SelectsEverything
+            | Self::PageToken { .. }
+            | Self::EmptyDurationRange { .. } => ErrorKind::InvalidRequest,
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! Series selectors in `PromQL`'s form: `name{label="value",other=~"pattern"}`.
+//!
+//! Grammar, with blanks and line feeds allowed between tokens:
+//!
+//! ```text
+//! selector = [ name ] [ "{" [ term { "," term } [ "," ] ] "}" ]
+//! term     = label op string | string op string | string        a lone string is the metric's name
+//! op       = "=" | "!=" | "=~" | "!~"
+//! name     = [a-zA-Z_:][a-zA-Z0-9_:]*        label = [a-zA-Z_][a-zA-Z0-9_]*
+//! string   = '"' ... '"' | "'" ... "'" with Go's escapes | "`" ... "`" without
+//! ```
+//!
+//! A range (`[5m]`), an `offset` or an operator is not part of a selector; the error says so.
+
+use std::fmt;
+
+use rootline_engine::{Error as EngineError, Labels, MatchOp, Matcher};
+
+use crate::error::Error;
+
+/// Longest selector that is read.
+pub(crate) const SELECTOR_BYTES_MAX: usize = 64 * 1024;
+/// Characters of a selector that an error repeats on each side of the place it points at.
+const SHOWN_CHARS_MAX: usize = 60;
+const METRIC_NAME: &str = "__name__";
+
+/// Which series: all matchers hold together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selector {
+    matchers: Vec<Matcher>,
+}
+
+impl Selector {
+    /// The series that all of `matchers` select.
+    pub fn new(matchers: Vec<Matcher>) -> Self {
+        Self { matchers }
+    }
+
+    /// From text.
+    ///
+    /// # Errors
+    /// [`Error::Selector`] points at the place, [`EngineError::InvalidMatcher`] names the pattern.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let terms = Parser { text, at: 0 }.selector()?;
+        let matchers = terms
+            .iter()
+            .map(|term| Matcher::new(term.op, &term.name, &term.value))
+            .collect::<Result<_, _>>()
+            .map_err(EngineError::InvalidMatcher)?;
+        Ok(Self { matchers })
+    }
+
+    /// Adds a condition.
+    pub fn and(&mut self, matcher: Matcher) {
+        self.matchers.push(matcher);
+    }
+
+    /// Adds the conditions of another selector.
+    pub fn and_all(&mut self, other: Self) {
+        self.matchers.extend(other.matchers);
+    }
+
+    /// The conditions.
+    pub fn matchers(&self) -> &[Matcher] {
+        &self.matchers
+    }
+
+    /// Whether a label set meets all conditions.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.matchers.iter().all(|m| m.matches_labels(labels))
+    }
+
+    /// Refuses conditions that a series without any label would meet, as Prometheus does: such a
+    /// selector is a slip far more often than a wish.
+    ///
+    /// # Errors
+    /// [`Error::SelectsEverything`].
+    pub fn narrow(&self) -> Result<&[Matcher], Error> {
+        if self.matchers.iter().all(Matcher::matches_empty) {
+            return Err(Error::SelectsEverything);
+        }
+        Ok(&self.matchers)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (i, matcher) in self.matchers.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{matcher}")?;
+        }
+        f.write_str("}")
+    }
+}
+
+/// Why a selector does not parse, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("selector, character {character}: {reason}, at {rest}")]
+pub struct SelectorError {
+    /// Place of the fault, counted in characters from 1.
+    pub character: usize,
+    /// What was expected or found.
+    pub reason: String,
+    /// What stands there, shortened and quoted; `end of text` at the end.
+    pub rest: String,
+    line: String,
+    caret: usize,
+}
+
+impl SelectorError {
+    /// The selector (or the part around the fault) and below it a mark at the fault, for a fixed-width
+    /// display. Control characters are shown as blanks.
+    pub fn pointer(&self) -> String {
+        format!("{}\n{}^", self.line, " ".repeat(self.caret))
+    }
+}
+
+struct Term {
+    op: MatchOp,
+    name: String,
+    value: String,
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn selector(mut self) -> Result<Vec<Term>, SelectorError> {
+        if self.text.len() > SELECTOR_BYTES_MAX {
+            return Err(self.error(format!("longer than {SELECTOR_BYTES_MAX} bytes")));
+        }
+        let mut terms = Vec::new();
+        self.blanks();
+        let name = self.word(true);
+        if !name.is_empty() {
+            terms.push(Term {
+                op: MatchOp::Equal,
+                name: METRIC_NAME.into(),
+                value: name.into(),
+            });
+        }
+        self.blanks();
+        if self.take('{') {
+            self.terms(&mut terms, !name.is_empty())?;
+        } else if name.is_empty() {
+            return Err(self.error("expected a metric name or `{`"));
+        }
+        self.blanks();
+        match self.peek() {
+            None => Ok(terms),
+            Some('[') => {
+                Err(self.error("a selector has no range in brackets: give the range apart"))
+            }
+            Some('{') => Err(self.error("a second `{`")),
+            Some(_) => Err(self.error("expected the end: only a selector can stand here")),
+        }
+    }
+
+    fn terms(&mut self, terms: &mut Vec<Term>, named: bool) -> Result<(), SelectorError> {
+        let mut named = named;
+        loop {
+            self.blanks();
+            if self.take('}') {
+                return Ok(());
+            }
+            let start = self.at;
+            let quoted = matches!(self.peek(), Some('"' | '\'' | '`'));
+            let name = if quoted {
+                self.string()?
+            } else {
+                self.word(false).to_owned()
+            };
+            if name.is_empty() && !quoted {
+                return Err(self.error("expected a label name or `}`"));
+            }
+            self.blanks();
+            if quoted && matches!(self.peek(), Some(',' | '}') | None) {
+                if named {
+                    self.at = start;
+                    return Err(self.error("a second metric name"));
+                }
+                named = true;
+                terms.push(Term {
+                    op: MatchOp::Equal,
+                    name: METRIC_NAME.into(),
+                    value: name,
+                });
+            } else {
+                if name.is_empty() {
+                    self.at = start;
+                    return Err(self.error("an empty label name"));
+                }
+                let op = self.operator(&name)?;
+                self.blanks();
+                if !matches!(self.peek(), Some('"' | '\'' | '`')) {
+                    return Err(self.error(format!(
+                        "expected a quoted value after `{name}{}`",
+                        op.as_str()
+                    )));
+                }
+                let value = self.string()?;
+                terms.push(Term { op, name, value });
+            }
+            self.blanks();
+            if !self.take(',') && self.peek() != Some('}') {
+                return Err(self.error(match self.peek() {
+                    None => "`{` is not closed: expected `}`",
+                    Some(_) => "expected `,` or `}`",
+                }));
+            }
+        }
+    }
+
+    fn operator(&mut self, name: &str) -> Result<MatchOp, SelectorError> {
+        // The longer ones first: `=` begins `=~`.
+        for (text, op) in [
+            ("=~", MatchOp::Regex),
+            ("!~", MatchOp::NotRegex),
+            ("!=", MatchOp::NotEqual),
+            ("=", MatchOp::Equal),
+        ] {
+            if let Some(rest) = self.rest().strip_prefix(text) {
+                self.at = self.text.len() - rest.len();
+                if op == MatchOp::Equal && rest.starts_with('=') {
+                    return Err(self.error("`==` compares numbers: a label takes `=`"));
+                }
+                return Ok(op);
+            }
+        }
+        Err(self.error(format!(
+            "expected `=`, `!=`, `=~` or `!~` after label name `{name}`"
+        )))
+    }
+
+    fn string(&mut self) -> Result<String, SelectorError> {
+        let open = self.at;
+        let quote = self.next().unwrap_or('"');
+        let mut value = String::new();
+        loop {
+            let here = self.at;
+            match self.next() {
+                Some(c) if c == quote => return Ok(value),
+                Some('\\') if quote != '`' => {
+                    let Some(c) = self.escape(quote) else {
+                        self.at = here;
+                        return Err(self.error("unknown escape in a quoted value"));
+                    };
+                    value.push(c);
+                }
+                Some('\n') if quote != '`' => {
+                    self.at = here;
+                    return Err(self.error("a line feed in a quoted value: write \\n"));
+                }
+                Some(c) => value.push(c),
+                None => {
+                    self.at = open;
+                    return Err(self.error("this quote is not closed"));
+                }
+            }
+        }
+    }
+
+    /// What follows a backslash, as in Go.
+    fn escape(&mut self, quote: char) -> Option<char> {
+        let code = |parser: &mut Self, digits: usize, radix: u32| {
+            let end = parser.at.checked_add(digits)?;
+            let text = parser.text.get(parser.at..end)?;
+            if !text.chars().all(|c| c.is_digit(radix)) {
+                return None;
+            }
+            parser.at = end;
+            char::from_u32(u32::from_str_radix(text, radix).ok()?)
+        };
+        match self.next()? {
+            'n' => Some('\n'),
+            't' => Some('\t'),
+            'r' => Some('\r'),
+            'a' => Some('\x07'),
+            'b' => Some('\x08'),
+            'f' => Some('\x0c'),
+            'v' => Some('\x0b'),
+            '\\' => Some('\\'),
+            'x' => code(self, 2, 16).filter(char::is_ascii),
+            'u' => code(self, 4, 16),
+            'U' => code(self, 8, 16),
+            '0'..='7' => {
+                self.at -= 1;
+                code(self, 3, 8).filter(char::is_ascii)
+            }
+            c if c == quote => Some(c),
+            _ => None,
+        }
+    }
+
+    /// A metric's or label's name; empty if none stands here.
+    fn word(&mut self, colons: bool) -> &'a str {
+        let rest = self.rest();
+        let end = rest
+            .char_indices()
+            .find(|&(i, c)| {
+                let name = c.is_ascii_alphabetic() || c == '_' || (colons && c == ':');
+                !(name || (i > 0 && c.is_ascii_digit()))
+            })
+            .map_or(rest.len(), |(i, _)| i);
+        self.at += end;
+        rest.get(..end).unwrap_or_default()
+    }
+
+    fn blanks(&mut self) {
+        let rest = self.rest();
+        self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += c.len_utf8();
+        Some(c)
+    }
+
+    fn take(&mut self, c: char) -> bool {
+        let found = self.peek() == Some(c);
+        if found {
+            self.at += c.len_utf8();
+        }
+        found
+    }
+
+    fn error(&self, reason: impl Into<String>) -> SelectorError {
+        let before = self.text.get(..self.at).unwrap_or_default();
+        let character = before.chars().count() + 1;
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let left: Vec<char> = before
+            .chars()
+            .rev()
+            .take(SHOWN_CHARS_MAX)
+            .map(plain)
+            .collect();
+        let right: String = self
+            .rest()
+            .chars()
+            .take(SHOWN_CHARS_MAX)
+            .map(plain)
+            .collect();
+        let rest = if right.is_empty() {
+            "end of text".to_owned()
+        } else {
+            format!("`{right}`")
+        };
+        let line: String = left.iter().rev().copied().chain(right.chars()).collect();
+        SelectorError {
+            character,
+            reason: reason.into(),
+            rest,
+            line,
+            caret: left.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parsed(text: &str) -> String {
+        Selector::parse(text).unwrap().to_string()
+    }
+
+    fn fault(text: &str) -> SelectorError {
+        match Selector::parse(text) {
+            Err(Error::Selector(error)) => error,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_and_conditions_become_matchers() {
+        assert_eq!(parsed("up"), r#"{__name__="up"}"#);
+        assert_eq!(
+            parsed(r#" http:rate5m { job = "a" , code=~'5..', x!="",y!~`\d+`, } "#),
+            r#"{__name__="http:rate5m",job="a",code=~"5..",x!="",y!~"\\d+"}"#
+        );
+        assert_eq!(
+            parsed(r#"{"http.server.duration","k8s.pod"="x"}"#),
+            r#"{__name__="http.server.duration","k8s.pod"="x"}"#
+        );
+        assert_eq!(parsed("{}"), "{}");
+    }
+
+    #[test]
+    fn escapes_are_those_of_go() {
+        let selector = Selector::parse(r#"{a="\n\"\\\x41\u00e9\U0001F600\101'"}"#).unwrap();
+        assert_eq!(selector.matchers()[0].value(), "\n\"\\Aé😀A'");
+    }
+
+    #[test]
+    fn a_fault_is_pointed_at() {
+        let error = fault(r#"up{job "api"}"#);
+        assert_eq!(error.character, 8);
+        assert_eq!(error.pointer(), "up{job \"api\"}\n       ^");
+        assert!(
+            error.to_string().contains("after label name `job`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn faults_are_named() {
+        for (text, reason, character) in [
+            ("", "metric name or `{`", 1),
+            ("up{", "label name or `}`", 4),
+            (r#"up{a="b""#, "not closed", 9),
+            (r#"up{a="b"#, "quote is not closed", 6),
+            (r"up{a=b}", "quoted value after `a=`", 6),
+            (r#"up{a=="b"}"#, "takes `=`", 6),
+            (r#"up{a="b" c="d"}"#, "`,` or `}`", 10),
+            (r#"up{a="\q"}"#, "unknown escape", 7),
+            ("up[5m]", "range in brackets", 3),
+            ("up offset 5m", "only a selector", 4),
+            (r#"up{"x"}"#, "second metric name", 4),
+            ("up{}{}", "second `{`", 5),
+            ("é", "metric name or `{`", 1),
+        ] {
+            let error = fault(text);
+            assert!(error.reason.contains(reason), "{text}: {error}");
+            assert_eq!(error.character, character, "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_selector_of_everything_is_refused_where_it_matters() {
+        assert!(matches!(
+            Selector::parse("{}").unwrap().narrow(),
+            Err(Error::SelectsEverything)
+        ));
+        let wide = Selector::parse(r#"{a=~".*"}"#).unwrap();
+        assert!(matches!(wide.narrow(), Err(Error::SelectsEverything)));
+        assert_eq!(
+            Selector::parse(r#"{a=~".+"}"#)
+                .unwrap()
+                .narrow()
+                .unwrap()
+                .len(),
+            1
+        );
+        assert!(matches!(
+            Selector::parse(r#"{a=~"("}"#),
+            Err(Error::Engine(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,60}") {
+            if let Err(Error::Selector(error)) = Selector::parse(&text) {
+                prop_assert!(error.character <= text.chars().count() + 1);
+                prop_assert_eq!(error.pointer().lines().count(), 2);
+            }
+        }
+
+        #[test]
+        fn what_is_written_reads_back(name in "[a-z_:][a-z0-9_:]{0,8}",
+                                      pairs in prop::collection::vec(("[a-z_]{1,6}", ".{0,12}"), 0..4)) {
+            let mut selector = Selector::parse(&name).unwrap();
+            for (label, value) in &pairs {
+                selector.and(Matcher::equal(label, value));
+            }
+            prop_assert_eq!(Selector::parse(&selector.to_string()).unwrap(), selector);
+        }
+    }
+}

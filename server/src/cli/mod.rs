@@ -1,0 +1,30 @@
+//! The command line of the `rootline` binary. Exit codes: 0 answered, 1 error, 2 usage.
+
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Storage for metrics and traces: one node, one store, one timeline.
+#[derive(Debug, Parser)]
+#[command(name = "rootline", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a storage node.
+    Serve(serve::ServeArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // A usage error ends the process with code 2 in here; help and version with 0.
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve(args) => serve::run(args),
+    }
+}
