@@ -15,6 +15,8 @@
 
 mod batch;
 mod exemplar;
+#[cfg(test)]
+mod golden_test;
 mod head;
 mod index;
 mod metadata;
