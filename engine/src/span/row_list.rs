@@ -15,6 +15,8 @@ const INLINE_ROWS_MAX: usize = 3;
 const PAGE_BYTES: usize = 32 << 10;
 /// Bytes of the first allocation.
 const FIRST_BYTES: usize = 16;
+/// From here on a bitmap of its own is cheaper than adding rows one by one.
+const BITMAP_ROWS_MIN: u64 = 512;
 /// Longest distance.
 const VARINT_BYTES_MAX: usize = 5;
 
@@ -112,14 +114,11 @@ impl RowList {
 
     /// `into |= self`.
     pub(crate) fn union_into(&self, into: &mut RoaringBitmap) {
-        match &self.form {
-            Form::Few { .. } => into.extend(self.iter()),
-            Form::Many(_) => {
-                // Rows rise, so all are taken.
-                if let Ok(rows) = RoaringBitmap::from_sorted_iter(self.iter()) {
-                    *into |= rows;
-                }
-            }
+        if self.len() < BITMAP_ROWS_MIN {
+            into.extend(self.iter());
+        } else if let Ok(rows) = RoaringBitmap::from_sorted_iter(self.iter()) {
+            // Rows rise, so all were taken.
+            *into |= rows;
         }
     }
 }
@@ -151,7 +150,7 @@ impl Many {
         let held = self.open.capacity();
         if held < PAGE_BYTES {
             // By half: memory counts for more than copies of a few KiB.
-            let more = (held / 2).max(FIRST_BYTES).min(PAGE_BYTES);
+            let more = (held / 2).clamp(FIRST_BYTES, PAGE_BYTES);
             self.open
                 .reserve_exact(self.open.capacity() - self.open.len() + more);
             return self.open.capacity().saturating_sub(held);
