@@ -47,6 +47,10 @@ const WAITING: u32 = 1 << 31;
 /// a row this is 300 GB.
 pub(crate) const SHARD_ROWS_MAX: u32 = (1 << 31) - (1 << 26);
 
+/// What a group of twins takes, tables included, and what each row of it adds.
+const TWINS_BYTES: usize = 220;
+const TWIN_ROW_BYTES: usize = 56;
+
 /// Rows after a record.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
@@ -99,6 +103,7 @@ pub(crate) struct TraceEntry {
 pub(crate) struct PageBounds {
     pub(crate) start_min: i64,
     pub(crate) start_max: i64,
+    pub(crate) end_max: i64,
     pub(crate) duration_max: u64,
 }
 
@@ -318,10 +323,12 @@ impl Shard {
 
     fn push(&mut self, new: &Candidate, tags: &[u32], tail: &[u8]) {
         let row = self.idents.rows();
+        let end_ns = new.start_ns.wrapping_add_unsigned(new.duration_ns);
         if (row as usize).is_multiple_of(PAGE_ROWS) {
             self.bounds.push(PageBounds {
                 start_min: new.start_ns,
                 start_max: new.start_ns,
+                end_max: end_ns,
                 duration_max: new.duration_ns,
             });
         } else if let Some(last) = self.bounds.rows().checked_sub(1)
@@ -329,6 +336,7 @@ impl Shard {
         {
             bounds.start_min = bounds.start_min.min(new.start_ns);
             bounds.start_max = bounds.start_max.max(new.start_ns);
+            bounds.end_max = bounds.end_max.max(end_ns);
             bounds.duration_max = bounds.duration_max.max(new.duration_ns);
         }
         self.class_of.push(new.class);
@@ -582,6 +590,12 @@ impl Shard {
     pub(crate) fn delete_trace(&mut self, lsn: Lsn, id: TraceId) {
         if let Some(trace) = self.find_trace(id) {
             let rows = self.idents.rows();
+            let last = self.traces.get(trace).map_or(NONE, |entry| entry.last);
+            let hidden = self.hidden_below(trace, lsn);
+            if last < hidden {
+                // Nothing came since it was deleted before.
+                return;
+            }
             self.deletes
                 .entry(trace)
                 .or_default()
@@ -755,7 +769,8 @@ impl Shard {
             + self.tails.heap_bytes()
             + self.tags.heap_bytes()
             + self.class_rows_bytes
-            + self.twin_rows * 48
+            + self.twins.len() * TWINS_BYTES
+            + self.twin_rows * TWIN_ROW_BYTES
             + self.deletes.len() * 64
     }
 
