@@ -186,17 +186,21 @@ impl HostRule {
     }
 }
 
-/// The host of `host:port` or `[v6]:port`.
+/// The host of `host`, `host:port` or `[v6]:port`; empty if it is none of these.
 fn host_of(authority: &str) -> &str {
-    let authority = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    if authority.starts_with('[') {
-        return authority.split_inclusive(']').next().unwrap_or(authority);
+    let end = if authority.starts_with('[') {
+        authority.find(']').map_or(0, |bracket| bracket + 1)
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (host, port) = authority.split_at(end);
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    let is_port = port.is_empty() || port.starts_with(':');
+    if is_port && digits.bytes().all(|b| b.is_ascii_digit()) {
+        host
+    } else {
+        ""
     }
-    authority
-        .split_once(':')
-        .map_or(authority, |(host, _)| host)
 }
 
 /// The check before everything else, and the count of every answer behind it.

@@ -29,7 +29,7 @@ pub struct PowerCutStorage {
     epoch: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Disk {
     epoch: u64,
     next_inode: u64,
@@ -43,7 +43,7 @@ struct Disk {
     capacity_bytes: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inode {
     live: Vec<u8>,
     durable: Vec<u8>,
@@ -145,6 +145,14 @@ impl PowerCutStorage {
             disk: Arc::clone(&self.disk),
             epoch: self.disk.lock().epoch,
         }
+    }
+
+    /// A disk of its own with the same content, unlocked: what happens to it does not happen here.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let mut disk = self.disk.lock().clone();
+        disk.locked.clear();
+        Self { epoch: disk.epoch, disk: Arc::new(Mutex::new(disk)) }
     }
 
     /// The bytes of a file as every call sees them now.
