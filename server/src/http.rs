@@ -49,8 +49,7 @@ pub(crate) fn router(state: &Arc<NodeState>) -> Router {
 
 /// All paths of the OTLP/HTTP port.
 pub(crate) fn otlp_router(state: &Arc<NodeState>) -> Router {
-    Router::new()
-        .merge(otlp::routes(state))
+    otlp::routes(state)
         .fallback(unknown_otlp_path)
         .with_state(Arc::clone(state))
 }

@@ -75,10 +75,16 @@ impl Log {
 impl Node {
     /// The command that serves `dir` on free ports.
     pub fn command(dir: &Path) -> Command {
+        Self::command_on(dir, ["127.0.0.1:0"; 3])
+    }
+
+    /// The command that serves `dir` on these addresses: gRPC, OTLP/HTTP, HTTP.
+    pub fn command_on(dir: &Path, addresses: [&str; 3]) -> Command {
         let mut command = Command::new(binary::rootline());
         command.arg("serve").arg("--data-dir").arg(dir);
-        for option in ["--grpc-listen", "--otlp-http-listen", "--http-listen"] {
-            command.args([option, "127.0.0.1:0"]);
+        let options = ["--grpc-listen", "--otlp-http-listen", "--http-listen"];
+        for (option, address) in options.into_iter().zip(addresses) {
+            command.args([option, address]);
         }
         command
     }

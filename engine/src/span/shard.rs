@@ -300,17 +300,16 @@ impl Shard {
             }
         }
         self.push(new, tags, tail);
-        match first {
-            Some(_) => self.mark_odd(new.trace),
-            None => {
-                let idents = &self.idents;
-                self.by_id.insert(id_hash, row, |row| {
-                    idents
-                        .get(row)
-                        .map_or(0, |i| self::id_hash(i.trace, i.span_id))
-                });
-                self.adopt(row, new);
-            }
+        if first.is_some() {
+            self.mark_odd(new.trace);
+        } else {
+            let idents = &self.idents;
+            self.by_id.insert(id_hash, row, |row| {
+                idents
+                    .get(row)
+                    .map_or(0, |i| self::id_hash(i.trace, i.span_id))
+            });
+            self.adopt(row, new);
         }
         if new.parent_id != [0; 8] {
             self.find_parent(row, new);
@@ -319,7 +318,7 @@ impl Shard {
 
     fn push(&mut self, new: &Candidate, tags: &[u32], tail: &[u8]) {
         let row = self.idents.rows();
-        if row as usize % PAGE_ROWS == 0 {
+        if (row as usize).is_multiple_of(PAGE_ROWS) {
             self.bounds.push(PageBounds {
                 start_min: new.start_ns,
                 start_max: new.start_ns,

@@ -1,5 +1,7 @@
 //! The command line of the `rootline` binary. Exit codes: 0 answered, 1 error, 2 usage.
 
+mod demo;
+mod send;
 mod serve;
 
 use std::process::ExitCode;
@@ -18,6 +20,8 @@ struct Cli {
 enum Command {
     /// Run a storage node.
     Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
+    Send(send::SendArgs),
 }
 
 /// Runs the command line of this process.
@@ -26,5 +30,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Send(args) => send::run(&args),
     }
 }

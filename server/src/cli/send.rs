@@ -13,7 +13,7 @@ use crate::send::{self, Options, OtlpProtocol, Summary, error_chain};
 /// length, then the serialized request), and the OpenTelemetry Collector's OTLP JSON lines. Files may
 /// be compressed with zstd or gzip. What a file is, is told from its content.
 #[derive(Clone, Debug, clap::Args)]
-pub struct SendArgs {
+pub(crate) struct SendArgs {
     /// Files to send; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
@@ -102,8 +102,16 @@ impl SendArgs {
 }
 
 /// Runs the command: 0 if all was stored, 1 if not.
-pub async fn run(args: &SendArgs) -> ExitCode {
-    let summary = match send::run(&args.options(SystemClock::new().wall_ns())).await {
+pub(crate) fn run(args: &SendArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let options = args.options(SystemClock::new().wall_ns());
+    let summary = match runtime.block_on(send::run(&options)) {
         Ok(summary) => summary,
         Err(error) => {
             eprintln!("error: {}", error_chain(&error));

@@ -105,6 +105,11 @@ impl Shop {
         }
     }
 
+    /// When the next step will be over, in nanoseconds since the epoch.
+    pub fn next_end_ns(&self) -> u64 {
+        self.now_ns.saturating_add(duration_ns(STEP))
+    }
+
     /// Sends the whole of [`HISTORY`] to `node`.
     ///
     /// # Errors
