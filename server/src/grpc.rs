@@ -34,7 +34,9 @@ pub(crate) async fn router(
 }
 
 /// The services that store and answer. One line each.
-fn add_services(_routes: &mut tonic::service::RoutesBuilder, _state: &Arc<NodeState>) {}
+fn add_services(routes: &mut tonic::service::RoutesBuilder, state: &Arc<NodeState>) {
+    crate::api::add_services(routes, state);
+}
 
 /// Tells health checkers whether the node serves.
 pub(crate) async fn set_serving(reporter: &HealthReporter, serving: bool) {

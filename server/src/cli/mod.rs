@@ -1,6 +1,10 @@
 //! The command line of the `rootline` binary. Exit codes: 0 answered, 1 error, 2 usage.
 
+mod admin;
+mod ask;
+mod query;
 mod serve;
+mod show;
 
 use std::process::ExitCode;
 
@@ -18,6 +22,10 @@ struct Cli {
 enum Command {
     /// Run a storage node.
     Serve(serve::ServeArgs),
+    /// Ask a node.
+    Query(query::QueryArgs),
+    /// Look after a node.
+    Admin(admin::AdminArgs),
 }
 
 /// Runs the command line of this process.
@@ -26,5 +34,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Admin(args) => admin::run(args),
     }
 }
