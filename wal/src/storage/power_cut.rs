@@ -152,7 +152,10 @@ impl PowerCutStorage {
     pub fn copied(&self) -> Self {
         let mut disk = self.disk.lock().clone();
         disk.locked.clear();
-        Self { epoch: disk.epoch, disk: Arc::new(Mutex::new(disk)) }
+        Self {
+            epoch: disk.epoch,
+            disk: Arc::new(Mutex::new(disk)),
+        }
     }
 
     /// The bytes of a file as every call sees them now.
@@ -452,9 +455,10 @@ impl StorageFile for CutFile {
         self.storage.with(|disk| {
             let inode = disk.open_inode(self.inode)?;
             let from = inode.live.get(to_usize(offset)?..).unwrap_or_default();
-            let pairs = buf.iter_mut().zip(from);
-            let read = pairs.len();
-            pairs.for_each(|(to, from)| *to = *from);
+            let read = from.len().min(buf.len());
+            if let (Some(to), Some(from)) = (buf.get_mut(..read), from.get(..read)) {
+                to.copy_from_slice(from);
+            }
             Ok(read)
         })
     }
