@@ -18,7 +18,16 @@ fn write_one(node: &Node, value: f64) {
 fn stats(node: &Node) -> serde_json::Value {
     let from = "2023-11-14T22:13:00Z";
     let to = "2023-11-14T22:14:00Z";
-    node.cli_json(&["query", "stats", "lifecycle", "--from", from, "--to", to, "--json"])
+    node.cli_json(&[
+        "query",
+        "stats",
+        "lifecycle",
+        "--from",
+        from,
+        "--to",
+        to,
+        "--json",
+    ])
 }
 
 #[test]
@@ -69,8 +78,16 @@ fn a_second_process_is_refused_the_directory() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_an_unreachable_node_with_1() {
-    let rootline = |args: &[&str]| Command::new(binary::rootline()).args(args).output().unwrap();
-    assert_eq!(rootline(&["serve", "--no-such-option"]).status.code(), Some(2));
+    let rootline = |args: &[&str]| {
+        Command::new(binary::rootline())
+            .args(args)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(
+        rootline(&["serve", "--no-such-option"]).status.code(),
+        Some(2)
+    );
     assert_eq!(rootline(&["no-such-command"]).status.code(), Some(2));
     let unreachable = ["query", "labels", "--endpoint", "http://127.0.0.1:9"];
     let output = rootline(&unreachable);
@@ -100,7 +117,9 @@ fn the_demo_shows_its_fault_and_cleans_up() {
     let node = Node::spawn(command);
     let loaded = (0..600).any(|_| {
         std::thread::sleep(Duration::from_millis(100));
-        let find = ["query", "find", "--status", "error", "--since", "10m", "--json"];
+        let find = [
+            "query", "find", "--status", "error", "--since", "10m", "--json",
+        ];
         let output = node.cli(&find);
         output.status.success() && String::from_utf8_lossy(&output.stdout).contains("frontend")
     });
@@ -108,5 +127,8 @@ fn the_demo_shows_its_fault_and_cleans_up() {
     assert!(std::fs::read_dir(temp.path()).unwrap().next().is_some());
     let (status, log) = node.terminate();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(std::fs::read_dir(temp.path()).unwrap().next().is_none(), "the directory is left");
+    assert!(
+        std::fs::read_dir(temp.path()).unwrap().next().is_none(),
+        "the directory is left"
+    );
 }

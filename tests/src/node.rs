@@ -50,7 +50,9 @@ impl Log {
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n') {
                 let Ok(line) = line else { break };
-                log.lock().lines.push(String::from_utf8_lossy(&line).into_owned());
+                log.lock()
+                    .lines
+                    .push(String::from_utf8_lossy(&line).into_owned());
                 log.changed.notify_all();
             }
             log.lock().closed = true;
@@ -115,11 +117,20 @@ impl Node {
         let log = Arc::new(Log::default());
         log.follow(child.stderr.take().expect("stderr is piped"));
         match log.wait(READY_TIMEOUT, ready_line) {
-            Some([grpc, otlp_http, http]) => Self { child, grpc, otlp_http, http, log },
+            Some([grpc, otlp_http, http]) => Self {
+                child,
+                grpc,
+                otlp_http,
+                http,
+                log,
+            },
             None => {
                 let _ = child.kill();
                 let status = child.wait();
-                panic!("the node did not get ready ({status:?}):\n{}", log.lock().lines.join("\n"))
+                panic!(
+                    "the node did not get ready ({status:?}):\n{}",
+                    log.lock().lines.join("\n")
+                )
             }
         }
     }
@@ -129,7 +140,10 @@ impl Node {
     /// # Panics
     /// If it does not run.
     pub fn fail(mut command: Command) -> Output {
-        command.stdin(Stdio::null()).output().expect("the node's binary runs")
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("the node's binary runs")
     }
 
     /// The process id.
@@ -190,7 +204,10 @@ impl Node {
     /// The same command, not yet run.
     pub fn cli_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary::rootline());
-        command.args(args).stdin(Stdio::null()).env("ROOTLINE_ENDPOINT", self.endpoint());
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .env("ROOTLINE_ENDPOINT", self.endpoint());
         command
     }
 
@@ -215,7 +232,13 @@ impl Node {
     pub fn send(&self, args: &[&str]) -> Output {
         let otlp_http = format!("http://{}", self.otlp_http);
         let remote_write = format!("http://{}/api/v1/write", self.http);
-        let mut all = vec!["send", "--otlp-http", &otlp_http, "--remote-write", &remote_write];
+        let mut all = vec![
+            "send",
+            "--otlp-http",
+            &otlp_http,
+            "--remote-write",
+            &remote_write,
+        ];
         all.extend(args);
         self.cli(&all)
     }
