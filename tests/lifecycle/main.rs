@@ -72,7 +72,7 @@ fn a_second_process_is_refused_the_directory() {
     let output = Node::fail(Node::command(dir.path()));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("lock"), "{stderr}");
+    assert!(stderr.contains("in use by another process"), "{stderr}");
     assert!(node.is_healthy());
 }
 
