@@ -129,7 +129,11 @@ pub(crate) fn run(args: &SendArgs) -> ExitCode {
             eprintln!("  is a node running there? start one with: rootline serve --data-dir DIR");
         }
     }
-    if summary.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if summary.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn bytes_per_second(summary: &Summary) -> f64 {
@@ -161,7 +165,11 @@ fn as_text(summary: &Summary) -> String {
         let _ = writeln!(out, "all times moved by {:+.3} s", shift_ns as f64 / 1e9);
     }
     if summary.retries > 0 {
-        let _ = writeln!(out, "{} sent again after a transient refusal", counted(summary.retries, "request"));
+        let _ = writeln!(
+            out,
+            "{} sent again after a transient refusal",
+            counted(summary.retries, "request")
+        );
     }
     if summary.refused_items + summary.refused_requests > 0 || !summary.reasons.is_empty() {
         let _ = writeln!(
