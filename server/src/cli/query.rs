@@ -517,7 +517,8 @@ async fn metric_stats(
         text.push('\n');
     }
     if nan > 0 {
-        text.push_str(&format!("{} NaN samples left out\n", count(nan)));
+        text.push_str(&count(nan));
+        text.push_str(" NaN samples left out\n");
     }
     Ok(text)
 }
