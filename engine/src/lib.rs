@@ -14,7 +14,7 @@
 
 mod batch;
 mod budget;
-mod chunk;
+pub mod chunk;
 mod commit;
 mod control;
 mod engine;
@@ -44,11 +44,11 @@ pub use error::{Error, ErrorKind};
 pub use id::{SeriesRef, SpanId, TraceId};
 pub use metric::*;
 pub use outcome::{Rejections, WriteOutcome};
-pub use replay::{ReplayProgress, Replayed};
+pub use replay::{ReplayProgress, Replayed, check_record};
 pub use rootline_index::{Error as LabelError, LabelLimits, Labels, LabelsBuilder, MatchOp, Matcher};
 pub use rootline_wal::{Clock, Durability, FsStorage, Lsn, Storage, SystemClock};
 pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use span::*;
 pub use time::{NS_PER_MS, NS_PER_S, TimeRange, Timestamp};
-pub use value::{Value, ValueRef};
+pub use value::{TooDeep, VALUE_DEPTH_MAX, Value, ValueRef};

@@ -22,7 +22,10 @@ use crate::{
     error::Error,
     heads::{Heads, Prepared},
     lanes::Shards,
+    metric::MetricHead,
     record::{self, Tag, deletes},
+    settings::Settings,
+    span::SpanHead,
 };
 
 /// Records a worker may lag behind the decoder: bounds the memory of replay.
@@ -206,4 +209,24 @@ pub(crate) fn decode(heads: &Heads, record: &Record<'_>) -> Result<Prepared, Err
         }
     }
     Ok(prepared)
+}
+
+/// Whether `payload` is a batch record that a fresh store can replay. Costs a small store; for tools
+/// and fuzzers that look at logs.
+///
+/// # Errors
+/// [`Error::UnknownRecord`] or [`Error::CorruptRecord`], as replay would end with.
+pub fn check_record(lsn: Lsn, payload: &[u8]) -> Result<(), Error> {
+    let budget = Budget::new(u64::MAX);
+    let settings = Settings { metric_shards: 1, span_shards: 1, ..Settings::default() };
+    let heads = Heads {
+        metrics: MetricHead::new(&settings, Arc::clone(&budget)),
+        spans: SpanHead::new(&settings, budget),
+    };
+    let record = Record { lsn, kind: record::KIND_BATCH, payload };
+    let prepared = decode(&heads, &record)?;
+    for lane in (0..heads.lanes()).filter(|lane| heads.touches(*lane, &prepared)) {
+        heads.apply(lane, lsn, &prepared, lsn);
+    }
+    Ok(())
 }

@@ -605,3 +605,382 @@ impl<'l> Output<'l> {
         Ok((self.bytes.into(), self.reservation))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use http_body::Frame;
+    use http_body_util::Full;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: BodyLimits = BodyLimits {
+        decoded_bytes_max: 1 << 20,
+        idle_timeout: Duration::from_secs(10),
+        total_timeout: Duration::from_secs(10),
+    };
+
+    /// A body that comes in pieces, and then ends or stays silent.
+    struct Pieces {
+        pieces: std::vec::IntoIter<Bytes>,
+        ends: bool,
+    }
+
+    impl Pieces {
+        fn new(bytes: &[u8], piece_bytes: usize, ends: bool) -> Self {
+            let pieces: Vec<_> = bytes
+                .chunks(piece_bytes)
+                .map(Bytes::copy_from_slice)
+                .collect();
+            Self {
+                pieces: pieces.into_iter(),
+                ends,
+            }
+        }
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            match self.pieces.next() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                None if self.ends => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(k, v)| (http::HeaderName::from_static(k), v.parse().unwrap()))
+            .collect()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn encode(encoding: Encoding, bytes: &[u8]) -> Vec<u8> {
+        match encoding {
+            Encoding::Identity => bytes.to_vec(),
+            Encoding::Gzip => gzip(bytes),
+            Encoding::Zstd => zstd::encode_all(bytes, 1).unwrap(),
+            Encoding::SnappyBlock => snap::raw::Encoder::new().compress_vec(bytes).unwrap(),
+        }
+    }
+
+    const ENCODINGS: [Encoding; 4] = [
+        Encoding::Identity,
+        Encoding::Gzip,
+        Encoding::Zstd,
+        Encoding::SnappyBlock,
+    ];
+
+    fn decompressed(
+        encoding: Encoding,
+        wire: Vec<u8>,
+        budget: &Arc<Budget>,
+        limits: &BodyLimits,
+    ) -> Result<(Bytes, Reservation), Refusal> {
+        let reservation = budget.reserve(Holder::Requests, wire.len() as u64)?;
+        decompress(encoding, wire.into(), reservation, limits)
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_put_together_with_and_without_its_length() {
+        let budget = Budget::new(1 << 30);
+        let bytes: Vec<u8> = (0..200_000_u32).map(|i| i as u8).collect();
+        for declared in [None, Some("200000")] {
+            let headers = declared
+                .map(|n| headers(&[("content-length", n)]))
+                .unwrap_or_default();
+            let body = Pieces::new(&bytes, 1_000, true);
+            let read = read(&headers, body, Encoding::Identity, &budget, &LIMITS)
+                .await
+                .unwrap();
+            assert_eq!(read.bytes, bytes);
+            assert_eq!(budget.used_bytes(), bytes.len() as u64);
+            drop(read);
+            assert_eq!(budget.used_bytes(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn too_large_is_told_from_the_length_alone_and_while_reading() {
+        let budget = Budget::new(1 << 30);
+        let declared = headers(&[("content-length", "2000000")]);
+        let silent = Pieces::new(&[], 1, false);
+        let refused = read(&declared, silent, Encoding::Identity, &budget, &LIMITS).await;
+        assert_eq!(refused.unwrap_err().kind(), RefusalKind::TooLarge);
+        let body = Pieces::new(&vec![0; 2_000_000], 10_000, false);
+        let refused = read(
+            &HeaderMap::new(),
+            body,
+            Encoding::Identity,
+            &budget,
+            &LIMITS,
+        )
+        .await;
+        assert_eq!(refused.unwrap_err().kind(), RefusalKind::TooLarge);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_budget_refuses_before_anything_is_read() {
+        let budget = Budget::new(100_000);
+        let held = budget.reserve(Holder::MetricHead, 60_000).unwrap();
+        let declared = headers(&[("content-length", "50000")]);
+        let silent = Pieces::new(&[], 1, false);
+        let refused = read(&declared, silent, Encoding::Identity, &budget, &LIMITS).await;
+        assert_eq!(refused.unwrap_err().kind(), RefusalKind::Overloaded);
+        let body = Pieces::new(&[0; 90_000], 1_000, false);
+        let refused = read(
+            &HeaderMap::new(),
+            body,
+            Encoding::Identity,
+            &budget,
+            &LIMITS,
+        )
+        .await;
+        assert_eq!(refused.unwrap_err().kind(), RefusalKind::Overloaded);
+        drop(held);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_larger_than_the_whole_budget_is_refused_for_good() {
+        let budget = Budget::new(1_000);
+        let declared = headers(&[("content-length", "5000")]);
+        let silent = Pieces::new(&[], 1, false);
+        let refused = read(&declared, silent, Encoding::Identity, &budget, &LIMITS).await;
+        assert_eq!(refused.unwrap_err().kind(), RefusalKind::TooLarge);
+    }
+
+    #[tokio::test]
+    async fn silence_inside_a_body_ends_the_request() {
+        let budget = Budget::new(1 << 20);
+        let limits = BodyLimits {
+            idle_timeout: Duration::from_millis(20),
+            ..LIMITS
+        };
+        let body = Pieces::new(b"abc", 1, false);
+        let refused = read(
+            &HeaderMap::new(),
+            body,
+            Encoding::Identity,
+            &budget,
+            &limits,
+        )
+        .await;
+        assert_eq!(refused.unwrap_err().kind(), RefusalKind::SlowBody);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_as_long_as_it_says_is_refused() {
+        let budget = Budget::new(1 << 20);
+        for length in ["2", "4"] {
+            let headers = headers(&[("content-length", length)]);
+            let body = Pieces::new(b"abc", 1, true);
+            let refused = read(&headers, body, Encoding::Identity, &budget, &LIMITS).await;
+            assert_eq!(refused.unwrap_err().kind(), RefusalKind::Invalid);
+        }
+    }
+
+    fn message(flag: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
+        [&[flag], &length.to_be_bytes()[..], bytes].concat()
+    }
+
+    #[tokio::test]
+    async fn a_unary_message_is_read_in_pieces_of_any_size() {
+        let budget = Budget::new(1 << 20);
+        let plain = message(0, 5, b"hello");
+        let packed = gzip(b"hello");
+        let packed = message(1, u32::try_from(packed.len()).unwrap(), &packed);
+        for (call, wire) in [
+            (headers(&[]), plain),
+            (headers(&[("grpc-encoding", "gzip")]), packed),
+        ] {
+            for piece_bytes in 1..=wire.len() {
+                let body = Pieces::new(&wire, piece_bytes, true);
+                let (bytes, reservation) = read_unary(&call, body, &budget, &LIMITS).await.unwrap();
+                assert_eq!(&bytes[..], b"hello");
+                assert!(reservation.bytes() >= 5);
+            }
+        }
+        let empty = Full::new(Bytes::from_static(&[0; 5]));
+        assert!(
+            read_unary(&headers(&[]), empty, &budget, &LIMITS)
+                .await
+                .unwrap()
+                .0
+                .is_empty()
+        );
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn calls_that_are_not_one_message_are_refused() {
+        let budget = Budget::new(1 << 20);
+        let plain = headers(&[]);
+        for (call, wire, kind) in [
+            (&plain, message(0, 5, b"hell"), RefusalKind::Invalid),
+            (
+                &plain,
+                message(0, 5, b"hello, and more"),
+                RefusalKind::Invalid,
+            ),
+            (&plain, message(1, 5, b"hello"), RefusalKind::Invalid),
+            (&plain, message(2, 5, b"hello"), RefusalKind::Invalid),
+            (&plain, vec![0, 0, 0], RefusalKind::Invalid),
+            (&plain, Vec::new(), RefusalKind::Invalid),
+            (&plain, message(0, u32::MAX, b""), RefusalKind::TooLarge),
+            (
+                &headers(&[("grpc-encoding", "br")]),
+                message(1, 5, b"hello"),
+                RefusalKind::UnsupportedMedia,
+            ),
+        ] {
+            let refused = read_unary(call, Pieces::new(&wire, 7, true), &budget, &LIMITS).await;
+            assert_eq!(refused.unwrap_err().kind(), kind, "{wire:?}");
+        }
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_zip_bomb_costs_at_most_a_step_above_the_limit() {
+        // 64 MiB of zeros against a limit of 1 MiB and a budget of 12 MiB.
+        let bomb = vec![0_u8; 64 << 20];
+        for encoding in [Encoding::Gzip, Encoding::Zstd, Encoding::SnappyBlock] {
+            let budget = Budget::new(12 << 20);
+            let wire = encode(encoding, &bomb);
+            let refused = decompressed(encoding, wire, &budget, &LIMITS).unwrap_err();
+            assert_eq!(refused.kind(), RefusalKind::TooLarge, "{encoding:?}");
+            assert_eq!(budget.used_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_budget_that_runs_out_while_decompressing_is_transient() {
+        let limits = BodyLimits {
+            decoded_bytes_max: 64 << 20,
+            ..LIMITS
+        };
+        for encoding in [Encoding::Gzip, Encoding::Zstd, Encoding::SnappyBlock] {
+            let budget = Budget::new(10 << 20);
+            let wire = encode(encoding, &vec![0_u8; 32 << 20]);
+            let refused = decompressed(encoding, wire, &budget, &limits).unwrap_err();
+            assert_eq!(refused.kind(), RefusalKind::Overloaded, "{encoding:?}");
+            assert_eq!(budget.used_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn exactly_the_limit_is_accepted() {
+        for encoding in ENCODINGS {
+            let budget = Budget::new(1 << 30);
+            let full = vec![7_u8; 1 << 20];
+            let (bytes, reservation) =
+                decompressed(encoding, encode(encoding, &full), &budget, &LIMITS).unwrap();
+            assert_eq!(bytes, full);
+            assert!(reservation.bytes() >= full.len() as u64, "{encoding:?}");
+            let more = vec![7_u8; (1 << 20) + 1];
+            let refused = decompressed(encoding, encode(encoding, &more), &budget, &LIMITS);
+            assert_eq!(
+                refused.unwrap_err().kind(),
+                RefusalKind::TooLarge,
+                "{encoding:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_snappy_body_that_declares_more_than_it_can_hold_is_not_believed() {
+        let budget = Budget::new(1 << 30);
+        // 1,000,000 as the declared length, and nothing that makes it.
+        let refused = decompressed(
+            Encoding::SnappyBlock,
+            vec![0xc0, 0x84, 0x3d, 0x00],
+            &budget,
+            &LIMITS,
+        );
+        assert_eq!(refused.unwrap_err().kind(), RefusalKind::Invalid);
+    }
+
+    #[test]
+    fn bytes_behind_a_zstd_frame_are_refused() {
+        let budget = Budget::new(1 << 30);
+        let wire = [encode(Encoding::Zstd, b"abc"), b"x".to_vec()].concat();
+        let refused = decompressed(Encoding::Zstd, wire, &budget, &LIMITS);
+        assert_eq!(refused.unwrap_err().kind(), RefusalKind::Invalid);
+    }
+
+    #[test]
+    fn encodings_are_read_from_headers_and_others_named() {
+        let of = |value| Encoding::from_content_encoding(&headers(&[("content-encoding", value)]));
+        assert_eq!(of("GZIP"), Ok(Encoding::Gzip));
+        assert_eq!(of("identity"), Ok(Encoding::Identity));
+        assert_eq!(of("zstd"), Ok(Encoding::Zstd));
+        assert!(of("br").unwrap_err().message().contains("br"));
+        assert!(of("gzip, gzip").is_err());
+        assert_eq!(
+            Encoding::from_content_encoding(&HeaderMap::new()),
+            Ok(Encoding::Identity)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_compressed_comes_back(
+            bytes in prop::collection::vec(0_u8..4, 0..100_000),
+            which in 0_usize..4,
+        ) {
+            let budget = Budget::new(1 << 30);
+            let encoding = ENCODINGS[which];
+            let (back, reservation) =
+                decompressed(encoding, encode(encoding, &bytes), &budget, &LIMITS).unwrap();
+            prop_assert_eq!(&back[..], &bytes[..]);
+            drop(reservation);
+            prop_assert_eq!(budget.used_bytes(), 0);
+        }
+
+        #[test]
+        fn any_bytes_are_taken_or_refused_without_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+            which in 0_usize..4,
+        ) {
+            let budget = Budget::new(1 << 30);
+            let _ = decompressed(ENCODINGS[which], bytes, &budget, &LIMITS);
+            prop_assert_eq!(budget.used_bytes(), 0);
+        }
+
+        #[test]
+        fn a_damaged_body_is_taken_or_refused_without_panic(
+            bytes in prop::collection::vec(0_u8..4, 1..5_000),
+            which in 0_usize..4,
+            at in any::<prop::sample::Index>(),
+            flip in 1_u8..,
+        ) {
+            let budget = Budget::new(1 << 30);
+            let mut wire = encode(ENCODINGS[which], &bytes);
+            let at = at.index(wire.len());
+            wire[at] ^= flip;
+            let _ = decompressed(ENCODINGS[which], wire, &budget, &LIMITS);
+            prop_assert_eq!(budget.used_bytes(), 0);
+        }
+    }
+}

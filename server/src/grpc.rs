@@ -9,7 +9,7 @@ use axum::Router;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{node::NodeState, proto};
+use crate::{node::NodeState, otlp, proto};
 
 /// The router and the switch of its health service.
 pub(crate) async fn router(
@@ -35,6 +35,8 @@ pub(crate) async fn router(
 
 /// The services that store and answer. One line each.
 fn add_services(routes: &mut tonic::service::RoutesBuilder, state: &Arc<NodeState>) {
+    routes.add_service(otlp::TraceService::new(state));
+    routes.add_service(otlp::MetricsService::new(state));
     crate::api::add_services(routes, state);
 }
 

@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::{
     listen,
     node::{NodeState, Phase},
+    otlp,
     refusal::{ErrorBody, Refusal, RefusalKind},
     remote_write, self_metrics,
     self_metrics::Protocol,
@@ -33,7 +34,9 @@ pub(crate) fn router(state: &Arc<NodeState>) -> Router {
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics));
-    let readable = readable.with_state(Arc::clone(state));
+    let readable = readable
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Arc::clone(state));
     let readable = listen::allow_origins(readable, &state.config().http_cors_origins);
     Router::new()
         .route(WRITE_PATH, post(remote_write::handle))
@@ -46,9 +49,8 @@ pub(crate) fn router(state: &Arc<NodeState>) -> Router {
 
 /// All paths of the OTLP/HTTP port.
 pub(crate) fn otlp_router(state: &Arc<NodeState>) -> Router {
-    Router::new()
+    otlp::routes(state)
         .fallback(unknown_otlp_path)
-        .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(state))
 }
 

@@ -42,6 +42,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Pause between two looks at the beginning of a connection.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
+
 /// What a port speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
@@ -81,7 +84,7 @@ impl Port {
         let rule = HostRule::new(self.address, &state.config().allow_hosts);
         let rule = Arc::new((rule, wire, Arc::clone(&state)));
         let router = router.layer(middleware::from_fn_with_state(rule, check_host));
-        let builder = connection_builder(wire, &state);
+        let builder = connection_builder(&state);
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(state.config().max_connections));
         loop {
@@ -112,11 +115,16 @@ impl Port {
             tokio::spawn(async move {
                 let _place = place;
                 state.metrics().connection_opened();
-                let spoke = tokio::select! {
-                    spoke = speaks_in_time(&stream, state.config().idle_timeout) => spoke,
-                    _ = stop.wait_for(|stop| *stop) => false,
+                let version = tokio::select! {
+                    version = spoken_version(&stream, state.config().idle_timeout) => version,
+                    _ = stop.wait_for(|stop| *stop) => None,
                 };
-                if spoke {
+                let builder = match (version, wire) {
+                    (Some(Version::Http1), Wire::Http) => Some(builder.http1_only()),
+                    (Some(Version::Http2), _) => Some(builder.http2_only()),
+                    _ => None,
+                };
+                if let Some(builder) = builder {
                     let connection = builder.serve_connection(TokioIo::new(stream), service);
                     if let Err(error) = watcher.watch(connection.into_owned()).await {
                         tracing::debug!(%error, "a connection ended");
@@ -130,15 +138,40 @@ impl Port {
     }
 }
 
-/// Whether the peer says anything within `timeout`: a client that only connects is let go.
-async fn speaks_in_time(stream: &TcpStream, timeout: Duration) -> bool {
-    matches!(
-        tokio::time::timeout(timeout, stream.readable()).await,
-        Ok(Ok(()))
-    )
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
 }
 
-fn connection_builder(wire: Wire, state: &NodeState) -> auto::Builder<TokioExecutor> {
+/// What the first bytes of a connection speak; `None` if they do not come within `timeout`.
+///
+/// They are only looked at. hyper could tell the versions apart as well, but would wait for ever
+/// for a client that sends the beginning of HTTP/2's preface and stops.
+async fn spoken_version(stream: &TcpStream, timeout: Duration) -> Option<Version> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let look = async {
+        let mut first = [0; PREFACE.len()];
+        loop {
+            let count = stream.peek(&mut first).await.ok()?;
+            let seen = first.get(..count)?;
+            if count == 0 {
+                return None;
+            }
+            if !PREFACE.starts_with(seen) {
+                return Some(Version::Http1);
+            }
+            if count == PREFACE.len() {
+                return Some(Version::Http2);
+            }
+            // More of it is on its way; what is there already would wake us at once.
+            tokio::time::sleep(PEEK_PAUSE).await;
+        }
+    };
+    tokio::time::timeout(timeout, look).await.ok().flatten()
+}
+
+fn connection_builder(state: &NodeState) -> auto::Builder<TokioExecutor> {
     let config = state.config();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -153,10 +186,7 @@ fn connection_builder(wire: Wire, state: &NodeState) -> auto::Builder<TokioExecu
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(u32::try_from(config.max_concurrent_requests).unwrap_or(u32::MAX));
-    match wire {
-        Wire::Http => builder,
-        Wire::Grpc => builder.http2_only(),
-    }
+    builder
 }
 
 /// Which `Host` a port answers to.
@@ -186,17 +216,21 @@ impl HostRule {
     }
 }
 
-/// The host of `host:port` or `[v6]:port`.
+/// The host of `host`, `host:port` or `[v6]:port`; empty if it is none of these.
 fn host_of(authority: &str) -> &str {
-    let authority = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    if authority.starts_with('[') {
-        return authority.split_inclusive(']').next().unwrap_or(authority);
+    let end = if authority.starts_with('[') {
+        authority.find(']').map_or(0, |bracket| bracket + 1)
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (host, port) = authority.split_at(end);
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    let is_port = port.is_empty() || port.starts_with(':');
+    if is_port && digits.bytes().all(|b| b.is_ascii_digit()) {
+        host
+    } else {
+        ""
     }
-    authority
-        .split_once(':')
-        .map_or(authority, |(host, _)| host)
 }
 
 /// The check before everything else, and the count of every answer behind it.

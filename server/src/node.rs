@@ -230,7 +230,15 @@ impl NodeState {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a [u8], &mut WriteBatch<'a>) -> Result<T, Refusal> + Send + 'static,
     {
-        let engine = self.engine()?.clone();
+        // Whoever was let in to send a body may finish while the node drains.
+        let engine = match self.phase() {
+            Phase::Stopping => self
+                .engine
+                .get()
+                .cloned()
+                .map_or_else(|| self.engine().cloned(), Ok)?,
+            _ => self.engine()?.clone(),
+        };
         let busy =
             || Refusal::overloaded("too many requests wait (option max-concurrent-requests)");
         let place = Arc::clone(&self.write_places)

@@ -584,3 +584,326 @@ fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        ops::ControlFlow,
+        sync::atomic::{AtomicU64, Ordering},
+        time::Duration,
+    };
+
+    use proptest::prelude::*;
+    use prost::Message as _;
+    use rootline_engine::{
+        Durability, Engine, MatchOp, Matcher, QueryLimits, Settings, TimeRange, WriteOutcome,
+    };
+
+    use super::*;
+    use crate::proto::prometheus as pb;
+
+    struct Store {
+        engine: Engine,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Store {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let mut settings = Settings::default();
+            settings.durability = Durability::Interval(Duration::from_secs(60));
+            let engine = Engine::builder(dir.path())
+                .settings(settings)
+                .open()
+                .unwrap();
+            Self { engine, _dir: dir }
+        }
+
+        fn write(&self, request: &[u8]) -> Result<WriteOutcome, Malformed> {
+            let mut batch = self.engine.batch();
+            let (metrics, _, rejections) = batch.split();
+            decode(request, metrics, rejections)?;
+            Ok(self.engine.write(&mut batch).unwrap())
+        }
+
+        /// Samples by labels without `case`, as `(ns, bits)`.
+        fn samples(&self, case: &str) -> BTreeMap<String, Vec<(i64, u64)>> {
+            let matchers = [Matcher::new(MatchOp::Equal, "case", case).unwrap()];
+            let control = self.engine.query_control(None, QueryLimits::default());
+            let mut all = BTreeMap::new();
+            let snapshot = self.engine.snapshot().unwrap();
+            snapshot
+                .select(&matchers, TimeRange::ALL, &control, &mut |series| {
+                    let bits = series.values.iter().map(|v| v.to_bits());
+                    let samples = series.timestamps.iter().copied().zip(bits).collect();
+                    all.insert(series.labels.to_string(), samples);
+                    Ok(ControlFlow::Continue(()))
+                })
+                .unwrap();
+            all
+        }
+    }
+
+    fn label(name: &str, value: &str) -> pb::Label {
+        pb::Label {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    fn series(name: &str, samples: &[(i64, f64)]) -> pb::TimeSeries {
+        pb::TimeSeries {
+            labels: vec![label("__name__", name), label("case", "c")],
+            samples: samples
+                .iter()
+                .map(|&(timestamp, value)| pb::Sample { value, timestamp })
+                .collect(),
+            ..pb::TimeSeries::default()
+        }
+    }
+
+    fn request(timeseries: Vec<pb::TimeSeries>) -> Vec<u8> {
+        pb::WriteRequest {
+            timeseries,
+            metadata: vec![],
+        }
+        .encode_to_vec()
+    }
+
+    #[test]
+    fn a_time_out_of_range_costs_only_its_sample() {
+        let store = Store::new();
+        let outcome = store.write(&request(vec![series("up", &[(1, 1.0), (i64::MAX, 2.0)])]));
+        let outcome = outcome.unwrap();
+        assert_eq!((outcome.samples, outcome.rejections.samples), (1, 1));
+        assert!(
+            outcome
+                .rejections
+                .first_reason
+                .unwrap()
+                .contains("nanoseconds")
+        );
+        assert_eq!(
+            store.samples("c")[r#"up{case="c"}"#],
+            [(1_000_000, 1.0_f64.to_bits())]
+        );
+    }
+
+    #[test]
+    fn native_histograms_are_refused_and_the_rest_is_stored() {
+        let store = Store::new();
+        let mut with_histogram = series("h", &[(5, 1.0)]);
+        with_histogram.histograms = vec![
+            pb::Histogram {
+                count_int: 3,
+                ..Default::default()
+            };
+            2
+        ];
+        let outcome = store.write(&request(vec![with_histogram])).unwrap();
+        assert_eq!((outcome.samples, outcome.rejections.samples), (1, 2));
+        assert_eq!(
+            outcome.rejections.first_reason.as_deref(),
+            Some(NO_NATIVE_HISTOGRAMS)
+        );
+    }
+
+    #[test]
+    fn a_bad_label_set_costs_only_its_series() {
+        let store = Store::new();
+        let mut twice = series("a", &[(5, 1.0)]);
+        twice.labels.push(label("case", "again"));
+        let nameless = pb::TimeSeries {
+            labels: vec![],
+            ..series("b", &[(5, 1.0)])
+        };
+        let outcome = store.write(&request(vec![twice, nameless, series("ok", &[(5, 1.0)])]));
+        let outcome = outcome.unwrap();
+        assert_eq!((outcome.samples, outcome.rejections.samples), (1, 2));
+        assert_eq!(store.samples("c").len(), 1);
+    }
+
+    #[test]
+    fn empty_and_metadata_only_requests_are_fine() {
+        let store = Store::new();
+        assert_eq!(store.write(&[]).unwrap().lsn, None);
+        let metadata = vec![pb::MetricMetadata {
+            r#type: pb::metric_metadata::MetricType::Counter as i32,
+            metric_family_name: "up".to_owned(),
+            help: "Is it up?".to_owned(),
+            unit: String::new(),
+        }];
+        let only_metadata = pb::WriteRequest {
+            timeseries: vec![],
+            metadata,
+        }
+        .encode_to_vec();
+        let outcome = store.write(&only_metadata).unwrap();
+        assert!(outcome.rejections.is_empty());
+    }
+
+    #[test]
+    fn labels_that_do_not_stand_together_are_gathered() {
+        let store = Store::new();
+        let mut scattered = Vec::new();
+        let sample = pb::Sample {
+            value: 2.5,
+            timestamp: 7,
+        };
+        // sample, label, sample, label
+        let parts: [(u8, Vec<u8>); 4] = [
+            (0x12, sample.encode_to_vec()),
+            (0x0a, label("case", "c").encode_to_vec()),
+            (
+                0x12,
+                pb::Sample {
+                    value: 3.5,
+                    timestamp: 8,
+                }
+                .encode_to_vec(),
+            ),
+            (0x0a, label("__name__", "up").encode_to_vec()),
+        ];
+        for (tag, part) in parts {
+            scattered.extend([tag, u8::try_from(part.len()).unwrap()]);
+            scattered.extend(part);
+        }
+        let wire = [
+            &[0x0a, u8::try_from(scattered.len()).unwrap()],
+            &scattered[..],
+        ]
+        .concat();
+        assert_eq!(store.write(&wire).unwrap().samples, 2);
+        assert_eq!(store.samples("c")[r#"up{case="c"}"#].len(), 2);
+    }
+
+    #[test]
+    fn ids_of_exemplars_become_ids() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let pairs: [(&[u8], &[u8]); 3] = [
+            (b"trace_id", id.as_bytes()),
+            (b"span_id", b"not hex"),
+            (b"user", b"7"),
+        ];
+        let exemplar = build_exemplar(1, 2.0, &pairs).unwrap();
+        assert_eq!(exemplar.trace_id, TraceId::from_hex(id));
+        assert_eq!(exemplar.span_id, None);
+        // What is no id in its usual form stays a label, so nothing is lost.
+        assert_eq!(
+            exemplar.labels.to_string(),
+            r#"{span_id="not hex", user="7"}"#
+        );
+        assert!(build_exemplar(i64::MAX, 2.0, &[]).is_err());
+    }
+
+    #[test]
+    fn content_types_are_told_apart() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            check_content_type(&headers)
+        };
+        assert_eq!(of("application/x-protobuf"), Ok(()));
+        assert_eq!(
+            of("application/x-protobuf;proto=prometheus.WriteRequest"),
+            Ok(())
+        );
+        let v2 = of("application/x-protobuf;proto=io.prometheus.write.v2.Request").unwrap_err();
+        assert_eq!(v2.http_status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert!(v2.message().contains("2.0"));
+        assert!(of("application/json").is_err());
+    }
+
+    fn any_series() -> impl Strategy<Value = pb::TimeSeries> {
+        let samples = prop::collection::vec(
+            (-9_000_000_000_000_i64..9_000_000_000_000, any::<u64>()).prop_map(
+                |(timestamp, bits)| pb::Sample {
+                    value: f64::from_bits(bits),
+                    timestamp,
+                },
+            ),
+            0..6,
+        );
+        let exemplars = prop::collection::vec(
+            (0_i64..1_000, any::<f64>(), "[a-z]{1,8}").prop_map(|(timestamp, value, text)| {
+                pb::Exemplar {
+                    labels: vec![label("trace_id", &text)],
+                    value,
+                    timestamp,
+                }
+            }),
+            0..3,
+        );
+        (0_u8..4, "[a-z é]{1,6}", samples, exemplars).prop_map(
+            |(metric, value, samples, exemplars)| pb::TimeSeries {
+                labels: vec![label("__name__", &format!("m{metric}")), label("v", &value)],
+                samples,
+                exemplars,
+                histograms: vec![],
+            },
+        )
+    }
+
+    #[test]
+    fn what_prost_encodes_is_what_is_stored() {
+        let store = Store::new();
+        let cases = AtomicU64::new(0);
+        proptest!(|(mut timeseries in prop::collection::vec(any_series(), 0..8))| {
+            let case = cases.fetch_add(1, Ordering::Relaxed).to_string();
+            let mut expected: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
+            for series in &mut timeseries {
+                series.labels.insert(1, label("case", &case));
+                let pairs = series.labels.iter().map(|l| (l.name.as_str(), l.value.as_str()));
+                let labels = Labels::from_pairs(pairs).unwrap().to_string();
+                for sample in &series.samples {
+                    let ns = sample.timestamp * 1_000_000;
+                    let of_series = expected.entry(labels.clone()).or_default();
+                    of_series.insert(ns, sample.value.to_bits());
+                }
+            }
+            let sent: usize = timeseries.iter().map(|s| s.samples.len()).sum();
+            let outcome = store.write(&request(timeseries)).unwrap();
+            prop_assert_eq!(outcome.samples, sent as u64);
+            prop_assert!(outcome.rejections.is_empty());
+            let stored = store.samples(&case);
+            let expected: BTreeMap<_, Vec<_>> =
+                expected.into_iter().map(|(l, s)| (l, s.into_iter().collect())).collect();
+            prop_assert_eq!(stored, expected);
+        });
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused_without_panic() {
+        let store = Store::new();
+        proptest!(|(bytes in prop::collection::vec(any::<u8>(), 0..300))| {
+            let mut batch = store.engine.batch();
+            let (metrics, _, rejections) = batch.split();
+            let ours = decode(&bytes, metrics, rejections);
+            // Whatever we take, prost takes as well (it also checks text, which we leave to the
+            // engine, so not the other way round).
+            if pb::WriteRequest::decode(&bytes[..]).is_ok() {
+                let groups = bytes.iter().any(|b| matches!(b & 7, 3 | 4));
+                prop_assert!(ours.is_ok() || groups);
+            }
+        });
+    }
+
+    #[test]
+    fn a_damaged_request_is_decoded_or_refused_without_panic() {
+        let store = Store::new();
+        let wire = request(vec![
+            series("a", &[(1, 1.0), (2, 2.0)]),
+            series("b", &[(3, 3.0)]),
+        ]);
+        proptest!(|(at in any::<prop::sample::Index>(), flip in 1_u8.., cut in any::<prop::sample::Index>())| {
+            let mut damaged = wire.clone();
+            let at = at.index(damaged.len());
+            damaged[at] ^= flip;
+            damaged.truncate(cut.index(damaged.len() + 1));
+            let mut batch = store.engine.batch();
+            let (metrics, _, rejections) = batch.split();
+            let _ = decode(&damaged, metrics, rejections);
+        });
+    }
+}

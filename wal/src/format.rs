@@ -7,7 +7,10 @@
 use crate::{checksum::Seed, store_id::StoreId};
 
 /// Unit of placement: groups start at multiples of it, so that reading can resume behind damage.
-pub(crate) const BLOCK_BYTES: u64 = 4096;
+pub(crate) const BLOCK_BYTES: u64 = BLOCK_LEN as u64;
+
+/// The same as a length in memory.
+pub(crate) const BLOCK_LEN: usize = 4096;
 
 /// First bytes of a segment.
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RTLNWAL\n";
@@ -31,7 +34,7 @@ const GROUP_MAGIC: [u8; 4] = *b"RLGR";
 
 // A group of unsynced bytes and one record more still counts its bytes in a `u32`.
 const _: () = assert!(RECORD_BYTES_MAX * 2 + BLOCK_BYTES * 2 < u32::MAX as u64);
-const _: () = assert!(GROUP_HEADER_BYTES + FRAME_HEADER_BYTES < BLOCK_BYTES as usize);
+const _: () = assert!(GROUP_HEADER_BYTES + FRAME_HEADER_BYTES < BLOCK_LEN);
 
 /// Rounds up to a multiple of [`BLOCK_BYTES`].
 pub(crate) fn align_up(bytes: u64) -> u64 {
@@ -67,7 +70,7 @@ pub(crate) enum SegmentHeaderRead {
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(BLOCK_BYTES as usize);
+        let mut out = Vec::with_capacity(BLOCK_LEN);
         out.extend_from_slice(&SEGMENT_MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         let rest_at = out.len();
@@ -81,7 +84,7 @@ impl SegmentHeader {
         let checksum = crc32fast::hash(&out);
         out.splice(rest_at..rest_at, checksum.to_le_bytes());
         debug_assert_eq!(out.len(), SEGMENT_HEADER_BYTES);
-        out.resize(BLOCK_BYTES as usize, 0);
+        out.resize(BLOCK_LEN, 0);
         out
     }
 
@@ -242,4 +245,145 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     array_at(bytes, at).map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn segment_header() -> impl Strategy<Value = SegmentHeader> {
+        (any::<[u8; 16]>(), any::<[u64; 4]>(), any::<i64>()).prop_map(|(store, n, created)| {
+            SegmentHeader {
+                store: StoreId::from_bytes(store),
+                segment: n[0],
+                synced_lsn: n[1],
+                replaces_segment: n[2],
+                replaces_from: n[3],
+                created_wall_ns: created,
+            }
+        })
+    }
+
+    fn group_header() -> impl Strategy<Value = GroupHeader> {
+        (
+            any::<u64>(),
+            any::<[u32; 2]>(),
+            1..u64::MAX / 2,
+            any::<u64>(),
+        )
+            .prop_map(|(offset, [body_bytes, records], first_lsn, synced_lsn)| {
+                GroupHeader {
+                    offset,
+                    body_bytes,
+                    records,
+                    first_lsn,
+                    synced_lsn,
+                }
+            })
+    }
+
+    fn frame_header() -> impl Strategy<Value = FrameHeader> {
+        (0..=1_u32 << 30, any::<u32>(), any::<u8>(), any::<u64>()).prop_map(
+            |(payload_bytes, payload_checksum, kind, lsn)| FrameHeader {
+                payload_bytes,
+                payload_checksum,
+                kind,
+                lsn,
+            },
+        )
+    }
+
+    fn seed() -> impl Strategy<Value = Seed> {
+        (any::<[u8; 16]>(), any::<u64>())
+            .prop_map(|(store, segment)| Seed::new(&StoreId::from_bytes(store), segment))
+    }
+
+    proptest! {
+        #[test]
+        fn segment_headers_round_trip(header in segment_header()) {
+            let bytes = header.encode();
+            prop_assert_eq!(bytes.len() as u64, BLOCK_BYTES);
+            prop_assert_eq!(SegmentHeader::decode(&bytes), SegmentHeaderRead::Header(header));
+            let cut = &bytes[..SEGMENT_HEADER_BYTES - 1];
+            prop_assert_eq!(SegmentHeader::decode(cut), SegmentHeaderRead::Damaged);
+        }
+
+        #[test]
+        fn group_headers_round_trip(header in group_header(), seed in seed()) {
+            let bytes = header.encode(seed);
+            prop_assert_eq!(GroupHeader::decode(&bytes, seed, header.offset), Some(header));
+            prop_assert_eq!(GroupHeader::decode(&bytes, seed, header.offset ^ 4096), None);
+            prop_assert!(header.end() >= header.offset);
+        }
+
+        #[test]
+        fn frame_headers_round_trip(header in frame_header(), seed in seed()) {
+            let bytes = header.encode(seed);
+            prop_assert_eq!(FrameHeader::decode(&bytes, seed), Some(header));
+            prop_assert_eq!(FrameHeader::peek_lsn(&bytes), Some(header.lsn));
+        }
+
+        #[test]
+        fn a_flipped_bit_is_found(
+            s in segment_header(), g in group_header(), f in frame_header(), seed in seed(),
+            at in 0..SEGMENT_HEADER_BYTES, bit in 0..8_u8,
+        ) {
+            let flip = |bytes: &mut [u8]| {
+                let at = at % bytes.len();
+                bytes[at] ^= 1_u8 << bit;
+            };
+            let mut bytes = s.encode();
+            flip(&mut bytes[..SEGMENT_HEADER_BYTES]);
+            prop_assert_eq!(SegmentHeader::decode(&bytes), SegmentHeaderRead::Damaged);
+            let mut bytes = g.encode(seed);
+            flip(&mut bytes);
+            prop_assert_eq!(GroupHeader::decode(&bytes, seed, g.offset), None);
+            let mut bytes = f.encode(seed);
+            flip(&mut bytes);
+            prop_assert_eq!(FrameHeader::decode(&bytes, seed), None);
+        }
+
+        #[test]
+        fn any_bytes_decode_without_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..120), seed in seed(),
+        ) {
+            let _ = SegmentHeader::decode(&bytes);
+            let _ = GroupHeader::decode(&bytes, seed, 4096);
+            let _ = FrameHeader::decode(&bytes, seed);
+            let _ = FrameHeader::peek_lsn(&bytes);
+        }
+
+        #[test]
+        fn another_store_or_segment_does_not_verify(g in group_header(), f in frame_header()) {
+            let store = StoreId::from_bytes([7; 16]);
+            let here = Seed::new(&store, 1);
+            for elsewhere in [Seed::new(&store, 2), Seed::new(&StoreId::from_bytes([8; 16]), 1)] {
+                prop_assert_eq!(GroupHeader::decode(&g.encode(here), elsewhere, g.offset), None);
+                prop_assert_eq!(FrameHeader::decode(&f.encode(here), elsewhere), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_version_and_another_magic_are_told_from_damage() {
+        let header = SegmentHeader {
+            store: StoreId::from_bytes([1; 16]),
+            segment: 3,
+            synced_lsn: 0,
+            replaces_segment: 0,
+            replaces_from: 0,
+            created_wall_ns: 0,
+        };
+        let with = |at: usize, byte: u8| {
+            let mut bytes = header.encode();
+            bytes[at] = byte;
+            let checksum = crate::checksum::plain(&[&bytes[..12], &bytes[16..80]]);
+            bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+            SegmentHeader::decode(&bytes)
+        };
+        assert_eq!(with(8, 2), SegmentHeaderRead::Version(2));
+        assert_eq!(with(0, b'X'), SegmentHeaderRead::Magic(*b"XTLNWAL\n"));
+    }
 }

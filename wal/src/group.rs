@@ -6,7 +6,7 @@ use crate::{
     checksum::Seed,
     error::Error,
     format::{
-        BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader, GROUP_HEADER_BYTES, GroupHeader, align_up,
+        BLOCK_LEN, FRAME_HEADER_BYTES, FrameHeader, GROUP_HEADER_BYTES, GroupHeader, align_up,
     },
     segment::Segment,
 };
@@ -132,7 +132,7 @@ impl GroupBytes {
             place.copy_from_slice(&header.encode(self.seed));
         }
         self.bytes
-            .resize(self.bytes.len().next_multiple_of(BLOCK_BYTES as usize), 0);
+            .resize(self.bytes.len().next_multiple_of(BLOCK_LEN), 0);
         &self.bytes
     }
 
@@ -144,5 +144,33 @@ impl GroupBytes {
     /// The buffer, if it is of a size worth keeping.
     pub(crate) fn into_buffer(self) -> Option<Vec<u8>> {
         (self.bytes.capacity() <= BUFFER_BYTES_KEPT_MAX).then_some(self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{SegmentHeader, SegmentHeaderRead};
+
+    /// Promise: what is written today is what version 1 is, byte for byte.
+    #[test]
+    fn a_group_is_written_as_the_golden_file_has_it() {
+        let golden = include_bytes!("../tests/golden/v1/closed/segment-0000000000000001.wal");
+        let SegmentHeaderRead::Header(header) = SegmentHeader::decode(golden) else {
+            panic!("the golden header reads");
+        };
+        assert!(golden.starts_with(&header.encode()));
+        let seed = Seed::new(&header.store, header.segment);
+        // A marker, then records 1 to 3 in one group.
+        let mut marker = GroupBytes::new(seed, 4096, 1, Vec::new());
+        assert_eq!(marker.finish(0), &golden[4096..8192]);
+        let mut group = GroupBytes::new(seed, 8192, 1, vec![9; 100]);
+        let long = [0xab; 600];
+        let records: [(u8, &[&[u8]]); 3] = [(1, &[b"one"]), (2, &[b"tw", b"o"]), (255, &[&long])];
+        for (lsn, (kind, parts)) in (1..).zip(records) {
+            group.push(&Draft::new(kind, parts).unwrap(), lsn);
+        }
+        assert_eq!(group.end_with(0), 12288);
+        assert_eq!(group.finish(0), &golden[8192..12288]);
     }
 }

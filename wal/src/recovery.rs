@@ -26,13 +26,11 @@ use crate::{
     clock::Clock,
     error::{BoxError, Error},
     filenames::{self, Name},
-    format::{
-        BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, SegmentHeader, SegmentHeaderRead, align_up,
-    },
+    format::{BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, SegmentHeader, SegmentHeaderRead},
     group::{Draft, GroupBytes},
     log::Wal,
     lsn::Lsn,
-    scan::{FoundRecord, SegmentReader, Visitor},
+    scan::{Damage, FoundRecord, SegmentReader, Visitor},
     segment::{Live, MakeError, Maker, SEGMENT_BYTES_BASE, Segment},
     settings::Settings,
     storage::Storage,
@@ -321,7 +319,7 @@ impl Found {
             Some(store) => store,
             None => StoreId::random().map_err(io_error("draw a store id for", dir))?,
         };
-        let (mut recovery, tail) = self.replay(replay)?;
+        let (mut recovery, mut tail) = self.replay(replay)?;
         recovery.created = created;
         let maker = Maker {
             storage,
@@ -335,26 +333,17 @@ impl Found {
                 .map_err(io_error("remove", path))?;
         }
         let next_lsn = recovery.last_lsn.0 + 1;
-        recovery.rewritten_records = tail.records.len() as u64;
-        let header = SegmentHeader {
-            store,
-            segment: self.number_max + 1,
-            synced_lsn: self.synced_lsn,
-            replaces_segment: tail.segment,
-            replaces_from: if created { 0 } else { tail.from },
-            created_wall_ns: clock.wall_ns(),
-        };
         let mut recovered = Recovered {
             maker,
             next_lsn,
-            next_number: header.segment + 1,
+            next_number: self.number_max + 1,
             active: None,
             end: BLOCK_BYTES,
             live: VecDeque::new(),
         };
-        let bytes_more = settings.segment_bytes_min;
-        match self.rewrite(&recovered.maker, &header, &tail, next_lsn, bytes_more)? {
+        match self.rewrite(&mut recovered, &mut tail, clock.wall_ns(), settings)? {
             Some((segment, end)) => {
+                recovery.rewritten_records = tail.records.len() as u64;
                 self.clean(&recovered.maker, tail.from)?;
                 recovered.live.extend(self.live(tail.from));
                 recovered.live.push_back(Live {
@@ -461,41 +450,15 @@ impl Found {
         }
     }
 
-    /// Writes the tail into a segment of its own. `None` if there is no tail and no room.
+    /// Writes the tail into a segment of its own. On a full disk it makes do with less room, and with
+    /// none (`None`) if all that was replayed is known to be durable where it is.
     fn rewrite(
         &mut self,
-        maker: &Maker,
-        header: &SegmentHeader,
-        tail: &Tail,
-        next_lsn: u64,
-        bytes_more: u64,
+        recovered: &mut Recovered,
+        tail: &mut Tail,
+        wall_ns: i64,
+        settings: &Settings,
     ) -> Result<Option<(Segment, u64)>, Error> {
-        let seed = Seed::new(&maker.store, header.segment);
-        let mut groups = Vec::new();
-        let mut end = BLOCK_BYTES;
-        if !tail.records.is_empty() {
-            let mut group = GroupBytes::new(seed, end, tail.from, Vec::new());
-            for record in &tail.records {
-                let payload = tail.payloads.get(record.range.clone()).unwrap_or_default();
-                group.push(&Draft::new(record.kind, &[payload])?, record.lsn);
-            }
-            end = group.end_with(0);
-            group.finish(self.synced_lsn);
-            groups.push(group);
-        }
-        let mut marker = GroupBytes::new(seed, end, next_lsn, Vec::new());
-        end = marker.end_with(0);
-        marker.finish(next_lsn - 1);
-        groups.push(marker);
-        // Room for a marker at the end, and on a full disk no more.
-        let least = end + BLOCK_BYTES;
-        let make = |bytes| {
-            maker.make(header, bytes, None, &mut |segment| {
-                groups
-                    .iter()
-                    .try_for_each(|g| segment.file.write_at(g.offset(), g.finished()))
-            })
-        };
         let empty = !self
             .segments
             .iter()
@@ -503,22 +466,76 @@ impl Found {
         let roomy = if empty {
             SEGMENT_BYTES_BASE
         } else {
-            align_up(end + bytes_more)
+            settings.segment_bytes_min
         };
-        let full = match make(roomy) {
-            Ok(segment) => return Ok(Some((segment, end))),
+        match self.write_tail(recovered, tail, wall_ns, roomy) {
+            Ok(made) => return Ok(Some(made)),
             Err(MakeError::Fatal(error)) => return Err(error),
-            Err(MakeError::Full(error)) => error,
-        };
-        self.free_unused(maker)?;
-        match make(least) {
-            Ok(segment) => Ok(Some((segment, end))),
-            Err(MakeError::Full(_)) if tail.records.is_empty() && header.replaces_from > 0 => {
+            Err(MakeError::Full(_)) => {}
+        }
+        self.free_unused(&recovered.maker)?;
+        tail.drop_synced(self.synced_lsn);
+        match self.write_tail(recovered, tail, wall_ns, 0) {
+            Ok(made) => Ok(Some(made)),
+            Err(MakeError::Full(_)) if tail.records.is_empty() && !self.segments.is_empty() => {
                 Ok(None)
             }
-            Err(MakeError::Full(_)) => Err(full),
-            Err(MakeError::Fatal(error)) => Err(error),
+            Err(MakeError::Full(error) | MakeError::Fatal(error)) => Err(error),
         }
+    }
+
+    fn write_tail(
+        &self,
+        recovered: &mut Recovered,
+        tail: &Tail,
+        wall_ns: i64,
+        bytes: u64,
+    ) -> Result<(Segment, u64), MakeError> {
+        let header = SegmentHeader {
+            store: recovered.maker.store,
+            segment: recovered.next_number,
+            synced_lsn: self.synced_lsn,
+            replaces_segment: tail.segment,
+            replaces_from: if self.segments.is_empty() {
+                0
+            } else {
+                tail.from
+            },
+            created_wall_ns: wall_ns,
+        };
+        recovered.next_number += 1;
+        let seed = Seed::new(&header.store, header.segment);
+        let mut groups = Vec::new();
+        let mut end = BLOCK_BYTES;
+        if !tail.records.is_empty() {
+            let mut group = GroupBytes::new(seed, end, tail.from, Vec::new());
+            for record in &tail.records {
+                let payload = tail.payloads.get(record.range.clone()).unwrap_or_default();
+                let parts = [payload];
+                let draft = Draft::new(record.kind, &parts).map_err(MakeError::Fatal)?;
+                group.push(&draft, record.lsn);
+            }
+            end = group.end_with(0);
+            group.finish(self.synced_lsn);
+            groups.push(group);
+        }
+        let next_lsn = recovered.next_lsn;
+        let mut marker = GroupBytes::new(seed, end, next_lsn, Vec::new());
+        end = marker.end_with(0);
+        marker.finish(next_lsn - 1);
+        groups.push(marker);
+        // A segment always has room for one marker more.
+        let bytes = if end + BLOCK_BYTES <= bytes {
+            bytes
+        } else {
+            end + BLOCK_BYTES + bytes
+        };
+        let segment = recovered.maker.make(&header, bytes, None, &mut |segment| {
+            groups
+                .iter()
+                .try_for_each(|g| segment.file.write_at(g.offset(), g.finished()))
+        })?;
+        Ok((segment, end))
     }
 
     /// Gives back what no record is in, before the tail is rewritten.
@@ -647,6 +664,12 @@ impl Tail {
         };
         self.records.retain(|record| record.lsn >= self.from);
     }
+
+    /// Leaves what is known to be durable where it is.
+    fn drop_synced(&mut self, synced_lsn: u64) {
+        self.from = self.from.max(synced_lsn + 1);
+        self.records.retain(|record| record.lsn >= self.from);
+    }
 }
 
 /// Takes what a scan finds and judges: next record, tear, or corruption.
@@ -671,7 +694,19 @@ struct Noted {
     segment: u64,
     path: PathBuf,
     offset: u64,
-    reason: &'static str,
+    sort: Damage,
+}
+
+impl Noted {
+    fn report(self, lost: Option<(Lsn, Lsn)>) -> Corruption {
+        Corruption {
+            segment: self.segment,
+            path: self.path,
+            offset_bytes: self.offset,
+            lost,
+            reason: self.sort.reason(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -694,33 +729,44 @@ impl Judge<'_> {
         }
         let lost_to = last.min(self.synced_lsn);
         if self.last_lsn < lost_to {
-            let here = &self.segment;
-            let noted = self.noted.take().unwrap_or_else(|| {
+            let lost = Some((Lsn(self.last_lsn + 1), Lsn(lost_to)));
+            if let Some(noted) = self.noted.take() {
+                self.damaged.push(noted.index);
+                self.recovery.corrupt.push(noted.report(lost));
+            } else {
                 // Nothing unreadable was met: the records are simply not there. Either neighbour of
                 // the gap may have lost them.
-                self.damaged.extend(here.index.checked_sub(1));
-                Noted {
-                    index: here.index,
+                let here = &self.segment;
+                self.damaged
+                    .extend([here.index, here.index.saturating_sub(1)]);
+                self.recovery.corrupt.push(Corruption {
                     segment: here.number,
                     path: here.path.clone(),
-                    offset: here.offset,
+                    offset_bytes: here.offset,
+                    lost,
                     reason: "records before this place are missing",
-                }
-            });
-            self.damaged.push(noted.index);
-            self.recovery.corrupt.push(Corruption {
-                segment: noted.segment,
-                path: noted.path,
-                offset_bytes: noted.offset,
-                lost: Some((Lsn(self.last_lsn + 1), Lsn(lost_to))),
-                reason: noted.reason,
-            });
+                });
+            }
             self.last_lsn = lost_to;
         }
         if last > self.synced_lsn {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// The next record is there after all: what was met before it cost nothing, but may be damage.
+    fn forget_or_report(&mut self) {
+        let Some(noted) = self.noted.take() else {
+            return;
+        };
+        // An end of groups in an earlier segment was just that. In this one, records came behind it.
+        if noted.sort != Damage::GroupsEnd || noted.index == self.segment.index {
+            self.damaged.push(noted.index);
+            self.recovery.corrupt.push(noted.report(None));
         }
     }
 }
@@ -739,7 +785,7 @@ impl Visitor for Judge<'_> {
         if self.close_gap(header.first_lsn - 1).is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        self.noted = None;
+        self.forget_or_report();
         self.group_end = header.offset + GROUP_HEADER_BYTES as u64 + u64::from(header.body_bytes);
         if header.last_lsn() <= self.synced_lsn {
             self.segment.synced_end = header.end();
@@ -754,7 +800,7 @@ impl Visitor for Judge<'_> {
         if self.close_gap(found.lsn - 1).is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        self.noted = None;
+        self.forget_or_report();
         let lsn = Lsn(found.lsn);
         let record = Record {
             lsn,
@@ -773,18 +819,27 @@ impl Visitor for Judge<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn damage(&mut self, lsn: u64, offset: u64, reason: &'static str) -> ControlFlow<()> {
+    fn damage(&mut self, lsn: u64, offset: u64, sort: Damage) -> ControlFlow<()> {
         if lsn > self.synced_lsn {
             self.recovery.torn_bytes += self.group_end.saturating_sub(offset);
             return ControlFlow::Break(());
         }
-        self.noted.get_or_insert_with(|| Noted {
-            index: self.segment.index,
-            segment: self.segment.number,
-            path: self.segment.path.clone(),
-            offset,
-            reason,
-        });
+        if sort != Damage::GroupsEnd {
+            self.damaged.push(self.segment.index);
+        }
+        if self
+            .noted
+            .as_ref()
+            .is_none_or(|noted| noted.sort == Damage::GroupsEnd)
+        {
+            self.noted = Some(Noted {
+                index: self.segment.index,
+                segment: self.segment.number,
+                path: self.segment.path.clone(),
+                offset,
+                sort,
+            });
+        }
         ControlFlow::Continue(())
     }
 }

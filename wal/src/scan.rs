@@ -40,8 +40,30 @@ pub(crate) trait Visitor {
     /// A record that verified. `Break` if nothing from here on is wanted.
     fn record(&mut self, found: &FoundRecord<'_>) -> Result<ControlFlow<()>, Error>;
 
-    /// At `offset`, where record `lsn` should be, there is damage. `Break` if it is the torn end.
-    fn damage(&mut self, lsn: u64, offset: u64, reason: &'static str) -> ControlFlow<()>;
+    /// At `offset`, where record `lsn` should be, something else is. `Break` if it is the torn end.
+    fn damage(&mut self, lsn: u64, offset: u64, sort: Damage) -> ControlFlow<()>;
+}
+
+/// What is wrong at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// No group's header, and none behind it in this segment: damage, or just where the groups end.
+    GroupsEnd,
+    /// No group's header, but one behind it.
+    GroupHeader,
+    FrameHeader,
+    Payload,
+}
+
+impl Damage {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::GroupsEnd => "no group where the next one should be",
+            Self::GroupHeader => "group header does not match its checksum",
+            Self::FrameHeader => "record header does not match its checksum",
+            Self::Payload => "payload does not match its checksum",
+        }
+    }
 }
 
 /// A record as found in a segment.
@@ -136,14 +158,19 @@ impl SegmentReader {
             } else {
                 self.next_group(seed, at)?
             };
-            let missing_to = group.map_or(upper, |group| group.first_lsn - 1).min(upper);
+            let group = group.filter(|group| group.first_lsn <= upper);
+            let missing_to = group.map_or(upper, |group| group.first_lsn - 1);
             let region_end = group.map_or(self.len, |group| group.offset);
-            if region_end > at && visitor.last_lsn() < missing_to {
-                let lsn = visitor.last_lsn() + 1;
-                if visitor
-                    .damage(lsn, at, "no group header where one should be")
-                    .is_break()
-                {
+            let missing = visitor.last_lsn() < missing_to;
+            // Groups leave no room between them: even where no record is missing, a marker is.
+            if region_end > at && (missing || group.is_some()) {
+                let lsn = (visitor.last_lsn() + 1).min(missing_to);
+                let sort = if group.is_some() {
+                    Damage::GroupHeader
+                } else {
+                    Damage::GroupsEnd
+                };
+                if visitor.damage(lsn, at, sort).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 let wanted_to = missing_to.min(visitor.synced_lsn());
@@ -154,7 +181,7 @@ impl SegmentReader {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            let Some(group) = group.filter(|group| group.first_lsn <= upper) else {
+            let Some(group) = group else {
                 return Ok(ControlFlow::Continue(()));
             };
             if visitor.group(&group)?.is_break() {
@@ -182,10 +209,7 @@ impl SegmentReader {
             let header = FrameHeader::decode(self.bytes(at, FRAME_HEADER_BYTES as u64)?, seed)
                 .filter(|frame| frame.lsn == expected && at + frame.frame_bytes() <= end);
             let Some(frame) = header else {
-                if visitor
-                    .damage(expected, at, "frame header does not verify")
-                    .is_break()
-                {
+                if visitor.damage(expected, at, Damage::FrameHeader).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
                 match self.find_frame(seed, at + 1, end, expected, last)? {
@@ -243,7 +267,7 @@ impl SegmentReader {
                 payload,
             })
         } else {
-            Ok(visitor.damage(frame.lsn, at, "payload does not match its checksum"))
+            Ok(visitor.damage(frame.lsn, at, Damage::Payload))
         }
     }
 

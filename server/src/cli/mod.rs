@@ -2,7 +2,9 @@
 
 mod admin;
 mod ask;
+mod demo;
 mod query;
+mod send;
 mod serve;
 mod show;
 
@@ -22,6 +24,8 @@ struct Cli {
 enum Command {
     /// Run a storage node.
     Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
+    Send(send::SendArgs),
     /// Ask a node.
     Query(query::QueryArgs),
     /// Look after a node.
@@ -34,6 +38,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Send(args) => send::run(&args),
         Command::Query(args) => query::run(args),
         Command::Admin(args) => admin::run(args),
     }

@@ -1,8 +1,10 @@
 //! The answer to an export: `ExportTraceServiceResponse` and `ExportMetricsServiceResponse`, which are
 //! one message on the wire (a partial success of a count and a reason), in both forms.
 
-use super::ingest::{Accepted, Form, Signal};
-use crate::otlp::series::put_length;
+use super::{
+    ingest::{Accepted, Form, Signal},
+    series::put_length,
+};
 
 /// Writes the answer. Empty in protobuf, `{}` in JSON, unless something was refused.
 pub(super) fn write(accepted: &Accepted, signal: Signal, form: Form) -> Vec<u8> {

@@ -804,7 +804,7 @@ impl<S: MetricSink> Decoder<'_, S> {
                 4 => count = field.fixed64()?,
                 5 => sum = field.double()?,
                 7 => {
-                    attributes = attributes.wrapping_add(self.attribute(&field, Some("quantile"))?)
+                    attributes = attributes.wrapping_add(self.attribute(&field, Some("quantile"))?);
                 }
                 8 => flags = field.uint32()?,
                 _ => {}
@@ -1137,7 +1137,8 @@ fn check_buckets(bounds: &[f64], counts: &[u64], stale: bool) -> Result<(), Faul
     }
     // Without buckets at all a histogram is a count and a sum.
     let fits = counts.len() == bounds.len() + 1 || (counts.is_empty() && bounds.is_empty());
-    if !fits && !(stale && counts.is_empty()) {
+    let unsaid = stale && counts.is_empty();
+    if !fits && !unsaid {
         return Err(Fault::Item(
             "its bucket counts are not one more than its bounds",
         ));

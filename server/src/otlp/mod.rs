@@ -34,3 +34,6 @@ pub use metrics::{
 };
 pub use trace::decode_traces;
 pub use translate::{PROMOTED_ATTRIBUTES_DEFAULT, Translation};
+
+#[cfg(test)]
+mod tests;

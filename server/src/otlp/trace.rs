@@ -477,3 +477,6 @@ fn link(message: Message<'_>, writer: &mut SpanWriter<'_>) -> Result<(), SpanFau
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,7 +209,6 @@ impl<'a> Reader<'a> {
         if number == 0 || number > 0x1fff_ffff {
             return Err(self.malformed("field number out of range"));
         }
-        #[expect(clippy::cast_possible_truncation, reason = "three bits")]
         Ok((number, (key & 7) as u8))
     }
 

@@ -29,7 +29,7 @@ pub struct PowerCutStorage {
     epoch: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Disk {
     epoch: u64,
     next_inode: u64,
@@ -43,7 +43,7 @@ struct Disk {
     capacity_bytes: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inode {
     live: Vec<u8>,
     durable: Vec<u8>,
@@ -144,6 +144,17 @@ impl PowerCutStorage {
         Self {
             disk: Arc::clone(&self.disk),
             epoch: self.disk.lock().epoch,
+        }
+    }
+
+    /// A disk of its own with the same content, unlocked: what happens to it does not happen here.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let mut disk = self.disk.lock().clone();
+        disk.locked.clear();
+        Self {
+            epoch: disk.epoch,
+            disk: Arc::new(Mutex::new(disk)),
         }
     }
 
@@ -444,9 +455,10 @@ impl StorageFile for CutFile {
         self.storage.with(|disk| {
             let inode = disk.open_inode(self.inode)?;
             let from = inode.live.get(to_usize(offset)?..).unwrap_or_default();
-            let pairs = buf.iter_mut().zip(from);
-            let read = pairs.len();
-            pairs.for_each(|(to, from)| *to = *from);
+            let read = from.len().min(buf.len());
+            if let (Some(to), Some(from)) = (buf.get_mut(..read), from.get(..read)) {
+                to.copy_from_slice(from);
+            }
             Ok(read)
         })
     }

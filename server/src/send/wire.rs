@@ -1,0 +1,519 @@
+//! Just enough of the protobuf wire format to count what a request holds, find its times and move them.
+//!
+//! A [`Schema`] names the fields that matter on the way down to a time; all others are passed over
+//! (and copied as they are when a request is rewritten), so that unknown fields survive. Walks are
+//! total: any bytes give a result or a [`Malformed`]. Recursion goes no deeper than the schema.
+
+use std::ops::AddAssign;
+
+/// Bytes that are not a message, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    /// Offset from the start of the message that was walked.
+    pub(crate) offset_bytes: usize,
+    /// What is wrong.
+    pub(crate) reason: &'static str,
+}
+
+/// A field's value as the wire has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    /// Wire type 0.
+    Varint(u64),
+    /// Wire type 1.
+    Fixed64(u64),
+    /// Wire type 2.
+    Bytes(&'a [u8]),
+    /// Wire type 5.
+    Fixed32,
+}
+
+/// A field, its value and its own bytes (tag included).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a> {
+    pub(crate) number: u32,
+    pub(crate) value: Value<'a>,
+    /// Tag, length and value as they stand in the message.
+    pub(crate) raw: &'a [u8],
+    /// Where the value's content begins in the message.
+    content_at: usize,
+}
+
+/// The fields of a message, in order.
+pub(crate) struct Fields<'a> {
+    message: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(message: &'a [u8]) -> Self {
+        Self { message, at: 0 }
+    }
+
+    fn malformed(&self, reason: &'static str) -> Malformed {
+        Malformed {
+            offset_bytes: self.at,
+            reason,
+        }
+    }
+
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let Some(&byte) = self.message.get(self.at) else {
+                return Err(self.malformed("a number runs past the end"));
+            };
+            self.at += 1;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(self.malformed("a number is longer than 64 bits"));
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.malformed("a number is longer than 64 bits"))
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let bytes = self
+            .at
+            .checked_add(len)
+            .and_then(|end| self.message.get(self.at..end));
+        let Some(bytes) = bytes else {
+            return Err(self.malformed("a field runs past the end"));
+        };
+        self.at += len;
+        Ok(bytes)
+    }
+
+    fn field(&mut self) -> Result<Field<'a>, Malformed> {
+        let start = self.at;
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).unwrap_or(0);
+        if number == 0 {
+            return Err(self.malformed("a field number is out of range"));
+        }
+        let mut content_at = self.at;
+        let value = match tag & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => {
+                let bytes = self.take(8)?;
+                Value::Fixed64(bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
+            }
+            2 => {
+                let len = self.varint()?;
+                content_at = self.at;
+                Value::Bytes(self.take(usize::try_from(len).unwrap_or(usize::MAX))?)
+            }
+            5 => {
+                self.take(4)?;
+                Value::Fixed32
+            }
+            _ => return Err(self.malformed("a field has an unknown wire type")),
+        };
+        let raw = self.message.get(start..self.at).unwrap_or_default();
+        Ok(Field {
+            number,
+            value,
+            raw,
+            content_at,
+        })
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<Field<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.message.len() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.at = self.message.len();
+        }
+        Some(field)
+    }
+}
+
+/// What a request holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Spans.
+    pub(crate) spans: u64,
+    /// Samples: data points of OTLP, samples and histograms of remote write.
+    pub(crate) samples: u64,
+    /// Exemplars.
+    pub(crate) exemplars: u64,
+    /// Metadata entries of remote write.
+    pub(crate) metadata: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.spans += other.spans;
+        self.samples += other.samples;
+        self.exemplars += other.exemplars;
+        self.metadata += other.metadata;
+    }
+}
+
+/// What a field counts as.
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    Span,
+    Sample,
+    Exemplar,
+    Metadata,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// A message on the way to a time.
+    Message(&'static Schema),
+    /// The same, and one of what is counted.
+    Counted(&'static Schema, Item),
+    /// Unsigned nanoseconds, fixed64; 0 means that it is not set.
+    Nanos,
+    /// Signed milliseconds, varint.
+    Millis,
+}
+
+/// The fields of a message that lead to times.
+#[derive(Debug)]
+pub(crate) struct Schema(&'static [(u32, Role)]);
+
+/// `ExportTraceServiceRequest`.
+pub(crate) static TRACES: Schema = Schema(&[(1, Role::Message(&RESOURCE_SPANS))]);
+static RESOURCE_SPANS: Schema = Schema(&[(2, Role::Message(&SCOPE_SPANS))]);
+static SCOPE_SPANS: Schema = Schema(&[(2, Role::Counted(&SPAN, Item::Span))]);
+static SPAN: Schema = Schema(&[
+    (7, Role::Nanos),
+    (8, Role::Nanos),
+    (11, Role::Message(&SPAN_EVENT)),
+]);
+static SPAN_EVENT: Schema = Schema(&[(1, Role::Nanos)]);
+
+/// `ExportMetricsServiceRequest`.
+pub(crate) static METRICS: Schema = Schema(&[(1, Role::Message(&RESOURCE_METRICS))]);
+static RESOURCE_METRICS: Schema = Schema(&[(2, Role::Message(&SCOPE_METRICS))]);
+static SCOPE_METRICS: Schema = Schema(&[(2, Role::Message(&METRIC))]);
+static METRIC: Schema = Schema(&[
+    (5, Role::Message(&NUMBERS)),
+    (7, Role::Message(&NUMBERS)),
+    (9, Role::Message(&HISTOGRAM)),
+    (10, Role::Message(&EXPONENTIAL_HISTOGRAM)),
+    (11, Role::Message(&SUMMARY)),
+]);
+static NUMBERS: Schema = Schema(&[(1, Role::Counted(&NUMBER_POINT, Item::Sample))]);
+static HISTOGRAM: Schema = Schema(&[(1, Role::Counted(&HISTOGRAM_POINT, Item::Sample))]);
+static EXPONENTIAL_HISTOGRAM: Schema =
+    Schema(&[(1, Role::Counted(&EXPONENTIAL_HISTOGRAM_POINT, Item::Sample))]);
+static SUMMARY: Schema = Schema(&[(1, Role::Counted(&SUMMARY_POINT, Item::Sample))]);
+static NUMBER_POINT: Schema = Schema(&[
+    (2, Role::Nanos),
+    (3, Role::Nanos),
+    (5, Role::Counted(&EXEMPLAR, Item::Exemplar)),
+]);
+static HISTOGRAM_POINT: Schema = Schema(&[
+    (2, Role::Nanos),
+    (3, Role::Nanos),
+    (8, Role::Counted(&EXEMPLAR, Item::Exemplar)),
+]);
+static EXPONENTIAL_HISTOGRAM_POINT: Schema = Schema(&[
+    (2, Role::Nanos),
+    (3, Role::Nanos),
+    (11, Role::Counted(&EXEMPLAR, Item::Exemplar)),
+]);
+static SUMMARY_POINT: Schema = Schema(&[(2, Role::Nanos), (3, Role::Nanos)]);
+static EXEMPLAR: Schema = Schema(&[(2, Role::Nanos)]);
+
+/// `prometheus.WriteRequest`.
+pub(crate) static WRITE_REQUEST: Schema = Schema(&[
+    (1, Role::Message(&TIME_SERIES)),
+    (3, Role::Counted(&NOTHING, Item::Metadata)),
+]);
+static TIME_SERIES: Schema = Schema(&[
+    (2, Role::Counted(&SAMPLE, Item::Sample)),
+    (3, Role::Counted(&SERIES_EXEMPLAR, Item::Exemplar)),
+    (4, Role::Counted(&NATIVE_HISTOGRAM, Item::Sample)),
+]);
+static SAMPLE: Schema = Schema(&[(2, Role::Millis)]);
+static SERIES_EXEMPLAR: Schema = Schema(&[(3, Role::Millis)]);
+static NATIVE_HISTOGRAM: Schema = Schema(&[(15, Role::Millis)]);
+static NOTHING: Schema = Schema(&[]);
+
+impl Schema {
+    fn role(&self, number: u32) -> Option<Role> {
+        self.0
+            .iter()
+            .find(|(n, _)| *n == number)
+            .map(|(_, role)| *role)
+    }
+}
+
+/// Nanoseconds in a millisecond.
+const NS_PER_MS: i128 = 1_000_000;
+
+/// What a walk over a request found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// What the request holds.
+    pub(crate) counts: Counts,
+    /// Its newest time in nanoseconds since the epoch; `None` if it has none.
+    pub(crate) newest_ns: Option<i128>,
+}
+
+impl Found {
+    /// Takes notice of a time.
+    pub(crate) fn see_ns(&mut self, ns: i128) {
+        self.newest_ns = self.newest_ns.max(Some(ns));
+    }
+}
+
+/// Counts what `message` holds and finds its newest time.
+pub(crate) fn survey(message: &[u8], schema: &Schema) -> Result<Found, Malformed> {
+    let mut found = Found::default();
+    survey_into(message, schema, &mut found)?;
+    Ok(found)
+}
+
+fn survey_into(message: &[u8], schema: &Schema, found: &mut Found) -> Result<(), Malformed> {
+    for field in Fields::new(message) {
+        let field = field?;
+        let within = |e: Malformed| Malformed {
+            offset_bytes: field.content_at + e.offset_bytes,
+            reason: e.reason,
+        };
+        match (schema.role(field.number), field.value) {
+            (Some(Role::Message(inner)), Value::Bytes(bytes)) => {
+                survey_into(bytes, inner, found).map_err(within)?;
+            }
+            (Some(Role::Counted(inner, item)), Value::Bytes(bytes)) => {
+                let counts = &mut found.counts;
+                *match item {
+                    Item::Span => &mut counts.spans,
+                    Item::Sample => &mut counts.samples,
+                    Item::Exemplar => &mut counts.exemplars,
+                    Item::Metadata => &mut counts.metadata,
+                } += 1;
+                survey_into(bytes, inner, found).map_err(within)?;
+            }
+            (Some(Role::Nanos), Value::Fixed64(ns)) if ns != 0 => found.see_ns(i128::from(ns)),
+            (Some(Role::Millis), Value::Varint(ms)) => {
+                found.see_ns(i128::from(ms.cast_signed()) * NS_PER_MS);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `message` with all its times moved by `shift_ns`, held at the ends of what the format can say.
+///
+/// Millisecond times move by `shift_ns` rounded towards the past: give whole milliseconds to move
+/// both signals alike.
+pub(crate) fn shifted(
+    message: &[u8],
+    schema: &Schema,
+    shift_ns: i64,
+) -> Result<Vec<u8>, Malformed> {
+    let mut out = Vec::with_capacity(message.len() + message.len() / 64);
+    for field in Fields::new(message) {
+        let field = field?;
+        match (schema.role(field.number), field.value) {
+            (Some(Role::Message(inner) | Role::Counted(inner, _)), Value::Bytes(bytes)) => {
+                let bytes = shifted(bytes, inner, shift_ns).map_err(|e| Malformed {
+                    offset_bytes: field.content_at + e.offset_bytes,
+                    reason: e.reason,
+                })?;
+                put_varint(&mut out, u64::from(field.number) << 3 | 2);
+                put_varint(&mut out, bytes.len() as u64);
+                out.extend_from_slice(&bytes);
+            }
+            (Some(Role::Nanos), Value::Fixed64(ns)) if ns != 0 => {
+                put_varint(&mut out, u64::from(field.number) << 3 | 1);
+                out.extend_from_slice(&shift_nanos(ns, shift_ns).to_le_bytes());
+            }
+            (Some(Role::Millis), Value::Varint(ms)) => {
+                let ms = ms
+                    .cast_signed()
+                    .saturating_add(shift_ns.div_euclid(1_000_000));
+                put_varint(&mut out, u64::from(field.number) << 3);
+                put_varint(&mut out, ms.cast_unsigned());
+            }
+            _ => out.extend_from_slice(field.raw),
+        }
+    }
+    Ok(out)
+}
+
+/// An OTLP time moved; it never becomes 0, which would mean that it is not set.
+pub(crate) fn shift_nanos(ns: u64, shift_ns: i64) -> u64 {
+    ns.saturating_add_signed(shift_ns).max(1)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{
+        collector::{
+            metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+        },
+        metrics::v1::{
+            Exemplar, Histogram, HistogramDataPoint, Metric, ResourceMetrics, ScopeMetrics,
+            metric::Data,
+        },
+        trace::v1::{ResourceSpans, ScopeSpans, Span, span::Event},
+    };
+    use prost::Message;
+
+    use super::*;
+
+    fn spans(start: u64, end: u64, event: u64) -> Vec<u8> {
+        let span = Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            name: "GET /".into(),
+            start_time_unix_nano: start,
+            end_time_unix_nano: end,
+            events: vec![Event {
+                time_unix_nano: event,
+                name: "e".into(),
+                ..Event::default()
+            }],
+            ..Span::default()
+        };
+        let scope = ScopeSpans {
+            spans: vec![span],
+            ..ScopeSpans::default()
+        };
+        let resource = ResourceSpans {
+            scope_spans: vec![scope],
+            ..ResourceSpans::default()
+        };
+        ExportTraceServiceRequest {
+            resource_spans: vec![resource],
+        }
+        .encode_to_vec()
+    }
+
+    #[test]
+    fn spans_are_counted_and_moved_with_their_events() {
+        let message = spans(1_000, 2_000, 1_500);
+        let found = survey(&message, &TRACES).unwrap();
+        assert_eq!(found.counts.spans, 1);
+        assert_eq!(found.newest_ns, Some(2_000));
+        assert_eq!(
+            shifted(&message, &TRACES, 500).unwrap(),
+            spans(1_500, 2_500, 2_000)
+        );
+        assert_eq!(shifted(&message, &TRACES, 0).unwrap(), message);
+    }
+
+    #[test]
+    fn a_time_that_is_not_set_stays_so() {
+        assert_eq!(
+            shifted(&spans(0, 2_000, 7), &TRACES, 500).unwrap(),
+            spans(0, 2_500, 507)
+        );
+    }
+
+    #[test]
+    fn data_points_move_with_their_start_and_exemplars() {
+        let request = |shift: u64| {
+            let point = HistogramDataPoint {
+                start_time_unix_nano: 10 + shift,
+                time_unix_nano: 20 + shift,
+                exemplars: vec![Exemplar {
+                    time_unix_nano: 15 + shift,
+                    ..Exemplar::default()
+                }],
+                bucket_counts: vec![1, 2],
+                explicit_bounds: vec![0.5],
+                ..HistogramDataPoint::default()
+            };
+            let histogram = Histogram {
+                data_points: vec![point],
+                aggregation_temporality: 2,
+            };
+            let metric = Metric {
+                data: Some(Data::Histogram(histogram)),
+                ..Metric::default()
+            };
+            let scope = ScopeMetrics {
+                metrics: vec![metric],
+                ..ScopeMetrics::default()
+            };
+            let resource = ResourceMetrics {
+                scope_metrics: vec![scope],
+                ..Default::default()
+            };
+            ExportMetricsServiceRequest {
+                resource_metrics: vec![resource],
+            }
+            .encode_to_vec()
+        };
+        let found = survey(&request(0), &METRICS).unwrap();
+        assert_eq!((found.counts.samples, found.counts.exemplars), (1, 1));
+        assert_eq!(
+            shifted(&request(0), &METRICS, 1_000).unwrap(),
+            request(1_000)
+        );
+    }
+
+    #[test]
+    fn remote_write_times_move_though_their_length_changes() {
+        let sample = |ms: u64| {
+            let mut sample = vec![0x09];
+            sample.extend_from_slice(&1.5f64.to_le_bytes());
+            sample.push(0x10);
+            put_varint(&mut sample, ms);
+            let mut series = vec![0x12, u8::try_from(sample.len()).unwrap()];
+            series.extend_from_slice(&sample);
+            let mut request = vec![0x0a, u8::try_from(series.len()).unwrap()];
+            request.extend_from_slice(&series);
+            request
+        };
+        let found = survey(&sample(100), &WRITE_REQUEST).unwrap();
+        assert_eq!(
+            (found.counts.samples, found.newest_ns),
+            (1, Some(100_000_000))
+        );
+        let moved = shifted(&sample(100), &WRITE_REQUEST, 1_000_000 * 1_000_000).unwrap();
+        assert_eq!(moved, sample(1_000_100));
+        let before = shifted(&sample(100), &WRITE_REQUEST, -200 * 1_000_000).unwrap();
+        assert_eq!(before, sample((-100i64).cast_unsigned()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_walked_without_a_panic(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        ) {
+            for schema in [&TRACES, &METRICS, &WRITE_REQUEST] {
+                let surveyed = survey(&bytes, schema);
+                let moved = shifted(&bytes, schema, -5);
+                proptest::prop_assert_eq!(surveyed.is_ok(), moved.is_ok());
+            }
+        }
+
+        #[test]
+        fn a_truncated_request_is_refused_or_walked_never_read_past(cut in 0usize..60) {
+            let message = spans(1_000, 2_000, 1_500);
+            let cut = cut.min(message.len());
+            if let Err(e) = survey(&message[..cut], &TRACES) {
+                proptest::prop_assert!(e.offset_bytes <= cut);
+            }
+        }
+    }
+}

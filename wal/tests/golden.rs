@@ -1,0 +1,126 @@
+//! The promise: what a released version wrote, every later one reads, with nothing lost and nothing added.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test may fail by panicking, and its numbers are small"
+)]
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rootline_wal::{FsStorage, Lsn, ManualClock, Recovery, Settings, Wal};
+
+type Replayed = Vec<(u64, u8, Vec<u8>)>;
+
+fn open(dir: &Path) -> (Arc<Wal>, Recovery, Replayed) {
+    let mut replayed = Vec::new();
+    let (wal, recovery) = Wal::open(
+        Arc::new(FsStorage::new()),
+        Arc::new(ManualClock::new()),
+        dir,
+        Settings::default(),
+        &mut |record| {
+            replayed.push((record.lsn.0, record.kind, record.payload.to_vec()));
+            Ok(())
+        },
+    )
+    .unwrap();
+    (wal, recovery, replayed)
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/v1")
+        .join(name)
+}
+
+/// Opening writes, so a copy is opened.
+fn copy_of(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    dir
+}
+
+fn expected() -> Replayed {
+    vec![
+        (1, 1, b"one".to_vec()),
+        (2, 2, b"two".to_vec()),
+        (3, 255, vec![0xab; 600]),
+        (4, 4, Vec::new()),
+        (5, 5, (0..5000).map(|i| i as u8).collect()),
+    ]
+}
+
+/// One group of three records, then a group each.
+fn write(wal: &Wal) {
+    for (lsn, kind, payload) in expected() {
+        let (a, b) = payload.split_at(payload.len().min(2));
+        assert_eq!(wal.append(kind, &[a, b]).unwrap(), Lsn(lsn));
+        if lsn >= 3 {
+            wal.wait_durable(Lsn(lsn)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_closed_log_of_version_1_reads() {
+    let dir = copy_of("closed");
+    let (wal, recovery, replayed) = open(dir.path());
+    assert_eq!(replayed, expected());
+    assert_eq!((recovery.corrupt.len(), recovery.torn_bytes), (0, 0));
+    assert_eq!(wal.append(0, &[]).unwrap(), Lsn(6));
+}
+
+#[test]
+fn a_log_of_version_1_whose_last_group_is_torn_reads_up_to_there() {
+    let dir = copy_of("torn");
+    let (wal, recovery, replayed) = open(dir.path());
+    assert_eq!(replayed, expected()[..4]);
+    assert_eq!(recovery.corrupt, []);
+    assert_eq!(recovery.torn_bytes, 5021);
+    assert_eq!(wal.append(0, &[]).unwrap(), Lsn(5));
+}
+
+#[test]
+fn a_log_of_version_1_with_a_damaged_record_reads_around_it() {
+    let dir = copy_of("damaged");
+    let (wal, recovery, replayed) = open(dir.path());
+    let mut rest = expected();
+    rest.remove(1);
+    assert_eq!(replayed, rest);
+    let [corruption] = recovery.corrupt.try_into().unwrap();
+    assert_eq!(corruption.segment, 1);
+    assert!(corruption.path.ends_with("segment-0000000000000001.wal"));
+    // Behind the segment's header, a marker, the group's header and the first frame of 21 + 3 bytes.
+    assert_eq!(corruption.offset_bytes, 4096 + 4096 + 40 + 24);
+    assert_eq!(corruption.lost, Some((Lsn(2), Lsn(2))));
+    assert_eq!(wal.append(0, &[]).unwrap(), Lsn(6));
+}
+
+#[test]
+#[ignore = "writes the golden files of the current version"]
+fn write_golden_files() {
+    let written = tempfile::tempdir().unwrap();
+    let (wal, _, _) = open(written.path());
+    write(&wal);
+    wal.close().unwrap();
+    let name = "segment-0000000000000001.wal";
+    let closed = std::fs::read(written.path().join(name)).unwrap();
+    // Without the closing marker, and with half of the last group.
+    let mut torn = closed[..closed.len() - 4096].to_vec();
+    let half = torn.len() - 4096;
+    torn[half..].fill(0);
+    let mut damaged = closed.clone();
+    damaged[4096 + 4096 + 40 + 24 + 21] ^= 0xff;
+    for (case, bytes) in [("closed", closed), ("torn", torn), ("damaged", damaged)] {
+        std::fs::create_dir_all(golden(case)).unwrap();
+        std::fs::write(golden(case).join(name), bytes).unwrap();
+    }
+}
