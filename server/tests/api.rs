@@ -1,10 +1,6 @@
 //! The promise guarded here: `rootline.v1` over a real connection answers what was written, refuses what
 //! is wrong with the right code, and its client puts streams together whole.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -78,6 +74,7 @@ fn series(pairs: &[(&str, &str)], samples: &[(i64, f64)]) -> v1::SeriesWrite {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the messages take it")]
 fn selector(text: &str) -> Option<v1::SeriesSelector> {
     Some(v1::SeriesSelector {
         selector: text.into(),

@@ -296,8 +296,8 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     }
     let n: u64 = digits.parse().ok()?;
     Some(match unit {
-        'H' => Duration::from_secs(n * 3600),
-        'M' => Duration::from_secs(n * 60),
+        'H' => Duration::from_hours(n),
+        'M' => Duration::from_mins(n),
         'S' => Duration::from_secs(n),
         'm' => Duration::from_millis(n),
         'u' => Duration::from_micros(n),
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(parse_timeout("10S"), Some(Duration::from_secs(10)));
         assert_eq!(
             parse_timeout("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3600))
+            Some(Duration::from_hours(99_999_999))
         );
         for wrong in ["", "S", "10", "10x", "123456789S", "-1S", "1 S", "1é"] {
             assert_eq!(parse_timeout(wrong), None, "{wrong}");

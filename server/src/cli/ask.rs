@@ -169,6 +169,8 @@ impl From<ClientError> for Failure {
             (_, Some(Code::ResourceExhausted)) => {
                 "Ask for less: a shorter range or a narrower selector."
             }
+            // The node's own words for what it does not offer yet.
+            (_, Some(Code::Unimplemented)) if error.to_string().contains("in this release") => "",
             (_, Some(Code::Unimplemented)) => {
                 "The node does not offer this: it may be of another release, or something else may answer \
                  at this endpoint."
@@ -244,17 +246,32 @@ pub(crate) fn end(answer: Result<String, Failure>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A line for an answer with nothing in it: what was not found, and where such data lie. `these` says
-/// whose data: "this metric", "such spans".
-pub(crate) fn nothing(what: &str, these: &str, range: &Range, info: &v1::AnswerInfo) -> String {
+/// What an answer with nothing in it is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sought {
+    /// What was not found: "samples".
+    pub(crate) what: &'static str,
+    /// Who has it when: "this metric has data".
+    pub(crate) elsewhere: &'static str,
+    /// The command that shows what there is, for when it is nowhere.
+    pub(crate) overview: &'static str,
+}
+
+/// A line for an answer with nothing in it: what was not found, and where such data lie.
+pub(crate) fn nothing(sought: Sought, range: &Range, info: &v1::AnswerInfo) -> String {
+    let Sought {
+        what,
+        elsewhere,
+        overview,
+    } = sought;
     let words = &range.words;
     match (info.data_start_ns, info.data_end_ns) {
         (Some(start), Some(end)) => format!(
-            "no {what} {words}; {these} has data {}, try --from/--to or --all-time\n",
+            "no {what} {words}; {elsewhere} {}, try --from/--to or --all-time\n",
             span_of_time(start, end)
         ),
-        _ if words == "at any time" => format!("no {what} {words}\n"),
-        _ => format!("no {what} {words}, and none at any other time\n"),
+        _ if words == "at any time" => format!("no {what} {words}; see `{overview}`\n"),
+        _ => format!("no {what} {words}, and none at any other time; see `{overview}`\n"),
     }
 }
 
@@ -344,6 +361,11 @@ mod tests {
     #[test]
     fn an_empty_answer_says_where_data_lie() {
         let range = args(None, None, None).range_at(NOW).unwrap();
+        let sought = Sought {
+            what: "samples",
+            elsewhere: "this metric has data",
+            overview: "rootline admin stats",
+        };
         let info = v1::AnswerInfo {
             empty: true,
             data_start_ns: Some(NOW),
@@ -351,14 +373,13 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            nothing("samples", "this metric", &range, &info),
-            "no samples in the last 1h; this metric has data 2022-08-23 12:00..17:10, try --from/--to or \
-             --all-time\n"
+            nothing(sought, &range, &info),
+            "no samples in the last 1h; this metric has data 2022-08-23 12:00..17:10, try --from/--to \
+             or --all-time\n"
         );
-        let nowhere = nothing("samples", "this metric", &range, &v1::AnswerInfo::default());
         assert_eq!(
-            nowhere,
-            "no samples in the last 1h, and none at any other time\n"
+            nothing(sought, &range, &v1::AnswerInfo::default()),
+            "no samples in the last 1h, and none at any other time; see `rootline admin stats`\n"
         );
     }
 

@@ -1,6 +1,6 @@
 //! `rootline query`: questions to a node, answered in tables, trees or JSON (`docs/cli.md`).
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 use rootline_engine::{MatchOp, Matcher, TraceId};
@@ -10,7 +10,8 @@ use tonic::Code;
 
 use super::{
     ask::{
-        Failure, NodeArgs, Range, RangeArgs, ask, duration_arg, end, info_json, json_text, nothing,
+        Failure, NodeArgs, Range, RangeArgs, Sought, ask, duration_arg, end, info_json, json_text,
+        nothing,
     },
     show::{
         Align, Table, Terminal, TraceLine, TraceView, count, duration, number, plain, rfc3339,
@@ -18,6 +19,37 @@ use super::{
     },
 };
 use crate::client::{Client, ClientError, TraceAnswer, v1};
+
+const METRICS_OVERVIEW: &str = "rootline query labels __name__ --all-time";
+const SPANS_OVERVIEW: &str = "rootline query stats --spans --by operation --all-time";
+const SAMPLES: Sought = Sought {
+    what: "samples",
+    elsewhere: "this metric has data",
+    overview: METRICS_OVERVIEW,
+};
+const SERIES: Sought = Sought {
+    what: "series",
+    ..SAMPLES
+};
+const LABELS: Sought = Sought {
+    what: "labels",
+    elsewhere: "the node has data",
+    overview: "rootline admin stats",
+};
+const SPANS: Sought = Sought {
+    what: "such spans",
+    elsewhere: "the node has some",
+    overview: SPANS_OVERVIEW,
+};
+const TRACES: Sought = Sought {
+    what: "traces with such a span",
+    ..SPANS
+};
+const CALLS: Sought = Sought {
+    what: "calls between services",
+    elsewhere: "the node has spans",
+    overview: SPANS_OVERVIEW,
+};
 
 /// Ask a node.
 #[derive(Debug, Args)]
@@ -391,8 +423,6 @@ impl LabelsArgs {
 impl FindArgs {
     fn request(&self) -> Result<(v1::FindTracesRequest, Range), Failure> {
         let range = self.range.range()?;
-        // Relative ranges move on; the pages after the first keep the range of the first, which the
-        // token cannot carry: it is printed with the command to go on.
         let request = v1::FindTracesRequest {
             conditions: Some(self.conditions.message()?),
             range: Some(range.message),
@@ -484,7 +514,7 @@ async fn metric_stats(
         ));
     }
     if groups.is_empty() {
-        return Ok(nothing("samples", "this metric", &range, &info));
+        return Ok(nothing(SAMPLES, &range, &info));
     }
     let mut columns = vec![("group", Align::Left), ("series", Align::Right)];
     columns.extend(FIGURES);
@@ -517,7 +547,8 @@ async fn metric_stats(
         text.push('\n');
     }
     if nan > 0 {
-        text.push_str(&format!("{} NaN samples left out\n", count(nan)));
+        text.push_str(&count(nan));
+        text.push_str(" NaN samples left out\n");
     }
     Ok(text)
 }
@@ -550,7 +581,7 @@ async fn span_stats(
         ));
     }
     if answer.groups.is_empty() {
-        return Ok(nothing("spans", "the node", &range, &info));
+        return Ok(nothing(SPANS, &range, &info));
     }
     let mut columns = Vec::new();
     if by != By::Nothing {
@@ -594,7 +625,7 @@ async fn series(
         ));
     }
     if series.is_empty() {
-        return Ok(nothing("series", "this metric", &range, &info));
+        return Ok(nothing(SERIES, &range, &info));
     }
     let mut text = String::new();
     for one in &series {
@@ -646,7 +677,7 @@ async fn labels(
         ));
     }
     if list.is_empty() {
-        return Ok(nothing(&format!("label {what}"), "the node", &range, &info));
+        return Ok(nothing(LABELS, &range, &info));
     }
     let mut text: String = list.iter().map(|entry| plain(entry) + "\n").collect();
     if info.truncated {
@@ -868,6 +899,16 @@ fn summary_json(summary: &v1::TraceSummary, matched: bool) -> Value {
     value
 }
 
+/// A range as options that mean the same at any time.
+fn range_options(range: v1::TimeRange) -> String {
+    match (range.start_ns, range.end_ns) {
+        (Some(start), Some(end)) => format!("--from {} --to {}", rfc3339(start), rfc3339(end)),
+        (Some(start), None) => format!("--from {}", rfc3339(start)),
+        (None, Some(end)) => format!("--to {}", rfc3339(end)),
+        (None, None) => "--all-time".to_owned(),
+    }
+}
+
 async fn find(
     client: Client,
     request: v1::FindTracesRequest,
@@ -888,16 +929,11 @@ async fn find(
         })));
     }
     if answer.traces.is_empty() {
-        return Ok(nothing(
-            "traces with such a span",
-            "the node",
-            &range,
-            &info,
-        ));
+        return Ok(nothing(TRACES, &range, &info));
     }
     let mut table = Table::new(&[
-        ("trace", Align::Right),
-        ("start", Align::Right),
+        ("trace", Align::Whole),
+        ("start", Align::Whole),
         ("duration", Align::Right),
         ("spans", Align::Right),
         ("matched", Align::Right),
@@ -919,9 +955,10 @@ async fn find(
     let first = answer.traces.first().map_or("", |t| t.trace_id.as_str());
     let mut hint = format!("look into one: rootline query trace {first}");
     if !answer.next_page_token.is_empty() {
-        hint.push_str(
-            "\nthere are more: a larger --limit shows them, or --json gives next_page_token",
-        );
+        // A relative range would have moved on by then.
+        let range = range_options(range.message);
+        let token = &answer.next_page_token;
+        let _ = write!(hint, "\nnext page: the same with {range} --page {token}");
     }
     text.push_str(&out.terminal.faint(&hint));
     text.push('\n');
@@ -958,7 +995,7 @@ async fn dependencies(
         ));
     }
     if answer.dependencies.is_empty() {
-        return Ok(nothing("calls between services", "the node", &range, &info));
+        return Ok(nothing(CALLS, &range, &info));
     }
     let mut table = Table::new(&[
         ("caller", Align::Left),
@@ -986,4 +1023,115 @@ async fn dependencies(
         ]);
     }
     Ok(table.render(out.terminal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIPE: Terminal = Terminal {
+        columns: Some(80),
+        colours: false,
+    };
+
+    #[test]
+    fn tags_are_conditions_on_attributes() {
+        let found = |text: &str| {
+            let m = tag(text).unwrap();
+            (m.r#type, m.name, m.value)
+        };
+        let own = |n: i32, k: &str, v: &str| (n, k.to_owned(), v.to_owned());
+        assert_eq!(found("http.status=500"), own(0, "http.status", "500"));
+        assert_eq!(found("user!="), own(1, "user", ""));
+        assert_eq!(found("path=~/cart/.*"), own(2, "path", "/cart/.*"));
+        assert_eq!(found("q!~a=b"), own(3, "q", "a=b"));
+        for wrong in ["", "=x", "user", "user!x", "a=~("] {
+            assert!(matches!(tag(wrong), Err(Failure::Usage(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_selector_is_a_usage_error_that_points_at_the_place() {
+        let Err(Failure::Usage(text)) = selector("up{job}", true) else {
+            panic!()
+        };
+        assert!(text.ends_with("up{job}\n      ^"), "{text}");
+        assert!(matches!(selector("{}", true), Err(Failure::Usage(_))));
+        assert!(selector("{}", false).is_ok());
+        assert!(matches!(trace_id("12"), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn a_trace_is_shown_with_its_time_by_service() {
+        let row =
+            |service: &str, depth, offset_ns, duration_ns, own_ns, failed: bool| v1::SpanRow {
+                span: Some(v1::Span {
+                    name: "op".into(),
+                    parent_span_id: if depth > 0 {
+                        "1".repeat(16)
+                    } else {
+                        String::new()
+                    },
+                    status: if failed { 2 } else { 0 },
+                    ..Default::default()
+                }),
+                service: service.into(),
+                depth,
+                parent_row: (depth > 0).then_some(0),
+                offset_ns,
+                duration_ns,
+                own_ns,
+                ..Default::default()
+            };
+        let trace = TraceAnswer {
+            summary: v1::TraceSummary {
+                trace_id: "ab".repeat(16),
+                start_ns: 1_661_256_000_000_000_000,
+                duration_ns: 100_000_000,
+                spans: 2,
+                errors: 1,
+                ..Default::default()
+            },
+            rows: vec![
+                row("shop", 0, 0, 100_000_000, 50_000_000, false),
+                row("db\u{7}", 1, 50_000_000, 50_000_000, 50_000_000, true),
+            ],
+            services: vec![v1::ServiceTime {
+                service: "shop".into(),
+                spans: 1,
+                errors: 0,
+                own_ns: 50_000_000,
+                inclusive_ns: 100_000_000,
+            }],
+            ..Default::default()
+        };
+        let text = trace_text(&trace, PIPE);
+        assert!(text.starts_with(&"ab".repeat(16)), "{text}");
+        assert!(
+            text.contains("2022-08-23T12:00:00Z  100 ms  2 spans  1 services  1 errors"),
+            "{text}"
+        );
+        assert!(text.contains("└─ db\\u{7} op ✗"), "{text}");
+        assert!(
+            text.contains("shop         1       0     50 ms     100 ms"),
+            "{text}"
+        );
+        let json: Value = serde_json::from_str(&trace_json(&trace)).unwrap();
+        assert_eq!(json["spans"][1]["parent_row"], 0);
+        assert_eq!(json["spans"][1]["status"], "error");
+        assert_eq!(json["spans"][0]["parent_span_id"], Value::Null);
+        assert_eq!(json["services"][0]["own_ns"], 50_000_000);
+    }
+
+    #[test]
+    fn a_range_for_the_next_page_does_not_move() {
+        let range = v1::TimeRange {
+            start_ns: Some(1_661_256_000_000_000_001),
+            end_ns: None,
+        };
+        assert_eq!(
+            range_options(range),
+            "--from 2022-08-23T12:00:00.000000001Z"
+        );
+    }
 }

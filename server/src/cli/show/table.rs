@@ -14,6 +14,8 @@ const GAP: &str = "  ";
 pub(crate) enum Align {
     /// Text: may be cut where the terminal is too narrow.
     Left,
+    /// Ids and times: never cut.
+    Whole,
     /// Numbers: never cut.
     Right,
 }
@@ -100,7 +102,7 @@ impl Table {
             };
             let padding = " ".repeat(columns.saturating_sub(width(&cell)));
             match align {
-                Align::Left => line.extend([cell, padding]),
+                Align::Left | Align::Whole => line.extend([cell, padding]),
                 Align::Right => line.extend([padding, cell]),
             }
         }

@@ -224,7 +224,7 @@ fn bar(line: &TraceLine, trace_ns: u64, columns: usize) -> String {
     let marks = if line.duration_ns as f64 * 2.0 < per_column {
         "▏".to_owned()
     } else {
-        "█".repeat(to.saturating_sub(from).max(0) + usize::from(to < columns))
+        "█".repeat(to.saturating_sub(from) + usize::from(to < columns))
     };
     let mut bar = " ".repeat(from);
     bar.push_str(&marks);
