@@ -3,6 +3,11 @@
 //! batch is there in part.
 //!
 //! `ROOTLINE_CRASH_ROUNDS` says how often (default 5), `ROOTLINE_TEST_SEED` makes the moments the same.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -96,7 +101,7 @@ async fn send(way: Way, batch: u64, client: &Client, channel: &Channel, node: &A
             let attributes: Vec<[(&str, &str); 1]> =
                 names.iter().map(|n| [("item", n.as_str())]).collect();
             let at = u64::try_from(time_ns(batch)).unwrap();
-            let points: Vec<(&[(&str, &str)], u64, f64)> =
+            let points: Vec<otlp::Point<'_>> =
                 attributes.iter().map(|a| (&a[..], at, value)).collect();
             let body = otlp::gauge("crash", "crash_samples", &points).encode_to_vec();
             otlp::call(channel, otlp::EXPORT_METRICS, body)

@@ -1,5 +1,10 @@
 //! A node's life: it says when it is ready, one directory serves one process, SIGTERM ends it well, and
 //! what was acknowledged is there again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{process::Command, time::Duration};
 

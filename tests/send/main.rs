@@ -1,4 +1,9 @@
 //! `rootline send`: files of every form arrive, in bounded time, and what does not arrive is said.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     io::Write,

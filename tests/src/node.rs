@@ -12,7 +12,7 @@ use std::{
 use crate::{binary, http};
 
 /// How long a node may take to get ready, a large replay by a debug build included.
-const READY_TIMEOUT: Duration = Duration::from_secs(180);
+const READY_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A node. Killed when dropped.
 #[derive(Debug)]
@@ -116,22 +116,20 @@ impl Node {
             .expect("the node's binary runs");
         let log = Arc::new(Log::default());
         log.follow(child.stderr.take().expect("stderr is piped"));
-        match log.wait(READY_TIMEOUT, ready_line) {
-            Some([grpc, otlp_http, http]) => Self {
-                child,
-                grpc,
-                otlp_http,
-                http,
-                log,
-            },
-            None => {
-                let _ = child.kill();
-                let status = child.wait();
-                panic!(
-                    "the node did not get ready ({status:?}):\n{}",
-                    log.lock().lines.join("\n")
-                )
-            }
+        let Some([grpc, otlp_http, http]) = log.wait(READY_TIMEOUT, ready_line) else {
+            let _ = child.kill();
+            let status = child.wait();
+            panic!(
+                "the node did not get ready ({status:?}):\n{}",
+                log.lock().lines.join("\n")
+            )
+        };
+        Self {
+            child,
+            grpc,
+            otlp_http,
+            http,
+            log,
         }
     }
 
