@@ -252,10 +252,11 @@ async fn spans_by_batch(client: &Client) -> BTreeMap<u64, u64> {
     }
 }
 
-async fn check(node: &Node, ledger: &Ledger) {
+async fn check(node: &Node, ledger: &Mutex<Ledger>) {
     let client = Client::connect(&node.endpoint()).await.unwrap();
     let samples = samples_by_batch(&client).await;
     let spans = spans_by_batch(&client).await;
+    let ledger = ledger.lock().unwrap();
     for (batch, way) in &ledger.tried {
         let of = |has: bool, found: &BTreeMap<u64, u64>| {
             has.then(|| found.get(batch).copied().unwrap_or(0))
@@ -301,7 +302,7 @@ fn killed_at_random_moments_a_node_keeps_every_acknowledged_batch_whole() {
         let life = Duration::from_millis(random.below(LIFE_MS_MAX));
         let node = Node::start(dir.path());
         runtime.block_on(async {
-            check(&node, &ledger.lock().unwrap()).await;
+            check(&node, &ledger).await;
             load(&node, &ledger, &batches, life).await;
         });
         let ledger = ledger.lock().unwrap();
@@ -314,7 +315,7 @@ fn killed_at_random_moments_a_node_keeps_every_acknowledged_batch_whole() {
     // The last crash, and one start more than crashes: recovery is repeatable.
     for _ in 0..2 {
         let node = Node::start(dir.path());
-        runtime.block_on(check(&node, &ledger.lock().unwrap()));
+        runtime.block_on(check(&node, &ledger));
         node.kill();
     }
     let ledger = ledger.lock().unwrap();
