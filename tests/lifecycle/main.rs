@@ -6,7 +6,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use rootline_tests::{Node, binary, http, remote_write};
 use tempfile::tempdir;
@@ -77,18 +77,13 @@ fn a_second_process_is_refused_the_directory() {
     let output = Node::fail(Node::command(dir.path()));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("lock"), "{stderr}");
+    assert!(stderr.contains("in use by another process"), "{stderr}");
     assert!(node.is_healthy());
 }
 
 #[test]
 fn wrong_usage_exits_with_2_and_an_unreachable_node_with_1() {
-    let rootline = |args: &[&str]| {
-        Command::new(binary::rootline())
-            .args(args)
-            .output()
-            .unwrap()
-    };
+    let rootline = |args: &[&str]| binary::command().args(args).output().unwrap();
     assert_eq!(
         rootline(&["serve", "--no-such-option"]).status.code(),
         Some(2)
@@ -103,7 +98,7 @@ fn wrong_usage_exits_with_2_and_an_unreachable_node_with_1() {
 #[test]
 fn an_address_beyond_loopback_needs_to_be_allowed() {
     let dir = tempdir().unwrap();
-    let mut command = Command::new(binary::rootline());
+    let mut command = binary::command();
     command.arg("serve").arg("--data-dir").arg(dir.path());
     command.args(["--http-listen", "0.0.0.0:0", "--grpc-listen", "127.0.0.1:0"]);
     command.args(["--otlp-http-listen", "127.0.0.1:0"]);
@@ -115,7 +110,7 @@ fn an_address_beyond_loopback_needs_to_be_allowed() {
 
 #[test]
 fn the_demo_shows_its_fault_and_cleans_up() {
-    let mut command = Command::new(binary::rootline());
+    let mut command = binary::command();
     let temp = tempdir().unwrap();
     command.arg("demo").env("TMPDIR", temp.path());
     // Its default ports may be taken by another test, and then it takes free ones.

@@ -82,7 +82,7 @@ impl Node {
 
     /// The command that serves `dir` on these addresses: gRPC, OTLP/HTTP, HTTP.
     pub fn command_on(dir: &Path, addresses: [&str; 3]) -> Command {
-        let mut command = Command::new(binary::rootline());
+        let mut command = binary::command();
         command.arg("serve").arg("--data-dir").arg(dir);
         let options = ["--grpc-listen", "--otlp-http-listen", "--http-listen"];
         for (option, address) in options.into_iter().zip(addresses) {
@@ -201,7 +201,7 @@ impl Node {
 
     /// The same command, not yet run.
     pub fn cli_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary::rootline());
+        let mut command = binary::command();
         command
             .args(args)
             .stdin(Stdio::null())
