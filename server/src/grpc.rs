@@ -1,7 +1,7 @@
 //! The gRPC port (4317): every service of the node behind one router.
 //!
 //! Calls to services that are not there (OTLP logs and profiles among them) get UNIMPLEMENTED.
-//! Health says NOT_SERVING until the log is replayed, and again while draining.
+//! Health says `NOT_SERVING` until the log is replayed, and again while draining.
 
 use std::sync::Arc;
 

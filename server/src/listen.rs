@@ -5,7 +5,14 @@
 //! `:authority`) is loopback's own name or one of `allow-host`: a web page that made its own name
 //! point at 127.0.0.1 is told 421 before anything is read.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -15,11 +22,14 @@ use axum::{
     response::Response,
 };
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -42,6 +52,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes of a refused request that are still taken in, so that its sender reads the refusal.
+const DRAIN_BYTES_MAX: usize = 256 << 20;
+/// Time for that.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two looks at the beginning of a connection.
 const PEEK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -247,7 +261,7 @@ async fn check_host(
         .chain(request.uri().authority().map(http::uri::Authority::as_str));
     let stranger = hosts.find(|host| !rule.allows(host)).map(str::to_owned);
     let response = match stranger {
-        None => next.run(request).await,
+        None => run_and_drain(request, next).await,
         Some(host) => {
             let refusal = Refusal::new(
                 RefusalKind::Misdirected,
@@ -272,6 +286,80 @@ async fn check_host(
     };
     state.metrics().answered(protocol, code);
     response
+}
+
+/// Answers, and takes in what the sender has not finished sending by then. Closing a connection
+/// over unread bytes resets it, and a reset can overtake the answer: a sender that never reads its
+/// 413 sends the same again for ever.
+async fn run_and_drain(request: Request<Body>, next: Next) -> Response {
+    let waits_for_leave = request.headers().contains_key(header::EXPECT);
+    if request.version() == http::Version::HTTP_2 || waits_for_leave {
+        return next.run(request).await;
+    }
+    let left = Arc::new(Mutex::new(None));
+    let request = request.map(|body| {
+        Body::new(LentBody {
+            body: Some(body),
+            left: Arc::clone(&left),
+        })
+    });
+    let response = next.run(request).await;
+    let rest = left.lock().take();
+    if let Some(mut rest) = rest
+        && !rest.is_end_stream()
+        && response.status() != StatusCode::REQUEST_TIMEOUT
+    {
+        let drain = async {
+            let mut drained_bytes = 0;
+            while let Some(Ok(frame)) = rest.frame().await {
+                drained_bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+                if drained_bytes > DRAIN_BYTES_MAX {
+                    break;
+                }
+            }
+        };
+        // Whoever is not done by then loses the answer.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain).await;
+    }
+    response
+}
+
+/// A request's body that comes back when its reader drops it.
+struct LentBody {
+    body: Option<Body>,
+    left: Arc<Mutex<Option<Body>>>,
+}
+
+impl http_body::Body for LentBody {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.body
+            .as_mut()
+            .map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body
+            .as_ref()
+            .is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(SizeHint::default, http_body::Body::size_hint)
+    }
+}
+
+impl Drop for LentBody {
+    fn drop(&mut self) {
+        *self.left.lock() = self.body.take();
+    }
 }
 
 fn protocol_of(wire: Wire, path: &str) -> Protocol {

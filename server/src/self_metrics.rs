@@ -185,6 +185,9 @@ impl SelfMetrics {
     }
 }
 
+/// One of a protocol's counters.
+type Get = fn(&ProtocolCounters) -> &AtomicU64;
+
 /// The text form of everything that `state` counts.
 pub fn render(state: &NodeState) -> String {
     let mut text = Exposition::default();
@@ -219,7 +222,6 @@ pub fn render(state: &NodeState) -> String {
     );
     text.line("rootline_replay_bytes_total", &[], progress.bytes());
 
-    type Get = fn(&ProtocolCounters) -> &AtomicU64;
     let by_protocol: [(&str, &str, Get); 8] = [
         ("rootline_samples_stored_total", "Samples stored.", |c| {
             &c.samples_stored

@@ -1,5 +1,7 @@
 //! A whole node in this process, on free ports: its life, its refusals, what it says of itself.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use prost::Message as _;
@@ -322,6 +324,19 @@ async fn wrong_requests_get_the_refusal_that_fits() {
             "docs/operations.md lacks {name}"
         );
     }
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_large_body_that_is_refused_is_taken_in_so_that_its_sender_reads_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = started(config(dir.path())).await;
+    let large = vec![7; 80 << 20];
+    let (status, answer) = write(&node, &large).await;
+    assert_eq!(status, 413, "{answer}");
+    let html = "Content-Type: text/html\r\n";
+    let (status, answer) = post(node.addresses().http, "/api/v1/write", html, &large).await;
+    assert_eq!(status, 415, "{answer}");
     node.stop().await.unwrap();
 }
 
