@@ -145,7 +145,6 @@ impl Asked {
             totals.to_vec()
         };
         let found = self.values(metric, labels).await;
-        // A total may have been exported once more than there were steps.
         let close = |(f, e): (&f64, &f64)| (f - e).abs() < 1e-9;
         let same = found.len() == expected.len() && found.iter().zip(&expected).all(close);
         assert!(
@@ -262,6 +261,23 @@ fn run(protocol: &str, temporality: &str) {
                 all,
                 &totals([3.0, 6.0, 9.0]),
             )
+            .await;
+        // Gauges and what is observed are exported each time, deltas of 0 too.
+        asked
+            .expect("sdk_gauge_ratio", k, &[10.25, 10.25, 20.5, 30.75])
+            .await;
+        asked
+            .expect(
+                "sdk_observed_counter_total",
+                k,
+                &[100.0, 100.0, 200.0, 300.0],
+            )
+            .await;
+        asked
+            .expect("sdk_observed_updown", k, &[6.0, 6.0, 5.0, 4.0])
+            .await;
+        asked
+            .expect("sdk_observed_gauge", k, &[1.5, 1.5, 2.5, 3.5])
             .await;
     });
     sdk.tell("end");

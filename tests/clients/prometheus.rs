@@ -43,10 +43,8 @@ fn target(bad: Arc<AtomicBool>) -> SocketAddr {
                 n % 7
             );
             if bad.load(Ordering::Relaxed) {
-                body.push_str(&format!(
-                    "demo_bad{{long=\"{}\"}} 1\n",
-                    "x".repeat(TOO_LONG)
-                ));
+                let long = "x".repeat(TOO_LONG);
+                body = format!("{body}demo_bad{{long=\"{long}\"}} 1\n");
             }
             let _ = write!(
                 stream,

@@ -3,6 +3,11 @@
 //! batch is there in part.
 //!
 //! `ROOTLINE_CRASH_ROUNDS` says how often (default 5), `ROOTLINE_TEST_SEED` makes the moments the same.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -96,7 +101,7 @@ async fn send(way: Way, batch: u64, client: &Client, channel: &Channel, node: &A
             let attributes: Vec<[(&str, &str); 1]> =
                 names.iter().map(|n| [("item", n.as_str())]).collect();
             let at = u64::try_from(time_ns(batch)).unwrap();
-            let points: Vec<(&[(&str, &str)], u64, f64)> =
+            let points: Vec<otlp::Point<'_>> =
                 attributes.iter().map(|a| (&a[..], at, value)).collect();
             let body = otlp::gauge("crash", "crash_samples", &points).encode_to_vec();
             otlp::call(channel, otlp::EXPORT_METRICS, body)
@@ -247,10 +252,11 @@ async fn spans_by_batch(client: &Client) -> BTreeMap<u64, u64> {
     }
 }
 
-async fn check(node: &Node, ledger: &Ledger) {
+async fn check(node: &Node, ledger: &Mutex<Ledger>) {
     let client = Client::connect(&node.endpoint()).await.unwrap();
     let samples = samples_by_batch(&client).await;
     let spans = spans_by_batch(&client).await;
+    let ledger = ledger.lock().unwrap();
     for (batch, way) in &ledger.tried {
         let of = |has: bool, found: &BTreeMap<u64, u64>| {
             has.then(|| found.get(batch).copied().unwrap_or(0))
@@ -296,7 +302,7 @@ fn killed_at_random_moments_a_node_keeps_every_acknowledged_batch_whole() {
         let life = Duration::from_millis(random.below(LIFE_MS_MAX));
         let node = Node::start(dir.path());
         runtime.block_on(async {
-            check(&node, &ledger.lock().unwrap()).await;
+            check(&node, &ledger).await;
             load(&node, &ledger, &batches, life).await;
         });
         let ledger = ledger.lock().unwrap();
@@ -309,7 +315,7 @@ fn killed_at_random_moments_a_node_keeps_every_acknowledged_batch_whole() {
     // The last crash, and one start more than crashes: recovery is repeatable.
     for _ in 0..2 {
         let node = Node::start(dir.path());
-        runtime.block_on(check(&node, &ledger.lock().unwrap()));
+        runtime.block_on(check(&node, &ledger));
         node.kill();
     }
     let ledger = ledger.lock().unwrap();

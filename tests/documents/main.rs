@@ -1,5 +1,10 @@
 //! What the documents say is true: README's commands run as written, and every file that a page names or
 //! links to is there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     fs,
@@ -25,9 +30,9 @@ fn pages() -> Vec<PathBuf> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path)
+                folders.push(path);
             } else {
-                pages.push(path)
+                pages.push(path);
             }
         }
     }

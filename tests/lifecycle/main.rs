@@ -1,7 +1,12 @@
 //! A node's life: it says when it is ready, one directory serves one process, SIGTERM ends it well, and
 //! what was acknowledged is there again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use rootline_tests::{Node, binary, http, remote_write};
 use tempfile::tempdir;
@@ -78,12 +83,7 @@ fn a_second_process_is_refused_the_directory() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_an_unreachable_node_with_1() {
-    let rootline = |args: &[&str]| {
-        Command::new(binary::rootline())
-            .args(args)
-            .output()
-            .unwrap()
-    };
+    let rootline = |args: &[&str]| binary::command().args(args).output().unwrap();
     assert_eq!(
         rootline(&["serve", "--no-such-option"]).status.code(),
         Some(2)
@@ -98,7 +98,7 @@ fn wrong_usage_exits_with_2_and_an_unreachable_node_with_1() {
 #[test]
 fn an_address_beyond_loopback_needs_to_be_allowed() {
     let dir = tempdir().unwrap();
-    let mut command = Command::new(binary::rootline());
+    let mut command = binary::command();
     command.arg("serve").arg("--data-dir").arg(dir.path());
     command.args(["--http-listen", "0.0.0.0:0", "--grpc-listen", "127.0.0.1:0"]);
     command.args(["--otlp-http-listen", "127.0.0.1:0"]);
@@ -110,7 +110,7 @@ fn an_address_beyond_loopback_needs_to_be_allowed() {
 
 #[test]
 fn the_demo_shows_its_fault_and_cleans_up() {
-    let mut command = Command::new(binary::rootline());
+    let mut command = binary::command();
     let temp = tempdir().unwrap();
     command.arg("demo").env("TMPDIR", temp.path());
     // Its default ports may be taken by another test, and then it takes free ones.

@@ -1,10 +1,15 @@
 //! `rootline send`: files of every form arrive, in bounded time, and what does not arrive is said.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
 };
 
 use prost::Message;
@@ -172,7 +177,7 @@ fn a_node_that_is_not_there_yet_is_waited_for_and_one_that_never_comes_is_named(
         .unwrap();
     let endpoint = format!("http://{addr}");
     let send = |retry_for: &str| {
-        let mut command = Command::new(binary::rootline());
+        let mut command = binary::command();
         command.args([
             "send",
             "--json",
@@ -193,7 +198,7 @@ fn a_node_that_is_not_there_yet_is_waited_for_and_one_that_never_comes_is_named(
     assert!(stderr.contains(&addr.to_string()), "{stderr}");
 
     let waiting = send("120").spawn().unwrap();
-    let mut command = Command::new(binary::rootline());
+    let mut command = binary::command();
     command
         .arg("serve")
         .arg("--data-dir")

@@ -58,3 +58,14 @@ pub fn rootline() -> &'static Path {
             .into()
     })
 }
+
+/// A command that runs the binary, untouched by what the environment of the tests says to it.
+pub fn command() -> Command {
+    let mut command = Command::new(rootline());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ROOTLINE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}

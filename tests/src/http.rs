@@ -1,6 +1,7 @@
 //! HTTP/1.1 by hand, one connection a request: tests want to see, and to break, every byte.
 
 use std::{
+    fmt::Write as _,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
@@ -51,16 +52,16 @@ pub fn request(
         .iter()
         .any(|(name, _)| name.eq_ignore_ascii_case("host"))
     {
-        text.push_str(&format!("Host: {addr}\r\n"));
+        let _ = write!(text, "Host: {addr}\r\n");
     }
     if !headers
         .iter()
         .any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
     {
-        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     text.push_str("\r\n");
     let mut stream = TcpStream::connect(addr)?;

@@ -12,7 +12,7 @@ use std::{
 use crate::{binary, http};
 
 /// How long a node may take to get ready, a large replay by a debug build included.
-const READY_TIMEOUT: Duration = Duration::from_secs(180);
+const READY_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A node. Killed when dropped.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Node {
 
     /// The command that serves `dir` on these addresses: gRPC, OTLP/HTTP, HTTP.
     pub fn command_on(dir: &Path, addresses: [&str; 3]) -> Command {
-        let mut command = Command::new(binary::rootline());
+        let mut command = binary::command();
         command.arg("serve").arg("--data-dir").arg(dir);
         let options = ["--grpc-listen", "--otlp-http-listen", "--http-listen"];
         for (option, address) in options.into_iter().zip(addresses) {
@@ -116,22 +116,20 @@ impl Node {
             .expect("the node's binary runs");
         let log = Arc::new(Log::default());
         log.follow(child.stderr.take().expect("stderr is piped"));
-        match log.wait(READY_TIMEOUT, ready_line) {
-            Some([grpc, otlp_http, http]) => Self {
-                child,
-                grpc,
-                otlp_http,
-                http,
-                log,
-            },
-            None => {
-                let _ = child.kill();
-                let status = child.wait();
-                panic!(
-                    "the node did not get ready ({status:?}):\n{}",
-                    log.lock().lines.join("\n")
-                )
-            }
+        let Some([grpc, otlp_http, http]) = log.wait(READY_TIMEOUT, ready_line) else {
+            let _ = child.kill();
+            let status = child.wait();
+            panic!(
+                "the node did not get ready ({status:?}):\n{}",
+                log.lock().lines.join("\n")
+            )
+        };
+        Self {
+            child,
+            grpc,
+            otlp_http,
+            http,
+            log,
         }
     }
 
@@ -203,7 +201,7 @@ impl Node {
 
     /// The same command, not yet run.
     pub fn cli_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary::rootline());
+        let mut command = binary::command();
         command
             .args(args)
             .stdin(Stdio::null())

@@ -75,12 +75,11 @@ pub fn span(trace_id: u128, span_id: u64, parent: Option<u64>, start_ns: u64, en
     }
 }
 
-/// A request with one gauge of one service: points as (attributes, nanoseconds, value).
-pub fn gauge(
-    service: &str,
-    name: &str,
-    points: &[(&[(&str, &str)], u64, f64)],
-) -> ExportMetricsServiceRequest {
+/// A data point: attributes, nanoseconds, value.
+pub type Point<'a> = (&'a [(&'a str, &'a str)], u64, f64);
+
+/// A request with one gauge of one service.
+pub fn gauge(service: &str, name: &str, points: &[Point<'_>]) -> ExportMetricsServiceRequest {
     let data_points = points
         .iter()
         .map(|(attributes, time_ns, value)| NumberDataPoint {

@@ -1,5 +1,10 @@
 //! The workspace keeps its shape: dependencies point one way, the engine can be embedded without
 //! pulling in a protocol or an async runtime, and a package outside of it does embed it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
