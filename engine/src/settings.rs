@@ -41,7 +41,7 @@ impl Default for Settings {
                 .min(8),
             series_max: 50_000_000,
             labels: LabelLimits::default(),
-            snapshot_max_age: Duration::from_secs(600),
+            snapshot_max_age: Duration::from_mins(10),
             memory_wait: Duration::from_secs(5),
             segment_bytes: (4 << 20, 64 << 20),
         }
