@@ -119,7 +119,7 @@ fn bench_queries(c: &mut Criterion) {
         };
         engine.query_control(None, limits)
     };
-    let memory = || Memory::new(engine.budget()).expect("memory");
+    let memory = || Memory::new(engine.budget());
 
     let mut group = c.benchmark_group("queries");
     group.sample_size(20);

@@ -52,7 +52,7 @@ impl Store {
     }
 
     fn memory(&self) -> Memory {
-        Memory::new(self.engine.budget()).unwrap()
+        Memory::new(self.engine.budget())
     }
 
     fn write_samples(&self, labels: &[(&str, &str)], samples: &[(i64, f64)]) {

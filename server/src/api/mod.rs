@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use tonic::service::RoutesBuilder;
 
+pub use write::decode_write;
+
 use crate::node::NodeState;
 
 /// The messages and services of `rootline.v1`, generated from the protos.

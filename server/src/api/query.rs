@@ -178,7 +178,7 @@ fn run<T>(
     answer: impl FnOnce(&mut Query) -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
     control.check()?;
-    let memory = Memory::new(engine.budget())?;
+    let memory = Memory::new(engine.budget());
     let snapshot = engine.snapshot()?;
     answer(&mut Query {
         engine: engine.clone(),

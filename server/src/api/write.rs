@@ -85,7 +85,7 @@ async fn write(node: &Arc<NodeState>, request: Request<Body>) -> Result<WriteOut
     let (head, body) = request.into_parts();
     let limits = node.body_limits();
     let body = body::read_unary_wire(&head.headers, body, node.budget()?, &limits).await?;
-    let written = node.write(Protocol::Api, body, decode).await?;
+    let written = node.write(Protocol::Api, body, decode_write).await?;
     Ok(written.outcome)
 }
 
@@ -121,8 +121,11 @@ fn answer(message: &v1::WriteResponse) -> Response<Body> {
     response
 }
 
-/// A `WriteRequest` into a batch.
-fn decode<'a>(bytes: &'a [u8], batch: &mut WriteBatch<'a>) -> Result<(), Refusal> {
+/// A serialised `WriteRequest` into a batch. What is wrong with one item is counted in the batch's rejections.
+///
+/// # Errors
+/// The message as a whole is malformed; the batch is then not to be written.
+pub fn decode_write<'a>(bytes: &'a [u8], batch: &mut WriteBatch<'a>) -> Result<(), Refusal> {
     let (metrics, spans, rejections) = batch.split();
     walk(Message::root(bytes), metrics, spans, rejections).map_err(|error| {
         Refusal::invalid(format!(
@@ -315,6 +318,99 @@ fn metadata(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A whole request to break: every field in use.
+    fn request() -> Vec<u8> {
+        let label = |name: &str, value: &str| v1::Label {
+            name: name.into(),
+            value: value.into(),
+        };
+        let exemplar = v1::Exemplar {
+            time_ns: 1,
+            value: 2.0,
+            trace_id: "0a".repeat(16),
+            span_id: "0b".repeat(8),
+            labels: vec![label("a", "b")],
+        };
+        let series = v1::SeriesWrite {
+            labels: vec![label("job", "x"), label("__name__", "m"), label("gone", "")],
+            times_ns: vec![5, -7],
+            values: vec![1.0, f64::NAN],
+            exemplars: vec![exemplar],
+        };
+        let metadata = v1::MetricMetadata {
+            metric: "m".into(),
+            kind: 2,
+            ..Default::default()
+        };
+        v1::WriteRequest {
+            series: vec![series],
+            metadata: vec![metadata],
+            otlp_traces: vec![],
+        }
+        .encode_to_vec()
+    }
+
+    fn engine() -> (rootline_engine::Engine, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (
+            rootline_engine::Engine::builder(dir.path()).open().unwrap(),
+            dir,
+        )
+    }
+
+    #[test]
+    fn every_field_reaches_the_batch_and_what_is_wrong_is_counted() {
+        let (engine, _dir) = engine();
+        let bytes = request();
+        let mut batch = engine.batch();
+        decode_write(&bytes, &mut batch).unwrap();
+        assert!(batch.rejections().is_empty());
+        assert_eq!(batch.metrics().samples_len(), 2);
+        assert_eq!(
+            (
+                batch.metrics().exemplars_len(),
+                batch.metrics().metadata_len()
+            ),
+            (1, 1)
+        );
+        let outcome = engine.write(&mut batch).unwrap();
+        assert_eq!((outcome.samples, outcome.rejections.samples), (2, 0));
+
+        let mut wrong = v1::WriteRequest::decode(request().as_slice()).unwrap();
+        wrong.series[0].exemplars[0].trace_id = "xyz".into();
+        wrong.series[0].values.pop();
+        wrong.metadata[0].metric.clear();
+        let bytes = wrong.encode_to_vec();
+        let mut batch = engine.batch();
+        decode_write(&bytes, &mut batch).unwrap();
+        let rejections = batch.rejections();
+        let counts = (
+            rejections.samples,
+            rejections.exemplars,
+            rejections.metadata,
+        );
+        assert_eq!(counts, (2, 1, 1));
+    }
+
+    #[test]
+    fn broken_bytes_are_decoded_or_refused() {
+        let (engine, _dir) = engine();
+        let whole = request();
+        for cut in 0..whole.len() {
+            let _ = decode_write(&whole[..cut], &mut engine.batch());
+        }
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                let mut batch = engine.batch();
+                if decode_write(&flipped, &mut batch).is_ok() {
+                    engine.write(&mut batch).unwrap();
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_answer_is_one_framed_message() {
