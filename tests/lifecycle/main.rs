@@ -6,8 +6,9 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-use std::time::Duration;
+use std::{fs::File, time::Duration};
 
+use rootline_engine::{Clock, SystemClock};
 use rootline_tests::{Node, binary, http, remote_write};
 use tempfile::tempdir;
 
@@ -108,25 +109,56 @@ fn an_address_beyond_loopback_needs_to_be_allowed() {
     assert!(stderr.contains("insecure-allow-network"), "{stderr}");
 }
 
+/// The demo prints three commands; each answers in under a second with something to see.
 #[test]
 fn the_demo_shows_its_fault_and_cleans_up() {
-    let mut command = binary::command();
     let temp = tempdir().unwrap();
+    let said = tempdir().unwrap();
+    let said = said.path().join("stdout");
+    let mut command = binary::command();
     command.arg("demo").env("TMPDIR", temp.path());
     // Its default ports may be taken by another test, and then it takes free ones.
-    let node = Node::spawn(command);
-    let loaded = (0..600).any(|_| {
-        std::thread::sleep(Duration::from_millis(100));
-        let find = [
-            "query", "find", "--status", "error", "--since", "10m", "--json",
-        ];
-        let output = node.cli(&find);
-        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("frontend")
-    });
-    assert!(loaded, "{}", node.log());
+    let node = Node::spawn_to(command, File::create(&said).unwrap().into());
+    let text = std::fs::read_to_string(&said).unwrap();
+    let commands: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.contains(" query "))
+        .filter_map(|line| line.trim().split_once(' '))
+        .filter(|(program, _)| program.ends_with("rootline"))
+        .map(|(_, args)| args.split(' ').collect())
+        .collect();
+    assert_eq!(commands.len(), 3, "{text}");
+    let clock = SystemClock::new();
+    for (args, shows) in commands
+        .iter()
+        .zip(["frontend POST /checkout", "checkout", "stock-db"])
+    {
+        let began = clock.monotonic();
+        let output = node.cli(args);
+        let took = clock.monotonic().saturating_sub(began);
+        let answer = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        assert!(answer.contains(shows), "{args:?}: {answer}");
+        assert!(took < Duration::from_secs(1), "{args:?} took {took:?}");
+    }
     assert!(std::fs::read_dir(temp.path()).unwrap().next().is_some());
     let (status, log) = node.terminate();
     assert_eq!(status.code(), Some(0), "{log}");
+    assert!(
+        std::fs::read_dir(temp.path()).unwrap().next().is_none(),
+        "the directory is left"
+    );
+}
+
+#[test]
+fn the_demo_can_end_as_soon_as_it_is_loaded() {
+    let temp = tempdir().unwrap();
+    let mut command = binary::command();
+    command
+        .args(["demo", "--exit-after-load", "--seed", "7"])
+        .env("TMPDIR", temp.path());
+    let output = Node::fail(command);
+    assert!(output.status.success(), "{output:?}");
     assert!(
         std::fs::read_dir(temp.path()).unwrap().next().is_none(),
         "the directory is left"

@@ -107,10 +107,18 @@ impl Node {
     ///
     /// # Panics
     /// If the node does not get ready; with what it said.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_to(command, Stdio::null())
+    }
+
+    /// The same, with its standard output going somewhere.
+    ///
+    /// # Panics
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_to(mut command: Command, stdout: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the node's binary runs");

@@ -1,4 +1,5 @@
-//! `rootline send FILE...`: sends recorded telemetry to a node and says what became of it.
+//! `rootline send FILE...`: sends recorded telemetry to a node and says what became of it
+//! (`docs/send.md`).
 
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
