@@ -24,6 +24,7 @@ use crate::node::NodeState;
 /// The messages and services of `rootline.v1`, generated from the protos.
 #[expect(
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     unused_qualifications,
     reason = "generated; the protos carry the documentation"
 )]
