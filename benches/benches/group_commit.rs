@@ -87,7 +87,7 @@ fn append(criterion: &mut Criterion) {
                                 .expect("there is room"),
                         );
                     }
-                    took += clock.monotonic() - start;
+                    took += clock.monotonic().saturating_sub(start);
                     wal.wait_durable(wal.last_lsn()).expect("the disk works");
                     left -= stretch;
                 }

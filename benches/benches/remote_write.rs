@@ -48,7 +48,7 @@ fn request(timestamp_ms: i64) -> Vec<u8> {
 
 fn store(dir: &std::path::Path) -> Engine {
     let mut settings = Settings::default();
-    settings.durability = Durability::Interval(Duration::from_secs(3_600));
+    settings.durability = Durability::Interval(Duration::from_hours(1));
     settings.memory_limit_bytes = 8 << 30;
     Engine::builder(dir)
         .settings(settings)
