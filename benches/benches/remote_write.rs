@@ -15,10 +15,16 @@ use rootline_engine::{Durability, Engine, Settings};
 const SERIES: u32 = 2_000;
 
 fn request(timestamp_ms: i64) -> Vec<u8> {
-    let label = |name: &str, value: String| pb::Label { name: name.to_owned(), value };
+    let label = |name: &str, value: String| pb::Label {
+        name: name.to_owned(),
+        value,
+    };
     let timeseries = (0..SERIES).map(|i| pb::TimeSeries {
         labels: vec![
-            label("__name__", format!("http_request_duration_seconds_{}", i % 40)),
+            label(
+                "__name__",
+                format!("http_request_duration_seconds_{}", i % 40),
+            ),
             label("cluster", "eu-west-1".to_owned()),
             label("code", format!("{}", 200 + i % 5)),
             label("handler", format!("/api/v1/resource/{}", i % 50)),
@@ -27,17 +33,27 @@ fn request(timestamp_ms: i64) -> Vec<u8> {
             label("method", "GET".to_owned()),
             label("pod", format!("frontend-6d4cf56db6-{i:05}")),
         ],
-        samples: vec![pb::Sample { value: f64::from(i) * 1.5, timestamp: timestamp_ms }],
+        samples: vec![pb::Sample {
+            value: f64::from(i) * 1.5,
+            timestamp: timestamp_ms,
+        }],
         ..Default::default()
     });
-    pb::WriteRequest { timeseries: timeseries.collect(), metadata: vec![] }.encode_to_vec()
+    pb::WriteRequest {
+        timeseries: timeseries.collect(),
+        metadata: vec![],
+    }
+    .encode_to_vec()
 }
 
 fn store(dir: &std::path::Path) -> Engine {
     let mut settings = Settings::default();
-    settings.durability = Durability::Interval(Duration::from_secs(3_600));
+    settings.durability = Durability::Interval(Duration::from_hours(1));
     settings.memory_limit_bytes = 8 << 30;
-    Engine::builder(dir).settings(settings).open().expect("a fresh directory opens")
+    Engine::builder(dir)
+        .settings(settings)
+        .open()
+        .expect("a fresh directory opens")
 }
 
 fn remote_write_steps(c: &mut Criterion) {
@@ -47,7 +63,9 @@ fn remote_write_steps(c: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(SERIES)));
 
     let plain = request(1_700_000_000_000);
-    let compressed = snap::raw::Encoder::new().compress_vec(&plain).expect("it compresses");
+    let compressed = snap::raw::Encoder::new()
+        .compress_vec(&plain)
+        .expect("it compresses");
     group.bench_function("snappy", |b| {
         b.iter(|| snap::raw::Decoder::new().decompress_vec(black_box(&compressed)));
     });
