@@ -37,6 +37,7 @@ pub(crate) async fn router(
 fn add_services(routes: &mut tonic::service::RoutesBuilder, state: &Arc<NodeState>) {
     routes.add_service(otlp::TraceService::new(state));
     routes.add_service(otlp::MetricsService::new(state));
+    crate::api::add_services(routes, state);
 }
 
 /// Tells health checkers whether the node serves.

@@ -22,7 +22,10 @@ fn python() -> Option<PathBuf> {
     let import = "import opentelemetry.sdk.metrics, \
                   opentelemetry.exporter.otlp.proto.grpc.trace_exporter, \
                   opentelemetry.exporter.otlp.proto.http.trace_exporter";
-    let tried = Command::new(&python).args(["-c", import]).stderr(Stdio::null()).status();
+    let tried = Command::new(&python)
+        .args(["-c", import])
+        .stderr(Stdio::null())
+        .status();
     tried.is_ok_and(|status| status.success()).then_some(python)
 }
 
@@ -44,7 +47,11 @@ impl Sdk {
             .unwrap();
         let commands = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        Self { child, commands, answers }
+        Self {
+            child,
+            commands,
+            answers,
+        }
     }
 
     fn tell(&mut self, command: &str) {
@@ -65,7 +72,11 @@ impl Sdk {
     /// The id of the trace, once all was exported.
     fn exported(&mut self) -> String {
         let answer = self.answer();
-        assert_eq!((&answer["spans"], &answer["metrics"]), (&true.into(), &true.into()), "{answer}");
+        assert_eq!(
+            (&answer["spans"], &answer["metrics"]),
+            (&true.into(), &true.into()),
+            "{answer}"
+        );
         answer["trace_id"].as_str().unwrap_or_default().to_owned()
     }
 }
@@ -81,7 +92,9 @@ impl Drop for Sdk {
 fn self_metric(node: &Node, name: &str) -> f64 {
     let text = http::get(node.http, "/metrics").unwrap().text();
     let lines = text.lines().filter(|l| l.starts_with(name));
-    lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    lines
+        .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
 }
 
 struct Asked {
@@ -99,11 +112,22 @@ impl Asked {
         };
         let service = &self.service;
         let selector = format!("{metric}{{service_name=\"{service}\"{labels}{temporality}}}");
-        let series = v1::SeriesSelector { selector: selector.clone(), matchers: Vec::new() };
-        let request = v1::SelectRequest { series: Some(series), range: None, series_limit: 0 };
+        let series = v1::SeriesSelector {
+            selector: selector.clone(),
+            matchers: Vec::new(),
+        };
+        let request = v1::SelectRequest {
+            series: Some(series),
+            range: None,
+            series_limit: 0,
+        };
         let selected = self.client.select(request).await.unwrap();
         let [series] = &selected.series[..] else {
-            panic!("{selector}: {} series: {:?}", selected.series.len(), selected.series)
+            panic!(
+                "{selector}: {} series: {:?}",
+                selected.series.len(),
+                selected.series
+            )
         };
         series.values.clone()
     }
@@ -112,20 +136,29 @@ impl Asked {
     async fn expect(&self, metric: &str, labels: &str, totals: &[f64]) {
         let expected: Vec<f64> = if self.delta && !metric.contains("gauge") {
             let before = std::iter::once(&0.0).chain(totals);
-            totals.iter().zip(before).map(|(now, before)| now - before).collect()
+            totals
+                .iter()
+                .zip(before)
+                .map(|(now, before)| now - before)
+                .collect()
         } else {
             totals.to_vec()
         };
         let found = self.values(metric, labels).await;
-        // A total may have been exported once more than there were steps.
         let close = |(f, e): (&f64, &f64)| (f - e).abs() < 1e-9;
         let same = found.len() == expected.len() && found.iter().zip(&expected).all(close);
-        assert!(same, "{}: {metric}{{{labels}}}: {found:?} instead of {expected:?}", self.service);
+        assert!(
+            same,
+            "{}: {metric}{{{labels}}}: {found:?} instead of {expected:?}",
+            self.service
+        );
     }
 }
 
 fn check_trace(trace: &TraceAnswer, step: u32) {
-    let [root, child] = &trace.rows[..] else { panic!("{:?}", trace.rows) };
+    let [root, child] = &trace.rows[..] else {
+        panic!("{:?}", trace.rows)
+    };
     let (root_span, child_span) = (root.span.as_ref().unwrap(), child.span.as_ref().unwrap());
     assert_eq!(root_span.name, format!("step {step}"));
     assert_eq!(child.parent_row, Some(0));
@@ -137,7 +170,10 @@ fn check_trace(trace: &TraceAnswer, step: u32) {
         let found = root_span.attributes.iter().find(|a| a.key == key).unwrap();
         found.value.clone().unwrap().value.unwrap()
     };
-    assert_eq!(value("text"), v1::value::Value::StringValue("straße".into()));
+    assert_eq!(
+        value("text"),
+        v1::value::Value::StringValue("straße".into())
+    );
     assert_eq!(value("whole"), v1::value::Value::IntValue(-(1 << 62)));
     assert_eq!(value("share"), v1::value::Value::DoubleValue(0.1));
     assert_eq!(value("flag"), v1::value::Value::BoolValue(true));
@@ -149,8 +185,17 @@ fn run(protocol: &str, temporality: &str) {
     };
     let dir = tempdir().unwrap();
     let node = pressure::narrow(dir.path());
-    let endpoint = if protocol == "grpc" { node.grpc } else { node.otlp_http };
-    let mut sdk = Sdk::start(&python, protocol, &format!("http://{endpoint}"), temporality);
+    let endpoint = if protocol == "grpc" {
+        node.grpc
+    } else {
+        node.otlp_http
+    };
+    let mut sdk = Sdk::start(
+        &python,
+        protocol,
+        &format!("http://{endpoint}"),
+        temporality,
+    );
     let mut traces = vec![sdk.step(1)];
 
     // Refused for good: exponential histograms. All else in the same request is stored.
@@ -171,27 +216,69 @@ fn run(protocol: &str, temporality: &str) {
     let node = pressure::wide(dir.path(), &ports);
     traces.push(sdk.exported());
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let client = Client::connect(&node.endpoint()).await.unwrap();
         for (step, id) in (1..).zip(&traces) {
             check_trace(&client.trace(id).await.unwrap(), step);
         }
         let service = format!("sdk-{protocol}-{temporality}");
-        let asked = Asked { client, service, delta: temporality == "delta" };
+        let asked = Asked {
+            client,
+            service,
+            delta: temporality == "delta",
+        };
         let k = ",k=\"v\"";
         // The extra export with the exponential histogram repeats the totals of step 1.
         let totals = |steps: [f64; 3]| match temporality {
             "delta" => steps.to_vec(),
             _ => vec![steps[0], steps[0], steps[1], steps[2]],
         };
-        asked.expect("sdk_counter_total", k, &totals([1.0, 3.0, 6.0])).await;
-        asked.expect("sdk_updown_bytes", k, &totals([-1.0, 1.0, -2.0])).await;
-        asked.expect("sdk_histogram_seconds_count", k, &totals([3.0, 6.0, 9.0])).await;
+        asked
+            .expect("sdk_counter_total", k, &totals([1.0, 3.0, 6.0]))
+            .await;
+        asked
+            .expect("sdk_updown_bytes", k, &totals([-1.0, 1.0, -2.0]))
+            .await;
+        asked
+            .expect("sdk_histogram_seconds_count", k, &totals([3.0, 6.0, 9.0]))
+            .await;
         let sum = 0.001 + 0.3 + 40.0;
-        asked.expect("sdk_histogram_seconds_sum", k, &totals([sum, 3.0 * sum, 6.0 * sum])).await;
+        asked
+            .expect(
+                "sdk_histogram_seconds_sum",
+                k,
+                &totals([sum, 3.0 * sum, 6.0 * sum]),
+            )
+            .await;
         let all = ",k=\"v\",le=\"+Inf\"";
-        asked.expect("sdk_histogram_seconds_bucket", all, &totals([3.0, 6.0, 9.0])).await;
+        asked
+            .expect(
+                "sdk_histogram_seconds_bucket",
+                all,
+                &totals([3.0, 6.0, 9.0]),
+            )
+            .await;
+        // Gauges and what is observed are exported each time, deltas of 0 too.
+        asked
+            .expect("sdk_gauge_ratio", k, &[10.25, 10.25, 20.5, 30.75])
+            .await;
+        asked
+            .expect(
+                "sdk_observed_counter_total",
+                k,
+                &[100.0, 100.0, 200.0, 300.0],
+            )
+            .await;
+        asked
+            .expect("sdk_observed_updown", k, &[6.0, 6.0, 5.0, 4.0])
+            .await;
+        asked
+            .expect("sdk_observed_gauge", k, &[1.5, 1.5, 2.5, 3.5])
+            .await;
     });
     sdk.tell("end");
 }

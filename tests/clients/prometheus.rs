@@ -43,7 +43,8 @@ fn target(bad: Arc<AtomicBool>) -> SocketAddr {
                 n % 7
             );
             if bad.load(Ordering::Relaxed) {
-                body.push_str(&format!("demo_bad{{long=\"{}\"}} 1\n", "x".repeat(TOO_LONG)));
+                let long = "x".repeat(TOO_LONG);
+                body = format!("{body}demo_bad{{long=\"{long}\"}} 1\n");
             }
             let _ = write!(
                 stream,
@@ -73,10 +74,16 @@ impl Prometheus {
         );
         let file = dir.join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addr = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.join("tsdb").display()
+            ))
             .arg(format!("--web.listen-address={addr}"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -98,7 +105,10 @@ impl Prometheus {
             return Vec::new();
         };
         let sample = |pair: &serde_json::Value| {
-            #[expect(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "milliseconds of this century"
+            )]
             let ms = (pair[0].as_f64()? * 1e3).round() as i64;
             Some((ms, pair[1].as_str()?.parse().ok()?))
         };
@@ -114,14 +124,27 @@ impl Drop for Prometheus {
 }
 
 fn stored(node: &Node, metric: &str) -> BTreeMap<i64, f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let client = Client::connect(&node.endpoint()).await.unwrap();
-        let series = v1::SeriesSelector { selector: metric.to_owned(), matchers: Vec::new() };
-        let request = v1::SelectRequest { series: Some(series), range: None, series_limit: 0 };
+        let series = v1::SeriesSelector {
+            selector: metric.to_owned(),
+            matchers: Vec::new(),
+        };
+        let request = v1::SelectRequest {
+            series: Some(series),
+            range: None,
+            series_limit: 0,
+        };
         let selected = client.select(request).await.unwrap();
         let pairs = selected.series.into_iter().flat_map(|s| {
-            s.times_ns.into_iter().map(|ns| ns / 1_000_000).zip(s.values)
+            s.times_ns
+                .into_iter()
+                .map(|ns| ns / 1_000_000)
+                .zip(s.values)
         });
         pairs.collect()
     })
@@ -129,7 +152,11 @@ fn stored(node: &Node, metric: &str) -> BTreeMap<i64, f64> {
 
 #[test]
 fn remote_write_survives_both_kinds_of_refusal_and_a_restart() {
-    if Command::new("prometheus").arg("--version").output().is_err() {
+    if Command::new("prometheus")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
         return requirement::skip("prometheus", "prometheus");
     }
     let dir = tempdir().unwrap();
@@ -138,7 +165,9 @@ fn remote_write_survives_both_kinds_of_refusal_and_a_restart() {
     let bad = Arc::new(AtomicBool::new(false));
     let target = target(Arc::clone(&bad));
     let prometheus = Prometheus::start(dir.path(), target, &node);
-    until("samples arrive", || stored(&node, "demo_scrapes_total").len() >= 3);
+    until("samples arrive", || {
+        stored(&node, "demo_scrapes_total").len() >= 3
+    });
 
     // 400: a series that is refused for good comes with good ones, which go on arriving.
     bad.store(true, Ordering::Relaxed);
@@ -162,7 +191,9 @@ fn remote_write_survives_both_kinds_of_refusal_and_a_restart() {
         assert!(scraped.len() > 5, "{metric}: {scraped:?}");
         until("what was scraped arrives", || {
             let stored = stored(&node, metric);
-            scraped.iter().all(|(ms, value)| stored.get(ms) == Some(value))
+            scraped
+                .iter()
+                .all(|(ms, value)| stored.get(ms) == Some(value))
         });
     }
     until("new samples arrive", || {

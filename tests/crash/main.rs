@@ -3,6 +3,11 @@
 //! batch is there in part.
 //!
 //! `ROOTLINE_CRASH_ROUNDS` says how often (default 5), `ROOTLINE_TEST_SEED` makes the moments the same.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +44,12 @@ enum Way {
     Both,
 }
 
-const WAYS: [Way; 4] = [Way::OtlpTraces, Way::OtlpMetrics, Way::RemoteWrite, Way::Both];
+const WAYS: [Way; 4] = [
+    Way::OtlpTraces,
+    Way::OtlpMetrics,
+    Way::RemoteWrite,
+    Way::Both,
+];
 
 impl Way {
     fn has_spans(self) -> bool {
@@ -65,7 +75,13 @@ fn trace_id(batch: u64) -> u128 {
 fn spans(batch: u64) -> Vec<u8> {
     // Children before their parent, as exporters send them.
     let spans = (1..=ITEMS).rev().map(|n| {
-        otlp::span(trace_id(batch), n, (n > 1).then_some(1), NOW_NS + batch, NOW_NS + batch + n)
+        otlp::span(
+            trace_id(batch),
+            n,
+            (n > 1).then_some(1),
+            NOW_NS + batch,
+            NOW_NS + batch + n,
+        )
     });
     otlp::traces("crash", spans.collect()).encode_to_vec()
 }
@@ -77,23 +93,30 @@ fn time_ns(batch: u64) -> i64 {
 async fn send(way: Way, batch: u64, client: &Client, channel: &Channel, node: &Addresses) -> bool {
     let value = batch as f64;
     match way {
-        Way::OtlpTraces => otlp::call(channel, otlp::EXPORT_TRACES, spans(batch)).await.is_ok(),
+        Way::OtlpTraces => otlp::call(channel, otlp::EXPORT_TRACES, spans(batch))
+            .await
+            .is_ok(),
         Way::OtlpMetrics => {
             let names: Vec<String> = (0..ITEMS).map(|n| n.to_string()).collect();
             let attributes: Vec<[(&str, &str); 1]> =
                 names.iter().map(|n| [("item", n.as_str())]).collect();
             let at = u64::try_from(time_ns(batch)).unwrap();
-            let points: Vec<(&[(&str, &str)], u64, f64)> =
+            let points: Vec<otlp::Point<'_>> =
                 attributes.iter().map(|a| (&a[..], at, value)).collect();
             let body = otlp::gauge("crash", "crash_samples", &points).encode_to_vec();
-            otlp::call(channel, otlp::EXPORT_METRICS, body).await.is_ok()
+            otlp::call(channel, otlp::EXPORT_METRICS, body)
+                .await
+                .is_ok()
         }
         Way::RemoteWrite => {
             let series: Vec<_> = (0..ITEMS)
                 .map(|n| {
                     let item = n.to_string();
-                    let labels: [(&[u8], &[u8]); 3] =
-                        [(b"__name__", b"crash_samples"), (b"item", item.as_bytes()), (b"way", b"rw")];
+                    let labels: [(&[u8], &[u8]); 3] = [
+                        (b"__name__", b"crash_samples"),
+                        (b"item", item.as_bytes()),
+                        (b"way", b"rw"),
+                    ];
                     remote_write::series(&labels, &[(time_ns(batch) / 1_000_000, value)])
                 })
                 .collect();
@@ -106,16 +129,27 @@ async fn send(way: Way, batch: u64, client: &Client, channel: &Channel, node: &A
         Way::Both => {
             let series = (0..ITEMS)
                 .map(|n| v1::SeriesWrite {
-                    labels: [("__name__", "crash_samples"), ("item", &n.to_string()), ("way", "v1")]
-                        .map(|(name, value)| v1::Label { name: name.into(), value: value.into() })
-                        .to_vec(),
+                    labels: [
+                        ("__name__", "crash_samples"),
+                        ("item", &n.to_string()),
+                        ("way", "v1"),
+                    ]
+                    .map(|(name, value)| v1::Label {
+                        name: name.into(),
+                        value: value.into(),
+                    })
+                    .to_vec(),
                     times_ns: vec![time_ns(batch)],
                     values: vec![value],
                     exemplars: Vec::new(),
                 })
                 .collect();
             let otlp_traces = spans(batch);
-            let request = v1::WriteRequest { series, metadata: Vec::new(), otlp_traces };
+            let request = v1::WriteRequest {
+                series,
+                metadata: Vec::new(),
+                otlp_traces,
+            };
             client.write(request).await.is_ok()
         }
     }
@@ -130,7 +164,11 @@ struct Addresses {
 async fn load(node: &Node, ledger: &Arc<Mutex<Ledger>>, batches: &Arc<AtomicU64>, life: Duration) {
     let dead = Arc::new(AtomicBool::new(false));
     let client = Client::connect(&node.endpoint()).await.unwrap();
-    let channel = Channel::from_shared(node.endpoint()).unwrap().connect().await.unwrap();
+    let channel = Channel::from_shared(node.endpoint())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let addresses = Addresses { http: node.http };
     let mut writers = tokio::task::JoinSet::new();
     for way in WAYS.into_iter().chain(WAYS) {
@@ -156,8 +194,15 @@ async fn load(node: &Node, ledger: &Arc<Mutex<Ledger>>, batches: &Arc<AtomicU64>
 
 /// How many samples each batch left, by its value.
 async fn samples_by_batch(client: &Client) -> BTreeMap<u64, u64> {
-    let series = v1::SeriesSelector { selector: "crash_samples".into(), matchers: Vec::new() };
-    let request = v1::SelectRequest { series: Some(series), range: None, series_limit: 0 };
+    let series = v1::SeriesSelector {
+        selector: "crash_samples".into(),
+        matchers: Vec::new(),
+    };
+    let request = v1::SelectRequest {
+        series: Some(series),
+        range: None,
+        series_limit: 0,
+    };
     let selected = client.select(request).await.unwrap();
     let mut found = BTreeMap::new();
     for series in selected.series {
@@ -179,7 +224,10 @@ async fn spans_by_batch(client: &Client) -> BTreeMap<u64, u64> {
     let mut found = BTreeMap::new();
     let mut page_token = String::new();
     loop {
-        let conditions = v1::SpanConditions { service: "crash".into(), ..Default::default() };
+        let conditions = v1::SpanConditions {
+            service: "crash".into(),
+            ..Default::default()
+        };
         let request = v1::FindTracesRequest {
             conditions: Some(conditions),
             range: None,
@@ -191,7 +239,11 @@ async fn spans_by_batch(client: &Client) -> BTreeMap<u64, u64> {
             let id = u128::from_str_radix(&trace.trace_id, 16).unwrap();
             let batch = u64::try_from(id >> 32).unwrap();
             assert_eq!(trace_id(batch), id);
-            assert_eq!(found.insert(batch, trace.spans), None, "trace {id:x} is listed twice");
+            assert_eq!(
+                found.insert(batch, trace.spans),
+                None,
+                "trace {id:x} is listed twice"
+            );
         }
         page_token = answer.next_page_token;
         if page_token.is_empty() {
@@ -200,10 +252,11 @@ async fn spans_by_batch(client: &Client) -> BTreeMap<u64, u64> {
     }
 }
 
-async fn check(node: &Node, ledger: &Ledger) {
+async fn check(node: &Node, ledger: &Mutex<Ledger>) {
     let client = Client::connect(&node.endpoint()).await.unwrap();
     let samples = samples_by_batch(&client).await;
     let spans = spans_by_batch(&client).await;
+    let ledger = ledger.lock().unwrap();
     for (batch, way) in &ledger.tried {
         let of = |has: bool, found: &BTreeMap<u64, u64>| {
             has.then(|| found.get(batch).copied().unwrap_or(0))
@@ -212,13 +265,22 @@ async fn check(node: &Node, ledger: &Ledger) {
         let parts: Vec<u64> = parts.into_iter().flatten().collect();
         let whole = parts.iter().all(|n| *n == ITEMS);
         let nothing = parts.iter().all(|n| *n == 0);
-        assert!(whole || nothing, "batch {batch} ({way:?}) is there by half: {parts:?}");
+        assert!(
+            whole || nothing,
+            "batch {batch} ({way:?}) is there by half: {parts:?}"
+        );
         if ledger.acknowledged.contains(batch) {
-            assert!(whole, "batch {batch} ({way:?}) was acknowledged and is gone");
+            assert!(
+                whole,
+                "batch {batch} ({way:?}) was acknowledged and is gone"
+            );
         }
     }
-    let strangers: Vec<_> =
-        samples.keys().chain(spans.keys()).filter(|b| !ledger.tried.contains_key(b)).collect();
+    let strangers: Vec<_> = samples
+        .keys()
+        .chain(spans.keys())
+        .filter(|b| !ledger.tried.contains_key(b))
+        .collect();
     assert!(strangers.is_empty(), "never sent: {strangers:?}");
 }
 
@@ -229,7 +291,10 @@ fn killed_at_random_moments_a_node_keeps_every_acknowledged_batch_whole() {
         .and_then(|n| n.parse().ok())
         .unwrap_or(ROUNDS_DEFAULT);
     let mut random = Random::new(seeded::seed("crash"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let dir = tempdir().unwrap();
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let batches = Arc::new(AtomicU64::new(1));
@@ -237,7 +302,7 @@ fn killed_at_random_moments_a_node_keeps_every_acknowledged_batch_whole() {
         let life = Duration::from_millis(random.below(LIFE_MS_MAX));
         let node = Node::start(dir.path());
         runtime.block_on(async {
-            check(&node, &ledger.lock().unwrap()).await;
+            check(&node, &ledger).await;
             load(&node, &ledger, &batches, life).await;
         });
         let ledger = ledger.lock().unwrap();
@@ -250,9 +315,12 @@ fn killed_at_random_moments_a_node_keeps_every_acknowledged_batch_whole() {
     // The last crash, and one start more than crashes: recovery is repeatable.
     for _ in 0..2 {
         let node = Node::start(dir.path());
-        runtime.block_on(check(&node, &ledger.lock().unwrap()));
+        runtime.block_on(check(&node, &ledger));
         node.kill();
     }
     let ledger = ledger.lock().unwrap();
-    assert!(!ledger.acknowledged.is_empty(), "no batch was acknowledged in {rounds} rounds");
+    assert!(
+        !ledger.acknowledged.is_empty(),
+        "no batch was acknowledged in {rounds} rounds"
+    );
 }

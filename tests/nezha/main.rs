@@ -2,6 +2,11 @@
 //! ground truth, before and after SIGKILL.
 //!
 //! Needs `../shared/data/nezha` beside the checkout (or `ROOTLINE_TESTS_DATA`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::path::Path;
 
@@ -19,13 +24,18 @@ fn truth(day: &Path) -> Value {
 }
 
 fn array(value: &Value) -> &Vec<Value> {
-    value.as_array().unwrap_or_else(|| panic!("no array: {value}"))
+    value
+        .as_array()
+        .unwrap_or_else(|| panic!("no array: {value}"))
 }
 
 fn assert_close(what: &str, found: &Value, expected: &Value) {
     let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
     let bound = TOLERANCE * expected.abs();
-    assert!((found - expected).abs() <= bound, "{what}: {found} instead of {expected}");
+    assert!(
+        (found - expected).abs() <= bound,
+        "{what}: {found} instead of {expected}"
+    );
 }
 
 fn check(node: &Node, truth: &Value) {
@@ -49,8 +59,15 @@ fn check(node: &Node, truth: &Value) {
     expected.sort();
     assert_eq!(found, expected);
 
-    let answer =
-        node.cli_json(&["query", "stats", "--spans", "--by", "service", "--all-time", "--json"]);
+    let answer = node.cli_json(&[
+        "query",
+        "stats",
+        "--spans",
+        "--by",
+        "service",
+        "--all-time",
+        "--json",
+    ]);
     let groups = array(&answer["groups"]);
     let services = all["services"].as_object().unwrap();
     assert_eq!(groups.len(), services.len());
@@ -59,8 +76,15 @@ fn check(node: &Node, truth: &Value) {
         compare(service, &group["duration_ns"], &services[service]);
     }
 
-    let answer =
-        node.cli_json(&["query", "stats", "--spans", "--by", "operation", "--all-time", "--json"]);
+    let answer = node.cli_json(&[
+        "query",
+        "stats",
+        "--spans",
+        "--by",
+        "operation",
+        "--all-time",
+        "--json",
+    ]);
     let groups = array(&answer["groups"]);
     let operations = array(&all["operations"]);
     assert_eq!(groups.len(), operations.len());
@@ -71,7 +95,11 @@ fn check(node: &Node, truth: &Value) {
                 g["service"] == expected["service"] && g["operation"] == expected["operation"]
             })
             .unwrap_or_else(|| panic!("{expected} is missing"));
-        compare(&expected["operation"].to_string(), &group["duration_ns"], expected);
+        compare(
+            &expected["operation"].to_string(),
+            &group["duration_ns"],
+            expected,
+        );
     }
 
     for file in array(&truth["files"]).iter().step_by(7) {
@@ -82,8 +110,15 @@ fn check(node: &Node, truth: &Value) {
             assert_eq!(trace["spans"], expected["spans"], "trace {id}");
             assert_eq!(trace["root_service"], expected["root_service"]);
             assert_eq!(trace["root_name"], expected["root_operation"]);
-            let depth = array(&answer["spans"]).iter().filter_map(|s| s["depth"].as_u64()).max();
-            assert_eq!(depth.map(|d| d + 1), expected["depth"].as_u64(), "trace {id}");
+            let depth = array(&answer["spans"])
+                .iter()
+                .filter_map(|s| s["depth"].as_u64())
+                .max();
+            assert_eq!(
+                depth.map(|d| d + 1),
+                expected["depth"].as_u64(),
+                "trace {id}"
+            );
         }
     }
 }
@@ -96,7 +131,11 @@ fn edge(caller: &Value, callee: &Value, calls: &Value) -> (String, String, u64) 
 fn compare(what: &str, found: &Value, expected: &Value) {
     assert_eq!(found["count"], expected["count"], "{what}");
     for figure in ["min", "max", "p50", "p95", "p99"] {
-        assert_close(&format!("{what} {figure}"), &found[figure], &expected[figure]);
+        assert_close(
+            &format!("{what} {figure}"),
+            &found[figure],
+            &expected[figure],
+        );
     }
 }
 
@@ -111,7 +150,11 @@ fn a_real_day_is_answered_as_its_ground_truth_says_before_and_after_sigkill() {
     let mut files: Vec<String> = array(&truth["files"])
         .iter()
         .chain([&truth["metrics"]])
-        .map(|f| day.join(f["file"].as_str().unwrap()).to_string_lossy().into_owned())
+        .map(|f| {
+            day.join(f["file"].as_str().unwrap())
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     files.sort();
     let mut args = vec!["--json"];

@@ -1,10 +1,15 @@
 //! `rootline send`: files of every form arrive, in bounded time, and what does not arrive is said.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
 };
 
 use prost::Message;
@@ -31,7 +36,9 @@ fn traces(first: u64, count: u64) -> Vec<u8> {
 
 fn series(samples: i64) -> Vec<u8> {
     let labels: [(&[u8], &[u8]); 2] = [(b"__name__", b"sent_total"), (b"job", b"test")];
-    let samples: Vec<_> = (0..samples).map(|n| (NOW_MS + n * 1_000, n as f64)).collect();
+    let samples: Vec<_> = (0..samples)
+        .map(|n| (NOW_MS + n * 1_000, n as f64))
+        .collect();
     remote_write::request(&[remote_write::series(&labels, &samples)])
 }
 
@@ -75,9 +82,12 @@ fn every_form_of_file_arrives() {
     assert_eq!(summary["samples"], 6, "{summary}");
     assert_eq!(summary["requests"], 5, "{summary}");
     let stats = node.cli_json(&["admin", "stats", "--json"]);
-    assert_eq!((&stats["spans"], &stats["traces"]), (&30.into(), &30.into()), "{stats}");
-    let stats =
-        node.cli_json(&["query", "stats", "sent_total", "--all-time", "--json"]);
+    assert_eq!(
+        (&stats["spans"], &stats["traces"]),
+        (&30.into(), &30.into()),
+        "{stats}"
+    );
+    let stats = node.cli_json(&["query", "stats", "sent_total", "--all-time", "--json"]);
     assert_eq!(stats["groups"][0]["statistics"]["count"], 5, "{stats}");
 }
 
@@ -90,7 +100,10 @@ fn the_collectors_json_lines_arrive_moved_to_now() {
     assert!(output.status.success(), "{output:?}");
     let answer = node.cli_json(&["query", "dependencies", "--since", "5m", "--json"]);
     let edge = &answer["dependencies"][0];
-    assert_eq!((&edge["caller"], &edge["callee"]), (&"checkout".into(), &"payment".into()));
+    assert_eq!(
+        (&edge["caller"], &edge["callee"]),
+        (&"checkout".into(), &"payment".into())
+    );
     assert_eq!(edge["calls"], 12, "{answer}");
 }
 
@@ -105,7 +118,12 @@ fn standard_input_is_a_file_too() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(&framed(&[traces(1, 3), series(2)])).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&framed(&[traces(1, 3), series(2)]))
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(json(&output)["spans"], 3);
@@ -141,7 +159,11 @@ fn what_is_refused_for_good_is_counted_with_its_reason() {
     let summary = json(&output);
     assert_eq!(summary["refused_items"], 1, "{summary}");
     assert_eq!(summary["refused_requests"], 1, "{summary}");
-    assert_eq!(summary["reasons"].as_array().map(Vec::len), Some(2), "{summary}");
+    assert_eq!(
+        summary["reasons"].as_array().map(Vec::len),
+        Some(2),
+        "{summary}"
+    );
     assert_eq!(summary["samples"], 1, "{summary}");
 }
 
@@ -149,12 +171,25 @@ fn what_is_refused_for_good_is_counted_with_its_reason() {
 fn a_node_that_is_not_there_yet_is_waited_for_and_one_that_never_comes_is_named() {
     let dir = tempdir().unwrap();
     let path = file(&dir, "f", &framed(&[traces(1, 10)]));
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let addr = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let endpoint = format!("http://{addr}");
     let send = |retry_for: &str| {
-        let mut command = Command::new(binary::rootline());
-        command.args(["send", "--json", "--retry-for", retry_for, "--endpoint", &endpoint]);
-        command.arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = binary::command();
+        command.args([
+            "send",
+            "--json",
+            "--retry-for",
+            retry_for,
+            "--endpoint",
+            &endpoint,
+        ]);
+        command
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     };
     let output = send("1").output().unwrap();
@@ -163,10 +198,18 @@ fn a_node_that_is_not_there_yet_is_waited_for_and_one_that_never_comes_is_named(
     assert!(stderr.contains(&addr.to_string()), "{stderr}");
 
     let waiting = send("120").spawn().unwrap();
-    let mut command = Command::new(binary::rootline());
-    command.arg("serve").arg("--data-dir").arg(dir.path().join("node"));
+    let mut command = binary::command();
+    command
+        .arg("serve")
+        .arg("--data-dir")
+        .arg(dir.path().join("node"));
     command.args(["--grpc-listen", &addr.to_string()]);
-    command.args(["--otlp-http-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+    command.args([
+        "--otlp-http-listen",
+        "127.0.0.1:0",
+        "--http-listen",
+        "127.0.0.1:0",
+    ]);
     let node = Node::spawn(command);
     let output = waiting.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");

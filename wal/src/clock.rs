@@ -141,10 +141,10 @@ mod tests {
     fn a_sleeper_wakes_when_manual_time_has_passed() {
         let clock = ManualClock::new();
         std::thread::scope(|s| {
-            let sleeper = s.spawn(|| clock.sleep(Duration::from_secs(3600)));
+            let sleeper = s.spawn(|| clock.sleep(Duration::from_hours(1)));
             // However late the sleeper starts, an hour more will pass for it.
             while !sleeper.is_finished() {
-                clock.advance(Duration::from_secs(3600));
+                clock.advance(Duration::from_hours(1));
                 std::thread::yield_now();
             }
         });

@@ -7,7 +7,10 @@
 use crate::{checksum::Seed, store_id::StoreId};
 
 /// Unit of placement: groups start at multiples of it, so that reading can resume behind damage.
-pub(crate) const BLOCK_BYTES: u64 = 4096;
+pub(crate) const BLOCK_BYTES: u64 = BLOCK_LEN as u64;
+
+/// The same as a length in memory.
+pub(crate) const BLOCK_LEN: usize = 4096;
 
 /// First bytes of a segment.
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RTLNWAL\n";
@@ -31,7 +34,7 @@ const GROUP_MAGIC: [u8; 4] = *b"RLGR";
 
 // A group of unsynced bytes and one record more still counts its bytes in a `u32`.
 const _: () = assert!(RECORD_BYTES_MAX * 2 + BLOCK_BYTES * 2 < u32::MAX as u64);
-const _: () = assert!(GROUP_HEADER_BYTES + FRAME_HEADER_BYTES < BLOCK_BYTES as usize);
+const _: () = assert!(GROUP_HEADER_BYTES + FRAME_HEADER_BYTES < BLOCK_LEN);
 
 /// Rounds up to a multiple of [`BLOCK_BYTES`].
 pub(crate) fn align_up(bytes: u64) -> u64 {
@@ -67,7 +70,7 @@ pub(crate) enum SegmentHeaderRead {
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(BLOCK_BYTES as usize);
+        let mut out = Vec::with_capacity(BLOCK_LEN);
         out.extend_from_slice(&SEGMENT_MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         let rest_at = out.len();
@@ -81,7 +84,7 @@ impl SegmentHeader {
         let checksum = crc32fast::hash(&out);
         out.splice(rest_at..rest_at, checksum.to_le_bytes());
         debug_assert_eq!(out.len(), SEGMENT_HEADER_BYTES);
-        out.resize(BLOCK_BYTES as usize, 0);
+        out.resize(BLOCK_LEN, 0);
         out
     }
 
@@ -282,18 +285,14 @@ mod tests {
     }
 
     fn frame_header() -> impl Strategy<Value = FrameHeader> {
-        (
-            0..=RECORD_BYTES_MAX as u32,
-            any::<u32>(),
-            any::<u8>(),
-            any::<u64>(),
-        )
-            .prop_map(|(payload_bytes, payload_checksum, kind, lsn)| FrameHeader {
+        (0..=1_u32 << 30, any::<u32>(), any::<u8>(), any::<u64>()).prop_map(
+            |(payload_bytes, payload_checksum, kind, lsn)| FrameHeader {
                 payload_bytes,
                 payload_checksum,
                 kind,
                 lsn,
-            })
+            },
+        )
     }
 
     fn seed() -> impl Strategy<Value = Seed> {

@@ -6,7 +6,7 @@ use crate::{
     checksum::Seed,
     error::Error,
     format::{
-        BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader, GROUP_HEADER_BYTES, GroupHeader, align_up,
+        BLOCK_LEN, FRAME_HEADER_BYTES, FrameHeader, GROUP_HEADER_BYTES, GroupHeader, align_up,
     },
     segment::Segment,
 };
@@ -132,7 +132,7 @@ impl GroupBytes {
             place.copy_from_slice(&header.encode(self.seed));
         }
         self.bytes
-            .resize(self.bytes.len().next_multiple_of(BLOCK_BYTES as usize), 0);
+            .resize(self.bytes.len().next_multiple_of(BLOCK_LEN), 0);
         &self.bytes
     }
 

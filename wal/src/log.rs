@@ -46,7 +46,7 @@ use crate::{
 const FILLED_FAST: Duration = Duration::from_secs(5);
 
 /// A segment that took longer than this is followed by one of half its size.
-const FILLED_SLOWLY: Duration = Duration::from_secs(60);
+const FILLED_SLOWLY: Duration = Duration::from_mins(1);
 
 /// A log of records in one directory. Shared between threads in an [`Arc`].
 ///
@@ -77,6 +77,10 @@ pub(crate) struct Shared {
 }
 
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and all combinations occur"
+)]
 pub(crate) struct State {
     pub(crate) next_lsn: u64,
     /// Groups not yet taken by a leader, at most one for each segment; the last is open if it is the

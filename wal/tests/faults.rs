@@ -1,6 +1,13 @@
 //! The promise: whatever file operation fails, tears, or is the last before the power goes, and
 //! whatever fails again while that is recovered from, every record whose `wait_durable` returned `Ok`
 //! is replayed, in order and unaltered, and nothing that an open handed over is taken back later.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test may fail by panicking, and its numbers are small"
+)]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -205,27 +212,27 @@ fn every_operation_may_fail() {
 #[test]
 fn every_operation_may_tear() {
     each_operation(&Operation::ALL, Fault::Tear, |ledger, disk, _| {
-        goes_on(ledger, disk)
+        goes_on(ledger, disk);
     });
 }
 
 #[test]
 fn every_operation_may_find_the_disk_full() {
     each_operation(&Operation::CHANGING, Fault::Full, |ledger, disk, _| {
-        goes_on(ledger, disk)
+        goes_on(ledger, disk);
     });
 }
 
 #[test]
 fn the_process_may_die_at_every_operation() {
     each_operation(&Operation::ALL, Fault::Crash, |ledger, disk, _| {
-        goes_on(ledger, disk)
+        goes_on(ledger, disk);
     });
 }
 
 #[test]
 fn the_power_may_go_at_every_operation() {
-    for seed in [None, Some(1), Some(2)] {
+    for seed in [None, Some(1), Some(2), Some(3), Some(4)] {
         each_operation(&Operation::CHANGING, Fault::Crash, |ledger, disk, nth| {
             disk.cut(seed.map(|seed: u64| seed.wrapping_mul(1 << 32) + nth));
             goes_on(ledger, disk);
@@ -235,7 +242,7 @@ fn the_power_may_go_at_every_operation() {
 
 #[test]
 fn after_a_failed_sync_the_power_may_go_and_only_the_unacknowledged_is_lost() {
-    for seed in 0..2 {
+    for seed in 0..4 {
         each_operation(
             &[Operation::Sync, Operation::SyncDir, Operation::Write],
             Fault::Fail,
@@ -251,10 +258,10 @@ fn after_a_failed_sync_the_power_may_go_and_only_the_unacknowledged_is_lost() {
 /// recovery from that.
 #[test]
 fn the_power_may_go_again_at_every_operation_of_recovery() {
-    for seed in [None, Some(7)] {
+    for seed in [None, Some(7), Some(8)] {
         each_operation(&Operation::CHANGING, Fault::Crash, |ledger, disk, nth| {
-            // All combinations are many; each run takes every fifth, and the runs differ.
-            let mut at = nth % 5;
+            // All combinations are many; each run takes every second, and the runs differ.
+            let mut at = nth % 2;
             let mut again = 0;
             disk.cut(seed.map(|seed: u64| seed << 32 | nth));
             loop {
@@ -269,7 +276,7 @@ fn the_power_may_go_again_at_every_operation_of_recovery() {
                 }
                 drop(opened);
                 disk.cut(seed.map(|seed| seed << 40 | nth << 8 | again));
-                at += 5;
+                at += 2;
                 again += 1;
             }
             goes_on(ledger, disk);

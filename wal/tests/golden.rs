@@ -1,4 +1,11 @@
 //! The promise: what a released version wrote, every later one reads, with nothing lost and nothing added.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test may fail by panicking, and its numbers are small"
+)]
 
 use std::{
     path::{Path, PathBuf},

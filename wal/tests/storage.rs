@@ -1,4 +1,11 @@
 //! One suite for every `Storage`: what the log relies on holds for each of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test may fail by panicking, and its numbers are small"
+)]
 
 use std::{
     io::ErrorKind,

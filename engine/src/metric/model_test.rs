@@ -498,7 +498,7 @@ fn refused_rows_cost_only_themselves() {
 }
 
 #[test]
-fn a_series_is_defined_until_two_durable_records_hold_its_definition() {
+fn definitions_are_repeated_until_two_records_with_them_are_durable() {
     let head = MetricHead::new(&settings(2), Budget::new(u64::MAX));
     let write = |durable: u64, lsn: Option<u64>| {
         let mut batch = MetricBatch::new(head.hash_key());
@@ -526,7 +526,7 @@ fn a_series_is_defined_until_two_durable_records_hold_its_definition() {
         "a record that the log refused defines nothing"
     );
     assert!(write(5, Some(6)));
-    assert!(write(6, Some(7)), "record 6 alone could be damaged");
+    assert!(write(6, Some(7)), "one durable record could be damaged");
     assert!(write(6, Some(8)), "record 7 is not durable yet");
     assert!(!write(7, Some(9)));
 }

@@ -4,8 +4,8 @@
 //! 1. Rows are grouped by the shard of their hash and probed, one lock a shard. What is known by an
 //!    alias is looked up by number, again one lock a shard.
 //! 2. Unknown rows are parsed, checked and registered one by one.
-//! 3. Definitions are encoded of every series used that is not known to be durably defined by two
-//!    records.
+//! 3. Definitions are encoded of every series used, until two durable records hold them
+//!    (`docs/decisions/0004-series-defined-in-two-records.md`).
 //! 4. Samples are encoded in the order of the request and counted by shard; then they are put in
 //!    their shard's place.
 
@@ -187,7 +187,8 @@ impl MetricHead {
     /// with all their samples and exemplars, and counted in `rejections`. The batch is left as it
     /// was, to be prepared again if the log refuses it.
     ///
-    /// `durable` is the log's durable end: series defined twice at or below it need no definition.
+    /// `durable` is the log's durable end: series defined by two records at or below it need no
+    /// definition.
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`].

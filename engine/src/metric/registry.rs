@@ -34,18 +34,11 @@ use super::{
 };
 use crate::{error::Error, id::SeriesRef};
 
-/// `Row::defined` of a series whose definition was never logged.
+/// `defined` of a series whose definition was never logged.
 const NEVER: u64 = u64::MAX;
-
-/// The newest record that defines a series, and whether an older one does too: a series is defined
-/// in two records, so that damage to one costs that record alone (decision 0004).
-fn defined_by(before: u64, lsn: Lsn) -> u64 {
-    match before {
-        NEVER => lsn.0 << 1,
-        once if once & 1 == 0 && once >> 1 != lsn.0 => (lsn.0.max(once >> 1) << 1) | 1,
-        enough => enough,
-    }
-}
+/// Set in `defined` while one record alone holds the definition; the rest is that record's LSN. Makes
+/// the number larger than every LSN, so that one comparison says whether two records are durable.
+const DEFINED_ONCE: u64 = 1 << 63;
 
 /// Aliases allowed beside two for each series: a sender that shuffles its labels has every request
 /// parsed instead of filling the memory.
@@ -110,7 +103,7 @@ impl Sharding {
 pub(crate) struct Resolved {
     pub(crate) number: SeriesNumber,
     pub(crate) series: SeriesRef,
-    /// The second record that defines it; [`Lsn`] of `u64::MAX` while there are not two.
+    /// The second record that defines it; larger than any LSN if there are not two yet.
     pub(crate) defined: Lsn,
 }
 
@@ -146,7 +139,6 @@ struct Row {
     /// The canonical hash, low half first. In halves, to need no padding.
     hash: [u64; 2],
     series: SeriesRef,
-    /// See [`defined_by`].
     defined: AtomicU64,
     shape: u32,
     /// Page and offset of the first value: `page * VALUES_PAGE + offset`.
@@ -492,15 +484,22 @@ impl Registry {
         shape
     }
 
-    /// Remembers that record `lsn` defines these series.
+    /// Remembers that record `lsn` defines these series; the first two records that do count. Called
+    /// in rising LSN order.
     pub(crate) fn set_defined(&self, numbers: &[SeriesNumber], lsn: Lsn) {
         for &number in numbers {
             let table = self.shard_at(self.sharding.shard(number)).read();
             if let Some(row) = table.rows.get(self.sharding.slot(number)) {
                 let _ = row
                     .defined
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
-                        Some(defined_by(before, lsn))
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                        if now == NEVER {
+                            Some(lsn.0 | DEFINED_ONCE)
+                        } else if now & DEFINED_ONCE != 0 && now != lsn.0 | DEFINED_ONCE {
+                            Some(lsn.0)
+                        } else {
+                            None
+                        }
                     });
             }
         }
@@ -646,11 +645,7 @@ impl Registry {
 }
 
 fn resolved(number: SeriesNumber, row: &Row) -> Resolved {
-    let defined = match row.defined.load(Ordering::Relaxed) {
-        NEVER => Lsn(u64::MAX),
-        once if once & 1 == 0 => Lsn(u64::MAX),
-        twice => Lsn(twice >> 1),
-    };
+    let defined = Lsn(row.defined.load(Ordering::Relaxed));
     Resolved {
         number,
         series: row.series,
@@ -660,17 +655,7 @@ fn resolved(number: SeriesNumber, row: &Row) -> Resolved {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
-
-    #[test]
-    fn a_definition_counts_once_per_record_until_two_hold_it() {
-        let once = defined_by(NEVER, Lsn(5));
-        assert_eq!(defined_by(once, Lsn(5)), once);
-        let twice = defined_by(once, Lsn(8));
-        assert_eq!((twice >> 1, twice & 1), (8, 1));
-        assert_eq!(defined_by(twice, Lsn(9)), twice);
-    }
 
     fn registry(series_max: u64) -> Registry {
         Registry::new(4, LabelLimits::default(), series_max)

@@ -387,7 +387,7 @@ impl SpanHead {
         self.catalog.read().symbol(symbol)
     }
 
-    /// From the earliest to the latest start of a span; `None` if the snapshot sees none.
+    /// From the earliest start to the latest end of a span; `None` if the snapshot sees none.
     ///
     /// # Errors
     /// Those of the query's control.

@@ -7,13 +7,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use roaring::RoaringBitmap;
-use rootline_index::Postings;
 use rootline_wal::Lsn;
 
 use super::{
     filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
     head::SpanHead,
     model::{SpanKind, StatusCode},
+    row_list::RowList,
     shard::Shard,
 };
 use crate::{
@@ -378,7 +378,7 @@ fn each_value(
     lock: &RwLock<Shard>,
     key: u32,
     ctl: &QueryControl,
-    each: &mut dyn FnMut(&[u8], &Postings),
+    each: &mut dyn FnMut(&[u8], &RowList),
 ) -> Result<(), Error> {
     let mut from = 0;
     loop {

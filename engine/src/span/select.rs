@@ -21,6 +21,7 @@ use super::{
     dictionary,
     filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
     model::{Resource, SpanKind, StatusCode},
+    row_list::RowList,
     shard::{Shard, View},
 };
 use crate::{
@@ -304,7 +305,7 @@ impl<'f> RowCursor<'f> {
                 let hash = dictionary::hash_of_tag(tag.key, encoded, &mut scratch);
                 if let Some(id) = shard.tags.find(hash, symbol, encoded) {
                     set.insert(id);
-                    rows += shard.tags.rows(id).map_or(0, rootline_index::Postings::len);
+                    rows += shard.tags.rows(id).map_or(0, RowList::len);
                 }
             });
             if complete {
@@ -335,7 +336,7 @@ impl<'f> RowCursor<'f> {
                 if tag.matches.matches(text) {
                     // Numbers rise along the list.
                     let _ = set.try_push(id);
-                    rows += shard.tags.rows(id).map_or(0, rootline_index::Postings::len);
+                    rows += shard.tags.rows(id).map_or(0, RowList::len);
                 }
             }
             from += seen;

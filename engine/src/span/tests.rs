@@ -645,7 +645,7 @@ proptest! {
         prop_assert!(found.iter().map(|v| &v.value).eq(values.keys()));
         let bounds = head.time_bounds(lsn, &ctl).unwrap();
         prop_assert_eq!(bounds.map(TimeRange::start), spans.iter().map(|s| s.start).min());
-        prop_assert_eq!(bounds.map(TimeRange::end), spans.iter().map(|s| s.start).max());
+        prop_assert_eq!(bounds.map(TimeRange::end), spans.iter().map(|s| s.end).max());
     }
 
     /// The same spans in any order and in any batches are the same trace.

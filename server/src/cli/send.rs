@@ -1,4 +1,5 @@
-//! `rootline send FILE...`: sends recorded telemetry to a node and says what became of it.
+//! `rootline send FILE...`: sends recorded telemetry to a node and says what became of it
+//! (`docs/send.md`).
 
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
@@ -13,6 +14,7 @@ use crate::send::{self, Options, OtlpProtocol, Summary, error_chain};
 /// length, then the serialized request), and the OpenTelemetry Collector's OTLP JSON lines. Files may
 /// be compressed with zstd or gzip. What a file is, is told from its content.
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct SendArgs {
     /// Files to send; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]

@@ -35,6 +35,11 @@ pub(crate) struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
+    /// The value, whatever its wire type: for those who do not know the schema.
+    pub(crate) fn value(&self) -> Value<'a> {
+        self.value
+    }
+
     fn wrong_type(&self, reason: &'static str) -> DecodeError {
         DecodeError::Protobuf {
             offset_bytes: self.end_offset,
@@ -162,6 +167,11 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// What was not walked over yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     #[cold]
     fn malformed(&self, reason: &'static str) -> DecodeError {
         DecodeError::Protobuf {

@@ -173,12 +173,12 @@ impl StorageFile for FsFile {
 }
 
 fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
-    let zeros = vec![0; ZEROS_BYTES];
+    let mut zeros = vec![0; ZEROS_BYTES];
     let mut at = from;
     while at < to {
-        let step = (to - at).min(ZEROS_BYTES as u64);
-        file.write_all_at(&zeros[..usize::try_from(step).unwrap_or(ZEROS_BYTES)], at)?;
-        at += step;
+        zeros.truncate(usize::try_from(to - at).unwrap_or(ZEROS_BYTES));
+        file.write_all_at(&zeros, at)?;
+        at += zeros.len() as u64;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::{
 };
 use proptest::prelude::*;
 use prost::Message as _;
+use rootline_engine::{Labels, SpanId, TraceId};
 
 use super::*;
 
