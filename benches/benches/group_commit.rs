@@ -39,7 +39,9 @@ fn commit(wal: &Wal, writers: u64, records: u64) -> Duration {
 
 fn group_commit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("group_commit");
-    group.sample_size(10).measurement_time(Duration::from_secs(2));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(2));
     group.throughput(Throughput::Bytes(RECORD_BYTES as u64));
     for writers in [1, 8, 64] {
         // Below `target`: a temporary directory may be in memory, where a sync costs nothing.
@@ -62,7 +64,9 @@ fn group_commit(criterion: &mut Criterion) {
 /// The log's own share: a checksum and a copy under its lock, with no sync in sight.
 fn append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("append");
-    group.sample_size(10).measurement_time(Duration::from_secs(2));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(2));
     for bytes in [128, 4096] {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let wal = open(dir.path());
@@ -78,9 +82,12 @@ fn append(criterion: &mut Criterion) {
                     let stretch = left.min(1000);
                     let start = clock.monotonic();
                     for _ in 0..stretch {
-                        black_box(wal.append(1, &[black_box(&payload)]).expect("there is room"));
+                        black_box(
+                            wal.append(1, &[black_box(&payload)])
+                                .expect("there is room"),
+                        );
                     }
-                    took += clock.monotonic() - start;
+                    took += clock.monotonic().saturating_sub(start);
                     wal.wait_durable(wal.last_lsn()).expect("the disk works");
                     left -= stretch;
                 }

@@ -4,9 +4,7 @@
 
 use std::ops::ControlFlow;
 
-use rootline_engine::{
-    Engine, Labels, Matcher, QueryControl, QueryLimits, TimeRange, Timestamp,
-};
+use rootline_engine::{Engine, Labels, Matcher, QueryControl, QueryLimits, TimeRange, Timestamp};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
@@ -30,7 +28,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // 3. Write it: when this returns, the batch is synced to the log and visible, all of it.
     let outcome = engine.write(&mut batch)?;
-    println!("stored {} samples as record {:?}", outcome.samples, outcome.lsn);
+    println!(
+        "stored {} samples as record {:?}",
+        outcome.samples, outcome.lsn
+    );
 
     // 4. Read a snapshot: what is written from here on does not change it.
     print_means(&engine)?;

@@ -21,12 +21,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let spans = batch.spans();
     let resource = |name| [("service.name", ValueRef::Str(name))];
     let payment = resource("payment");
-    let payment =
-        spans.resource(&ResourceFields { attributes: &payment, ..ResourceFields::default() })?;
+    let payment = spans.resource(&ResourceFields {
+        attributes: &payment,
+        ..ResourceFields::default()
+    })?;
     let checkout = resource("checkout");
-    let checkout =
-        spans.resource(&ResourceFields { attributes: &checkout, ..ResourceFields::default() })?;
-    let scope = spans.scope(&ScopeFields { name: "example", ..ScopeFields::default() })?;
+    let checkout = spans.resource(&ResourceFields {
+        attributes: &checkout,
+        ..ResourceFields::default()
+    })?;
+    let scope = spans.scope(&ScopeFields {
+        name: "example",
+        ..ScopeFields::default()
+    })?;
 
     let mut charge = spans.span(payment, scope);
     charge.attribute("card.kind", ValueRef::Str("debit"));
@@ -47,7 +54,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // 2. By id: the spans in order of their start, each with the place of its parent.
     let snapshot = engine.snapshot()?;
     let query = QueryControl::new(engine.clock().clone(), None, QueryLimits::default());
-    let trace = snapshot.trace(trace_id, &query)?.ok_or("the trace is there")?;
+    let trace = snapshot
+        .trace(trace_id, &query)?
+        .ok_or("the trace is there")?;
     for (span, parent) in trace.spans.iter().zip(&trace.parents) {
         let caller = parent
             .and_then(|row| trace.spans.get(row as usize))
@@ -62,7 +71,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         conditions: vec![SpanCondition::Status(StatusCode::Error)],
     };
     snapshot.scan_spans(&filter, &query, &mut |hit| {
-        println!("error in {} of trace {}", snapshot.symbol(hit.name), hit.trace_id);
+        println!(
+            "error in {} of trace {}",
+            snapshot.symbol(hit.name),
+            hit.trace_id
+        );
         Ok(ControlFlow::Continue(()))
     })?;
     engine.close()?;

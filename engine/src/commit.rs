@@ -118,7 +118,7 @@ impl Committer {
     ) -> Result<Lsn, Error> {
         let mut record = RecordWriter::default();
         record.part(Tag::DeleteSeries, |out| {
-            deletes::encode_series(out, matchers, range)
+            deletes::encode_series(out, matchers, range);
         })?;
         self.delete(
             Delete::Series {
@@ -222,7 +222,7 @@ impl Committer {
         match self.durability {
             Durability::Sync => self.wal.durable_lsn(),
             // Acknowledged by name before it is durable.
-            _ => self.wal.last_lsn(),
+            Durability::Interval(_) => self.wal.last_lsn(),
         }
     }
 }

@@ -45,7 +45,9 @@ pub use id::{SeriesRef, SpanId, TraceId};
 pub use metric::*;
 pub use outcome::{Rejections, WriteOutcome};
 pub use replay::{ReplayProgress, Replayed, check_record};
-pub use rootline_index::{Error as LabelError, LabelLimits, Labels, LabelsBuilder, MatchOp, Matcher};
+pub use rootline_index::{
+    Error as LabelError, LabelLimits, Labels, LabelsBuilder, MatchOp, Matcher,
+};
 pub use rootline_wal::{Clock, Durability, FsStorage, Lsn, Storage, SystemClock};
 pub use settings::Settings;
 pub use snapshot::Snapshot;

@@ -218,12 +218,20 @@ pub(crate) fn decode(heads: &Heads, record: &Record<'_>) -> Result<Prepared, Err
 /// [`Error::UnknownRecord`] or [`Error::CorruptRecord`], as replay would end with.
 pub fn check_record(lsn: Lsn, payload: &[u8]) -> Result<(), Error> {
     let budget = Budget::new(u64::MAX);
-    let settings = Settings { metric_shards: 1, span_shards: 1, ..Settings::default() };
+    let settings = Settings {
+        metric_shards: 1,
+        span_shards: 1,
+        ..Settings::default()
+    };
     let heads = Heads {
         metrics: MetricHead::new(&settings, Arc::clone(&budget)),
         spans: SpanHead::new(&settings, budget),
     };
-    let record = Record { lsn, kind: record::KIND_BATCH, payload };
+    let record = Record {
+        lsn,
+        kind: record::KIND_BATCH,
+        payload,
+    };
     let prepared = decode(&heads, &record)?;
     for lane in (0..heads.lanes()).filter(|lane| heads.touches(*lane, &prepared)) {
         heads.apply(lane, lsn, &prepared, lsn);

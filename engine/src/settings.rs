@@ -15,7 +15,8 @@ pub struct Settings {
     pub memory_limit_bytes: u64,
     /// Shards of the metric head. Default 16.
     pub metric_shards: usize,
-    /// Shards of the span head. Default 4.
+    /// Shards of the span head. Default: one for each processor, at most 8: a batch looks up each of
+    /// its attributes once in every shard it touches, so more than can work at once only cost.
     pub span_shards: usize,
     /// Active series allowed. Default 50 million, which the memory budget reaches first.
     pub series_max: u64,
@@ -35,10 +36,12 @@ impl Default for Settings {
             durability: Durability::Sync,
             memory_limit_bytes: 1 << 30,
             metric_shards: 16,
-            span_shards: 4,
+            span_shards: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(8),
             series_max: 50_000_000,
             labels: LabelLimits::default(),
-            snapshot_max_age: Duration::from_secs(600),
+            snapshot_max_age: Duration::from_mins(10),
             memory_wait: Duration::from_secs(5),
             segment_bytes: (4 << 20, 64 << 20),
         }

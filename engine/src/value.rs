@@ -138,7 +138,7 @@ impl Value {
     }
 }
 
-impl<'a> ValueRef<'a> {
+impl ValueRef<'_> {
     /// Appends the encoded form. On an error `out` holds a part of it: the caller truncates.
     ///
     /// # Errors

@@ -1,6 +1,12 @@
 //! Every write, sync, rename, preallocation and removal fails or tears once, by number; then the power
 //! is cut, the store reopened, and contracts 1, 3, 5 and 6 are checked: what was acknowledged is there,
 //! nothing is there by half, what was refused as transient is not there.
+#![allow(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod model;
 
@@ -18,7 +24,10 @@ fn open(storage: Arc<dyn Storage>) -> Result<Engine, Error> {
     settings.segment_bytes = (16 << 10, 16 << 10);
     settings.metric_shards = 2;
     settings.span_shards = 2;
-    Engine::builder(Path::new("/data")).settings(settings).storage(storage).open()
+    Engine::builder(Path::new("/data"))
+        .settings(settings)
+        .storage(storage)
+        .open()
 }
 
 /// What became of the operations of one play.
@@ -33,7 +42,9 @@ struct Fate {
 fn play(storage: Arc<dyn Storage>) -> Fate {
     let mut rng = Rng(7);
     let mut fate = Fate::default();
-    let Ok(engine) = open(storage) else { return fate };
+    let Ok(engine) = open(storage) else {
+        return fate;
+    };
     for at in 1..=BATCHES {
         let op = random_op(&mut rng);
         match apply(&engine, &op) {
@@ -52,7 +63,12 @@ fn allowed(fate: &Fate) -> Vec<State> {
     (0..=fate.uncertain.len())
         .map(|taken| {
             let mut model = fate.acknowledged.clone();
-            model.ops.extend(fate.uncertain.iter().take(taken).map(|(at, op)| (*at as u64, op.clone())));
+            model.ops.extend(
+                fate.uncertain
+                    .iter()
+                    .take(taken)
+                    .map(|(at, op)| (*at as u64, op.clone())),
+            );
             model.ops.sort_by_key(|(at, _)| *at);
             model.at(u64::MAX)
         })
@@ -62,9 +78,16 @@ fn allowed(fate: &Fate) -> Vec<State> {
 fn check(disk: &PowerCutStorage, fate: &Fate, story: &str) {
     let engine = open(Arc::new(disk.clone())).unwrap_or_else(|e| panic!("{story}: reopening: {e}"));
     let seen = observe(&engine.snapshot().unwrap()).unwrap();
-    assert!(allowed(fate).contains(&seen), "{story}: {fate:?}\nseen {seen:?}");
+    assert!(
+        allowed(fate).contains(&seen),
+        "{story}: {fate:?}\nseen {seen:?}"
+    );
     let replayed = engine.stats().replayed;
-    assert!(replayed.log.corrupt.is_empty(), "{story}: {:?}", replayed.log.corrupt);
+    assert!(
+        replayed.log.corrupt.is_empty(),
+        "{story}: {:?}",
+        replayed.log.corrupt
+    );
     assert_eq!(replayed.orphaned_samples, 0, "{story}");
 }
 
@@ -76,7 +99,10 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there_after_any_fault() {
     let calm = play(Arc::new(counted.clone()));
     assert_eq!((calm.refused, calm.uncertain.len()), (0, 0));
     let operations = counted.count();
-    assert!(operations > 20, "the play does something to the disk: {operations}");
+    assert!(
+        operations > 20,
+        "the play does something to the disk: {operations}"
+    );
 
     for nth in 0..operations {
         for fault in [Fault::Fail, Fault::Tear, Fault::Full, Fault::Crash] {
@@ -86,7 +112,11 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there_after_any_fault() {
             let fate = play(Arc::new(faulty));
             // Half of the rounds keep what was not synced by chance, the others lose all of it.
             disk.cut((nth % 2 == 0).then_some(nth));
-            check(&disk.restarted(), &fate, &format!("{fault:?} at operation {nth}"));
+            check(
+                &disk.restarted(),
+                &fate,
+                &format!("{fault:?} at operation {nth}"),
+            );
         }
     }
 }
@@ -107,7 +137,11 @@ fn a_second_cut_during_recovery_loses_nothing() {
         faulty.arm(&Operation::CHANGING, nth, Fault::Crash);
         drop(open(Arc::new(faulty)));
         disk.cut(Some(nth));
-        check(&disk.restarted(), &fate, &format!("second cut at operation {nth} of recovery"));
+        check(
+            &disk.restarted(),
+            &fate,
+            &format!("second cut at operation {nth} of recovery"),
+        );
     }
 }
 
@@ -140,7 +174,11 @@ fn a_full_disk_refuses_transiently_reads_go_on_and_writes_resume_when_there_is_r
     let refused = refused.expect("a full disk refuses in the end");
     assert_eq!(refused.kind(), ErrorKind::Retry, "{refused}");
     let expected = model.at(u64::MAX);
-    assert_eq!(observe(&engine.snapshot().unwrap()).unwrap(), expected, "reads go on");
+    assert_eq!(
+        observe(&engine.snapshot().unwrap()).unwrap(),
+        expected,
+        "reads go on"
+    );
     storage.set_full(false);
     for _ in 0..20 {
         write(&engine, &mut model).unwrap();
@@ -148,7 +186,10 @@ fn a_full_disk_refuses_transiently_reads_go_on_and_writes_resume_when_there_is_r
     drop(engine);
     disk.cut(None);
     let engine = open(Arc::new(disk.restarted())).unwrap();
-    assert_eq!(observe(&engine.snapshot().unwrap()).unwrap(), model.at(u64::MAX));
+    assert_eq!(
+        observe(&engine.snapshot().unwrap()).unwrap(),
+        model.at(u64::MAX)
+    );
 }
 
 #[test]
@@ -167,8 +208,12 @@ fn a_damaged_record_costs_its_batch_and_is_reported_with_file_and_offset() {
     drop(engine);
     let log = Path::new("/data/wal");
     let mut damaged_batches = 0;
-    let segments: Vec<String> =
-        disk.list(log).unwrap().into_iter().filter(|n| n.ends_with(".wal")).collect();
+    let segments: Vec<String> = disk
+        .list(log)
+        .unwrap()
+        .into_iter()
+        .filter(|n| n.ends_with(".wal"))
+        .collect();
     for name in segments {
         let path = log.join(&name);
         let length = disk.content(&path).unwrap().len();

@@ -2,6 +2,12 @@
 //! snapshots held open, reopening and power cuts. Contracts 1 to 4 of the design.
 //!
 //! `ROOTLINE_SEED=N` plays one seed, `ROOTLINE_MODEL_ROUNDS=N` more of them.
+#![allow(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod model;
 

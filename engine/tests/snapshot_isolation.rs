@@ -2,6 +2,12 @@
 //!
 //! Every batch writes the same number to every series and to one span of a trace of its own number, so
 //! a batch seen by half, or an answer that changes under an open snapshot, shows as a difference.
+#![allow(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod model;
 

@@ -273,7 +273,10 @@ fn union<'p>(postings: impl Iterator<Item = &'p Postings>) -> RoaringBitmap {
     let mut rows = Vec::new();
     for postings in postings {
         match postings.as_bitmap() {
-            Some(bitmap) => bitmaps.push(bitmap),
+            Some((bitmap, tail)) => {
+                bitmaps.push(bitmap);
+                rows.extend_from_slice(tail);
+            }
             None => rows.extend_from_slice(postings.rows()),
         }
     }

@@ -9,23 +9,24 @@ use crate::error::Error;
 /// Smallest step in which a query books memory, so that small pieces do not each touch the ledger.
 const STEP_BYTES: u64 = 64 * 1024;
 
-/// What one query may hold. Books in steps; gives everything back when dropped.
+/// What one query may hold. Books in steps, nothing before it is needed; gives everything back when
+/// dropped.
 #[derive(Debug)]
 pub struct Memory {
-    reservation: Reservation,
+    budget: Arc<Budget>,
+    reservation: Option<Reservation>,
     used_bytes: u64,
 }
 
 impl Memory {
-    /// An empty account.
-    ///
-    /// # Errors
-    /// [`rootline_engine::Error::MemoryFull`] if the budget is already past its limit.
-    pub fn new(budget: &Arc<Budget>) -> Result<Self, Error> {
-        Ok(Self {
-            reservation: budget.reserve(Holder::Queries, 0)?,
+    /// An empty account. Even with a full budget there is one: a question that holds next to nothing, or
+    /// a delete that makes room, has to pass.
+    pub fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            reservation: None,
             used_bytes: 0,
-        })
+        }
     }
 
     /// Books `bytes` more.
@@ -34,9 +35,14 @@ impl Memory {
     /// [`rootline_engine::Error::MemoryFull`]: the query ends, nothing else is harmed.
     pub fn take(&mut self, bytes: u64) -> Result<(), Error> {
         self.used_bytes = self.used_bytes.saturating_add(bytes);
-        let missing = self.used_bytes.saturating_sub(self.reservation.bytes());
+        let held = self.reservation.as_ref().map_or(0, Reservation::bytes);
+        let missing = self.used_bytes.saturating_sub(held);
         if missing > 0 {
-            self.reservation.grow(missing.max(STEP_BYTES))?;
+            let step = missing.max(STEP_BYTES);
+            match &mut self.reservation {
+                Some(reservation) => reservation.grow(step)?,
+                none => *none = Some(self.budget.reserve(Holder::Queries, step)?),
+            }
         }
         Ok(())
     }
@@ -60,7 +66,9 @@ impl Memory {
     pub fn give_back(&mut self, bytes: u64) {
         self.used_bytes = self.used_bytes.saturating_sub(bytes);
         // One step is kept: the next piece needs it.
-        self.reservation.shrink_to(self.used_bytes + STEP_BYTES);
+        if let Some(reservation) = &mut self.reservation {
+            reservation.shrink_to(self.used_bytes + STEP_BYTES);
+        }
     }
 
     /// Bytes in use.
@@ -76,7 +84,7 @@ mod tests {
     #[test]
     fn what_a_query_holds_stands_in_the_budget_until_it_ends() {
         let budget = Budget::new(1 << 20);
-        let mut memory = Memory::new(&budget).unwrap();
+        let mut memory = Memory::new(&budget);
         memory.take(10).unwrap();
         assert_eq!(budget.held_bytes(Holder::Queries), STEP_BYTES);
         memory.take(200_000).unwrap();
@@ -88,9 +96,18 @@ mod tests {
     }
 
     #[test]
+    fn a_full_budget_refuses_bytes_but_not_the_account() {
+        let budget = Budget::new(10);
+        budget.charge(Holder::MetricHead, 20);
+        let mut memory = Memory::new(&budget);
+        memory.take(0).unwrap();
+        assert!(memory.take(1).is_err());
+    }
+
+    #[test]
     fn a_query_past_the_budget_is_refused() {
         let budget = Budget::new(100_000);
-        let mut memory = Memory::new(&budget).unwrap();
+        let mut memory = Memory::new(&budget);
         let mut values: Vec<f64> = Vec::new();
         let refused = (0..100_000).try_for_each(|i| {
             memory.take_growth(&mut values, 1)?;

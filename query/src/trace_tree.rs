@@ -326,7 +326,7 @@ mod tests {
     fn tree(trace: &Trace) -> TraceTree {
         let clock = Arc::new(SystemClock::new());
         let control = QueryControl::new(clock, None, QueryLimits::default());
-        let mut memory = Memory::new(&Budget::new(1 << 30)).unwrap();
+        let mut memory = Memory::new(&Budget::new(1 << 30));
         TraceTree::of(trace, &control, &mut memory).unwrap()
     }
 

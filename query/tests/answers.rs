@@ -1,7 +1,11 @@
 //! The promise guarded here: what the query layer computes over a real store equals what a plain loop
 //! over the written data gives, and pages of a search show one moment.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +52,7 @@ impl Store {
     }
 
     fn memory(&self) -> Memory {
-        Memory::new(self.engine.budget()).unwrap()
+        Memory::new(self.engine.budget())
     }
 
     fn write_samples(&self, labels: &[(&str, &str)], samples: &[(i64, f64)]) {

@@ -22,7 +22,7 @@ use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt as _;
-use rootline_engine::{Budget, Holder, Reservation};
+use rootline_engine::{Budget, Error, Holder, Reservation};
 
 use crate::refusal::{Refusal, RefusalKind};
 
@@ -286,15 +286,16 @@ pub fn decompress(
         Encoding::SnappyBlock => snappy_block(&wire, reservation, limits),
         Encoding::Gzip => {
             let mut output = Output::new(reservation, wire.len(), limits)?;
-            output.reservation.grow(DECODER_BYTES)?;
+            grow(&mut output.reservation, DECODER_BYTES)?;
             output.read_from(flate2::bufread::MultiGzDecoder::new(&wire[..]), "gzip")?;
-            output.finish()
+            Ok(output.finish())
         }
         Encoding::Zstd => {
             let mut output = Output::new(reservation, wire.len(), limits)?;
-            output
-                .reservation
-                .grow(DECODER_BYTES + zstd_window_bytes(&wire))?;
+            grow(
+                &mut output.reservation,
+                DECODER_BYTES + zstd_window_bytes(&wire),
+            )?;
             let broken = |e: std::io::Error| malformed("zstd", &e);
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&wire[..])
                 .map_err(broken)?
@@ -307,7 +308,7 @@ pub fn decompress(
             if !rest.fill_buf().map_err(broken)?.is_empty() {
                 return Err(Refusal::invalid("bytes follow the zstd frame of the body"));
             }
-            output.finish()
+            Ok(output.finish())
         }
     }
 }
@@ -348,6 +349,28 @@ fn reserve(budget: &Arc<Budget>, bytes: u64) -> Result<Reservation, Refusal> {
         ));
     }
     Ok(budget.reserve(Holder::Requests, bytes)?)
+}
+
+/// Holds `bytes` more for a request. What could not fit an empty budget either is too large, not
+/// "later".
+///
+/// # Errors
+/// Too large or overloaded; what was held stays held.
+pub fn grow(reservation: &mut Reservation, bytes: u64) -> Result<(), Refusal> {
+    match reservation.grow(bytes) {
+        Err(Error::MemoryFull { limit_bytes, .. })
+            if reservation.bytes().saturating_add(bytes) > limit_bytes =>
+        {
+            Err(Refusal::new(
+                RefusalKind::TooLarge,
+                format!(
+                    "the request needs more than all of the node's memory budget of {limit_bytes} \
+                     bytes (option memory-limit)"
+                ),
+            ))
+        }
+        grown => Ok(grown?),
+    }
 }
 
 fn slow_body(what: &str, limit: Duration) -> Refusal {
@@ -480,7 +503,7 @@ impl Collector<'_> {
         let held = self.reservation.bytes();
         if length > held {
             let step = held.clamp(STEP_BYTES_MIN as u64, STEP_BYTES_MAX as u64);
-            self.reservation.grow((length - held).max(step))?;
+            grow(&mut self.reservation, (length - held).max(step))?;
         }
         Ok(())
     }
@@ -517,7 +540,7 @@ fn snappy_block(
             "the snappy body declares more than it can hold",
         ));
     }
-    reservation.grow(declared)?;
+    grow(&mut reservation, declared)?;
     let decoded = snap::raw::Decoder::new()
         .decompress_vec(wire)
         .map_err(broken)?;
@@ -558,7 +581,7 @@ impl<'l> Output<'l> {
             .saturating_mul(4)
             .clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
         let first = first.min(usize::try_from(limits.decoded_bytes_max).unwrap_or(usize::MAX)) + 1;
-        reservation.grow(first as u64)?;
+        grow(&mut reservation, first as u64)?;
         Ok(Self {
             bytes: vec![0; first],
             reservation,
@@ -581,7 +604,7 @@ impl<'l> Output<'l> {
                 let step = filled
                     .clamp(STEP_BYTES_MIN, STEP_BYTES_MAX)
                     .min(bytes_max - filled);
-                self.reservation.grow(step as u64)?;
+                grow(&mut self.reservation, step as u64)?;
                 self.bytes.reserve_exact(step);
                 self.bytes.resize(filled + step, 0);
             }
@@ -597,12 +620,12 @@ impl<'l> Output<'l> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(Bytes, Reservation), Refusal> {
+    fn finish(mut self) -> (Bytes, Reservation) {
         if self.bytes.capacity() > self.bytes.len() * 2 {
             self.bytes.shrink_to_fit();
         }
         self.reservation.shrink_to(self.bytes.capacity() as u64);
-        Ok((self.bytes.into(), self.reservation))
+        (self.bytes.into(), self.reservation)
     }
 }
 
@@ -703,7 +726,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_in_pieces_is_put_together_with_and_without_its_length() {
         let budget = Budget::new(1 << 30);
-        let bytes: Vec<u8> = (0..200_000_u32).map(|i| i as u8).collect();
+        let bytes: Vec<u8> = (0..=255_u8).cycle().take(200_000).collect();
         for declared in [None, Some("200000")] {
             let headers = declared
                 .map(|n| headers(&[("content-length", n)]))
@@ -747,7 +770,7 @@ mod tests {
         let silent = Pieces::new(&[], 1, false);
         let refused = read(&declared, silent, Encoding::Identity, &budget, &LIMITS).await;
         assert_eq!(refused.unwrap_err().kind(), RefusalKind::Overloaded);
-        let body = Pieces::new(&[0; 90_000], 1_000, false);
+        let body = Pieces::new(&vec![0; 90_000], 1_000, false);
         let refused = read(
             &HeaderMap::new(),
             body,
@@ -881,11 +904,17 @@ mod tests {
             ..LIMITS
         };
         for encoding in [Encoding::Gzip, Encoding::Zstd, Encoding::SnappyBlock] {
-            let budget = Budget::new(10 << 20);
+            let budget = Budget::new(100 << 20);
             let wire = encode(encoding, &vec![0_u8; 32 << 20]);
-            let refused = decompressed(encoding, wire, &budget, &limits).unwrap_err();
+            let held = budget.reserve(Holder::MetricHead, 90 << 20).unwrap();
+            let refused = decompressed(encoding, wire.clone(), &budget, &limits).unwrap_err();
             assert_eq!(refused.kind(), RefusalKind::Overloaded, "{encoding:?}");
+            drop(held);
             assert_eq!(budget.used_bytes(), 0);
+            // What does not fit an empty budget either will never do.
+            let small = Budget::new(10 << 20);
+            let refused = decompressed(encoding, wire, &small, &limits).unwrap_err();
+            assert_eq!(refused.kind(), RefusalKind::TooLarge, "{encoding:?}");
         }
     }
 

@@ -25,7 +25,12 @@ const PROMOTED_ATTRIBUTES: &str = "service.name,service.namespace,service.instan
 /// Before the key of an option in the environment.
 const ENVIRONMENT_PREFIX: &str = "ROOTLINE_";
 /// Variables with our prefix that are not options of the node.
-const ENVIRONMENT_OTHERS: [&str; 2] = ["ROOTLINE_CONFIG", "ROOTLINE_ENDPOINT"];
+const ENVIRONMENT_OTHERS: [&str; 4] = [
+    "ROOTLINE_CONFIG",
+    "ROOTLINE_ENDPOINT",
+    "ROOTLINE_OTLP_HTTP",
+    "ROOTLINE_REMOTE_WRITE",
+];
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -949,5 +954,31 @@ mod tests {
             Config::load(None, [], vec![]),
             Err(ConfigError::NoDataDir)
         ));
+    }
+
+    /// The page that explains the options, and the row of each in it.
+    #[test]
+    fn the_operations_page_explains_every_option_as_help_does() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for option in OPTIONS {
+            let value = match option.value {
+                Value::Switch => "true or false".to_owned(),
+                Value::One(name) => name.to_owned(),
+                Value::List(name) => format!("{name}, ..."),
+            };
+            let default = match option.default {
+                "" => String::new(),
+                default => format!("`{}`", default.replace(',', ", ")),
+            };
+            let row = format!(
+                "| `{}` | {value} | {default} | {} |",
+                option.key, option.help
+            );
+            assert!(
+                page.lines().any(|line| line == row),
+                "docs/operations.md lacks: {row}"
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The gRPC port (4317): every service of the node behind one router.
 //!
 //! Calls to services that are not there (OTLP logs and profiles among them) get UNIMPLEMENTED.
-//! Health says NOT_SERVING until the log is replayed, and again while draining.
+//! Health says `NOT_SERVING` until the log is replayed, and again while draining.
 
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ pub(crate) async fn router(
 fn add_services(routes: &mut tonic::service::RoutesBuilder, state: &Arc<NodeState>) {
     routes.add_service(otlp::TraceService::new(state));
     routes.add_service(otlp::MetricsService::new(state));
+    crate::api::add_services(routes, state);
 }
 
 /// Tells health checkers whether the node serves.

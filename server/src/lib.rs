@@ -6,8 +6,10 @@
 //! ports, limits and self metrics.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod body;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod demo;
 mod grpc;

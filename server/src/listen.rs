@@ -5,7 +5,14 @@
 //! `:authority`) is loopback's own name or one of `allow-host`: a web page that made its own name
 //! point at 127.0.0.1 is told 421 before anything is read.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -15,11 +22,14 @@ use axum::{
     response::Response,
 };
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -41,6 +51,13 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of a refused request that are still taken in, so that its sender reads the refusal.
+const DRAIN_BYTES_MAX: usize = 256 << 20;
+/// Time for that.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two looks at the beginning of a connection.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a port speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +98,7 @@ impl Port {
         let rule = HostRule::new(self.address, &state.config().allow_hosts);
         let rule = Arc::new((rule, wire, Arc::clone(&state)));
         let router = router.layer(middleware::from_fn_with_state(rule, check_host));
-        let builder = connection_builder(wire, &state);
+        let builder = connection_builder(&state);
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(state.config().max_connections));
         loop {
@@ -112,11 +129,16 @@ impl Port {
             tokio::spawn(async move {
                 let _place = place;
                 state.metrics().connection_opened();
-                let spoke = tokio::select! {
-                    spoke = speaks_in_time(&stream, state.config().idle_timeout) => spoke,
-                    _ = stop.wait_for(|stop| *stop) => false,
+                let version = tokio::select! {
+                    version = spoken_version(&stream, state.config().idle_timeout) => version,
+                    _ = stop.wait_for(|stop| *stop) => None,
                 };
-                if spoke {
+                let builder = match (version, wire) {
+                    (Some(Version::Http1), Wire::Http) => Some(builder.http1_only()),
+                    (Some(Version::Http2), _) => Some(builder.http2_only()),
+                    _ => None,
+                };
+                if let Some(builder) = builder {
                     let connection = builder.serve_connection(TokioIo::new(stream), service);
                     if let Err(error) = watcher.watch(connection.into_owned()).await {
                         tracing::debug!(%error, "a connection ended");
@@ -130,15 +152,40 @@ impl Port {
     }
 }
 
-/// Whether the peer says anything within `timeout`: a client that only connects is let go.
-async fn speaks_in_time(stream: &TcpStream, timeout: Duration) -> bool {
-    matches!(
-        tokio::time::timeout(timeout, stream.readable()).await,
-        Ok(Ok(()))
-    )
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
 }
 
-fn connection_builder(wire: Wire, state: &NodeState) -> auto::Builder<TokioExecutor> {
+/// What the first bytes of a connection speak; `None` if they do not come within `timeout`.
+///
+/// They are only looked at. hyper could tell the versions apart as well, but would wait for ever
+/// for a client that sends the beginning of HTTP/2's preface and stops.
+async fn spoken_version(stream: &TcpStream, timeout: Duration) -> Option<Version> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let look = async {
+        let mut first = [0; PREFACE.len()];
+        loop {
+            let count = stream.peek(&mut first).await.ok()?;
+            let seen = first.get(..count)?;
+            if count == 0 {
+                return None;
+            }
+            if !PREFACE.starts_with(seen) {
+                return Some(Version::Http1);
+            }
+            if count == PREFACE.len() {
+                return Some(Version::Http2);
+            }
+            // More of it is on its way; what is there already would wake us at once.
+            tokio::time::sleep(PEEK_PAUSE).await;
+        }
+    };
+    tokio::time::timeout(timeout, look).await.ok().flatten()
+}
+
+fn connection_builder(state: &NodeState) -> auto::Builder<TokioExecutor> {
     let config = state.config();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -153,10 +200,7 @@ fn connection_builder(wire: Wire, state: &NodeState) -> auto::Builder<TokioExecu
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(u32::try_from(config.max_concurrent_requests).unwrap_or(u32::MAX));
-    match wire {
-        Wire::Http => builder,
-        Wire::Grpc => builder.http2_only(),
-    }
+    builder
 }
 
 /// Which `Host` a port answers to.
@@ -217,7 +261,7 @@ async fn check_host(
         .chain(request.uri().authority().map(http::uri::Authority::as_str));
     let stranger = hosts.find(|host| !rule.allows(host)).map(str::to_owned);
     let response = match stranger {
-        None => next.run(request).await,
+        None => run_and_drain(request, next).await,
         Some(host) => {
             let refusal = Refusal::new(
                 RefusalKind::Misdirected,
@@ -242,6 +286,80 @@ async fn check_host(
     };
     state.metrics().answered(protocol, code);
     response
+}
+
+/// Answers, and takes in what the sender has not finished sending by then. Closing a connection
+/// over unread bytes resets it, and a reset can overtake the answer: a sender that never reads its
+/// 413 sends the same again for ever.
+async fn run_and_drain(request: Request<Body>, next: Next) -> Response {
+    let waits_for_leave = request.headers().contains_key(header::EXPECT);
+    if request.version() == http::Version::HTTP_2 || waits_for_leave {
+        return next.run(request).await;
+    }
+    let left = Arc::new(Mutex::new(None));
+    let request = request.map(|body| {
+        Body::new(LentBody {
+            body: Some(body),
+            left: Arc::clone(&left),
+        })
+    });
+    let response = next.run(request).await;
+    let rest = left.lock().take();
+    if let Some(mut rest) = rest
+        && !rest.is_end_stream()
+        && response.status() != StatusCode::REQUEST_TIMEOUT
+    {
+        let drain = async {
+            let mut drained_bytes = 0;
+            while let Some(Ok(frame)) = rest.frame().await {
+                drained_bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+                if drained_bytes > DRAIN_BYTES_MAX {
+                    break;
+                }
+            }
+        };
+        // Whoever is not done by then loses the answer.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain).await;
+    }
+    response
+}
+
+/// A request's body that comes back when its reader drops it.
+struct LentBody {
+    body: Option<Body>,
+    left: Arc<Mutex<Option<Body>>>,
+}
+
+impl http_body::Body for LentBody {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.body
+            .as_mut()
+            .map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body
+            .as_ref()
+            .is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(SizeHint::default, http_body::Body::size_hint)
+    }
+}
+
+impl Drop for LentBody {
+    fn drop(&mut self) {
+        *self.left.lock() = self.body.take();
+    }
 }
 
 fn protocol_of(wire: Wire, path: &str) -> Protocol {

@@ -26,7 +26,7 @@ use rootline_engine::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    body::{BodyLimits, WireBody},
+    body::{self, BodyLimits, WireBody},
     config::Config,
     refusal::{Refusal, RefusalKind},
     self_metrics::{Protocol, SelfMetrics},
@@ -211,7 +211,7 @@ impl NodeState {
         )
     }
 
-    /// Decompresses and decodes `body` into a batch and writes it, all on a blocking thread.
+    /// Decompresses and decodes `wire` into a batch and writes it, all on a blocking thread.
     /// Returns once the batch is durable and visible.
     ///
     /// `decode` gets the decompressed bytes, which live as long as the batch. What it refuses item
@@ -223,14 +223,22 @@ impl NodeState {
     pub async fn write<T, F>(
         self: &Arc<Self>,
         protocol: Protocol,
-        body: WireBody,
+        wire: WireBody,
         decode: F,
     ) -> Result<Written<T>, Refusal>
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a [u8], &mut WriteBatch<'a>) -> Result<T, Refusal> + Send + 'static,
     {
-        let engine = self.engine()?.clone();
+        // Whoever was let in to send a body may finish while the node drains.
+        let engine = match self.phase() {
+            Phase::Stopping => self
+                .engine
+                .get()
+                .cloned()
+                .map_or_else(|| self.engine().cloned(), Ok)?,
+            _ => self.engine()?.clone(),
+        };
         let busy =
             || Refusal::overloaded("too many requests wait (option max-concurrent-requests)");
         let place = Arc::clone(&self.write_places)
@@ -245,10 +253,10 @@ impl NodeState {
         // Once begun, a write runs to its end even if the sender goes away, and keeps its permits.
         let written = tokio::task::spawn_blocking(move || {
             let _permits = (place, turn);
-            let wire_bytes = body.bytes.len() as u64;
-            let (bytes, mut reservation) = body.decompress(&limits)?;
+            let wire_bytes = wire.bytes.len() as u64;
+            let (bytes, mut reservation) = wire.decompress(&limits)?;
             // The batch's own columns are about as large as what they are decoded from.
-            reservation.grow(bytes.len() as u64)?;
+            body::grow(&mut reservation, bytes.len() as u64)?;
             let mut batch = engine.batch();
             let decoded = decode(&bytes, &mut batch)?;
             let outcome = engine.write(&mut batch)?;

@@ -113,15 +113,14 @@ impl RefusalKind {
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            // Of a cancelled request nobody reads the answer.
+            Self::SlowBody | Self::Cancelled => StatusCode::REQUEST_TIMEOUT,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Unimplemented => StatusCode::NOT_IMPLEMENTED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Overloaded | Self::Starting | Self::Stopping | Self::Closed => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            // The caller is gone; nobody reads this.
-            Self::Cancelled => StatusCode::REQUEST_TIMEOUT,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Self::LimitExceeded => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Corrupted | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -612,7 +612,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let mut settings = Settings::default();
-            settings.durability = Durability::Interval(Duration::from_secs(60));
+            settings.durability = Durability::Interval(Duration::from_mins(1));
             let engine = Engine::builder(dir.path())
                 .settings(settings)
                 .open()

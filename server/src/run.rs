@@ -140,6 +140,7 @@ impl RunningNode {
         let opened = opened.map_err(|e| RunError::Internal(format!("opening failed: {e}")))?;
         match opened {
             Ok(engine) => {
+                report_replay(&engine);
                 self.state.set_ready(engine);
                 grpc::set_serving(&self.health, true).await;
                 Ok(())
@@ -197,6 +198,37 @@ impl RunningNode {
             Err(panic) => Err(RunError::Internal(format!("closing failed: {panic}"))),
         }
     }
+}
+
+/// Says what start-up found: nothing is lost silently.
+fn report_replay(engine: &Engine) {
+    let stats = engine.stats();
+    let log = &stats.replayed.log;
+    for damage in &log.corrupt {
+        tracing::error!(
+            file = %damage.path.display(),
+            offset_bytes = damage.offset_bytes,
+            reason = damage.reason,
+            lost = ?damage.lost,
+            "the log is damaged here; everything else was read, nothing was deleted"
+        );
+    }
+    if stats.replayed.orphaned_samples > 0 {
+        let samples = stats.replayed.orphaned_samples;
+        tracing::error!(
+            samples,
+            "samples were lost with the definitions of their series"
+        );
+    }
+    tracing::info!(
+        dir = %engine.dir().display(),
+        records = log.records,
+        bytes = log.bytes,
+        torn_bytes = log.torn_bytes,
+        series = stats.metrics.series,
+        spans = stats.spans.spans,
+        "replayed the log"
+    );
 }
 
 /// What a person does about a store that does not open.

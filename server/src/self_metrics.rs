@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rootline_engine::{Holder, Rejections, WriteOutcome};
+use rootline_engine::{Engine, Holder, Rejections, WriteOutcome};
 
 use crate::{
     node::{NodeState, Phase},
@@ -185,6 +185,9 @@ impl SelfMetrics {
     }
 }
 
+/// One of a protocol's counters.
+type Get = fn(&ProtocolCounters) -> &AtomicU64;
+
 /// The text form of everything that `state` counts.
 pub fn render(state: &NodeState) -> String {
     let mut text = Exposition::default();
@@ -219,7 +222,6 @@ pub fn render(state: &NodeState) -> String {
     );
     text.line("rootline_replay_bytes_total", &[], progress.bytes());
 
-    type Get = fn(&ProtocolCounters) -> &AtomicU64;
     let by_protocol: [(&str, &str, Get); 8] = [
         ("rootline_samples_stored_total", "Samples stored.", |c| {
             &c.samples_stored
@@ -339,26 +341,166 @@ pub fn render(state: &NodeState) -> String {
         metrics.connections_total.load(Relaxed),
     );
     if let Some(engine) = state.engine_opened() {
-        let budget = engine.budget();
-        text.family("rootline_memory_limit_bytes", "gauge", "The memory budget.");
-        text.line("rootline_memory_limit_bytes", &[], budget.limit_bytes());
-        text.family(
-            "rootline_memory_used_bytes",
-            "gauge",
-            "The memory budget in use, by holder.",
-        );
-        for (holder, label) in [
-            (Holder::Requests, "requests"),
-            (Holder::Log, "log"),
-            (Holder::MetricHead, "metric_head"),
-            (Holder::SpanHead, "span_head"),
-            (Holder::Queries, "queries"),
-        ] {
-            let value = budget.held_bytes(holder);
-            text.line("rootline_memory_used_bytes", &[("holder", label)], value);
-        }
+        store(&mut text, engine);
     }
     text.text
+}
+
+/// Figures of the store itself.
+fn store(text: &mut Exposition, engine: &Engine) {
+    let budget = engine.budget();
+    text.family("rootline_memory_limit_bytes", "gauge", "The memory budget.");
+    text.line("rootline_memory_limit_bytes", &[], budget.limit_bytes());
+    text.family(
+        "rootline_memory_used_bytes",
+        "gauge",
+        "The memory budget in use, by holder.",
+    );
+    for (holder, label) in [
+        (Holder::Requests, "requests"),
+        (Holder::Log, "log"),
+        (Holder::MetricHead, "metric_head"),
+        (Holder::SpanHead, "span_head"),
+        (Holder::Queries, "queries"),
+    ] {
+        let value = budget.held_bytes(holder);
+        text.line("rootline_memory_used_bytes", &[("holder", label)], value);
+    }
+    let stats = engine.stats();
+    let (metrics, spans, log) = (&stats.metrics, &stats.spans, &stats.log);
+    let recovery = &stats.replayed.log;
+    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+        text.family(name, kind, help);
+        text.line(name, &[], value);
+    };
+    one(
+        "rootline_series",
+        "gauge",
+        "Series in memory.",
+        metrics.series,
+    );
+    one(
+        "rootline_samples",
+        "gauge",
+        "Samples in memory.",
+        metrics.samples,
+    );
+    one(
+        "rootline_side_samples",
+        "gauge",
+        "Samples out of order or rewritten.",
+        metrics.side_samples,
+    );
+    one(
+        "rootline_chunks",
+        "gauge",
+        "Chunks in memory.",
+        metrics.chunks,
+    );
+    one(
+        "rootline_exemplars",
+        "gauge",
+        "Exemplars in memory.",
+        metrics.exemplars,
+    );
+    one("rootline_spans", "gauge", "Spans in memory.", spans.spans);
+    one(
+        "rootline_traces",
+        "gauge",
+        "Traces in memory.",
+        spans.traces,
+    );
+    one(
+        "rootline_span_tags",
+        "gauge",
+        "Distinct tags of spans.",
+        spans.tags,
+    );
+    one(
+        "rootline_visible_lsn",
+        "gauge",
+        "Last batch that readers see.",
+        stats.visible_lsn.0,
+    );
+    one(
+        "rootline_durable_lsn",
+        "gauge",
+        "Last batch that is synced.",
+        stats.durable_lsn.0,
+    );
+    one(
+        "rootline_log_disk_bytes",
+        "gauge",
+        "Bytes of log files.",
+        log.disk_bytes,
+    );
+    one("rootline_log_segments", "gauge", "Log files.", log.segments);
+    one(
+        "rootline_log_records_total",
+        "counter",
+        "Records appended.",
+        log.records,
+    );
+    one(
+        "rootline_log_record_bytes_total",
+        "counter",
+        "Bytes of records.",
+        log.record_bytes,
+    );
+    one(
+        "rootline_log_written_bytes_total",
+        "counter",
+        "Bytes written to the log.",
+        log.written_bytes,
+    );
+    one(
+        "rootline_log_syncs_total",
+        "counter",
+        "Group commits, idle markers among them.",
+        log.groups + log.markers,
+    );
+    one(
+        "rootline_log_disk_full_total",
+        "counter",
+        "Appends refused for want of disk.",
+        log.disk_full,
+    );
+    one(
+        "rootline_log_unsynced_bytes",
+        "gauge",
+        "Bytes that wait for a sync.",
+        log.unsynced_bytes,
+    );
+    one(
+        "rootline_log_poisoned",
+        "gauge",
+        "1 after a failed sync: writes are refused until a restart.",
+        u64::from(log.poisoned),
+    );
+    one(
+        "rootline_recovery_torn_bytes",
+        "gauge",
+        "Unacknowledged bytes cut off at start.",
+        recovery.torn_bytes,
+    );
+    one(
+        "rootline_recovery_damages",
+        "gauge",
+        "Damaged places found in the log at start.",
+        recovery.corrupt.len() as u64,
+    );
+    one(
+        "rootline_recovery_orphaned_samples",
+        "gauge",
+        "Samples lost at start because their series was defined in damaged records.",
+        stats.replayed.orphaned_samples,
+    );
+    let name = "rootline_log_sync_seconds_total";
+    text.family(name, "counter", "Time spent in syncs of the log.");
+    text.line(name, &[], log.sync_total.as_secs_f64());
+    let name = "rootline_log_sync_last_seconds";
+    text.family(name, "gauge", "Duration of the last sync of the log.");
+    text.line(name, &[], log.sync_last.as_secs_f64());
 }
 
 fn write_durations(text: &mut Exposition, metrics: &SelfMetrics) {

@@ -1,5 +1,10 @@
 //! What the documents say is true: README's commands run as written, and every file that a page names or
 //! links to is there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     fs,
@@ -24,7 +29,11 @@ fn pages() -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { pages.push(path) }
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                pages.push(path);
+            }
         }
     }
     pages.retain(|p| p.extension().is_some_and(|e| e == "md"));
@@ -50,7 +59,11 @@ fn blocks(page: &str, info: &str) -> Vec<String> {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// All `sh` blocks of the README, one after the other in one shell, at the root of the repository. Only
@@ -61,7 +74,9 @@ fn the_commands_of_the_readme_run_as_written() {
     assert!(commands.contains("rootline send"), "{commands}");
     let script = format!("set -eu\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n{commands}");
     let [grpc, otlp_http, http] = [free_port(), free_port(), free_port()];
-    let binaries = binary::rootline().parent().expect("the binary is in a folder");
+    let binaries = binary::rootline()
+        .parent()
+        .expect("the binary is in a folder");
     let path = std::env::var("PATH").unwrap_or_default();
     let output = Command::new("bash")
         .args(["-x", "-c", &script])
@@ -69,11 +84,20 @@ fn the_commands_of_the_readme_run_as_written() {
         .stdin(Stdio::null())
         .env("PATH", format!("{}:{path}", binaries.display()))
         .env("ROOTLINE_GRPC_LISTEN", format!("127.0.0.1:{grpc}"))
-        .env("ROOTLINE_OTLP_HTTP_LISTEN", format!("127.0.0.1:{otlp_http}"))
+        .env(
+            "ROOTLINE_OTLP_HTTP_LISTEN",
+            format!("127.0.0.1:{otlp_http}"),
+        )
         .env("ROOTLINE_HTTP_LISTEN", format!("127.0.0.1:{http}"))
         .env("ROOTLINE_ENDPOINT", format!("http://127.0.0.1:{grpc}"))
-        .env("ROOTLINE_OTLP_HTTP", format!("http://127.0.0.1:{otlp_http}"))
-        .env("ROOTLINE_REMOTE_WRITE", format!("http://127.0.0.1:{http}/api/v1/write"))
+        .env(
+            "ROOTLINE_OTLP_HTTP",
+            format!("http://127.0.0.1:{otlp_http}"),
+        )
+        .env(
+            "ROOTLINE_REMOTE_WRITE",
+            format!("http://127.0.0.1:{http}/api/v1/write"),
+        )
         .output()
         .expect("bash runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -87,7 +111,11 @@ fn the_commands_of_the_readme_run_as_written() {
 fn links_between_pages_lead_somewhere() {
     for page in pages() {
         let text = read(&page);
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let target = target.split('#').next().unwrap_or_default();
             if target.is_empty() || target.contains("://") {
                 continue;
@@ -111,7 +139,9 @@ fn files_that_pages_name_are_there() {
         }
         for name in read(&page).split('`').skip(1).step_by(2) {
             let is_path = FOLDERS.iter().any(|f| name.starts_with(f))
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
             if is_path {
                 let there = repository().join(name).exists();
                 assert!(there, "{} names {name}", page.display());
@@ -124,7 +154,14 @@ fn files_that_pages_name_are_there() {
 fn every_folder_of_tests_is_explained() {
     let page = read(&repository().join("docs/testing.md"));
     let manifest = read(&repository().join("tests/Cargo.toml"));
-    for name in manifest.split("[[test]]\nname = \"").skip(1).filter_map(|r| r.split('"').next()) {
-        assert!(page.contains(&format!("`tests/{name}/`")), "docs/testing.md lacks {name}");
+    for name in manifest
+        .split("[[test]]\nname = \"")
+        .skip(1)
+        .filter_map(|r| r.split('"').next())
+    {
+        assert!(
+            page.contains(&format!("`tests/{name}/`")),
+            "docs/testing.md lacks {name}"
+        );
     }
 }

@@ -1,8 +1,14 @@
 //! A node's life: it says when it is ready, one directory serves one process, SIGTERM ends it well, and
 //! what was acknowledged is there again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
-use std::{process::Command, time::Duration};
+use std::{fs::File, time::Duration};
 
+use rootline_engine::{Clock, SystemClock};
 use rootline_tests::{Node, binary, http, remote_write};
 use tempfile::tempdir;
 
@@ -18,7 +24,16 @@ fn write_one(node: &Node, value: f64) {
 fn stats(node: &Node) -> serde_json::Value {
     let from = "2023-11-14T22:13:00Z";
     let to = "2023-11-14T22:14:00Z";
-    node.cli_json(&["query", "stats", "lifecycle", "--from", from, "--to", to, "--json"])
+    node.cli_json(&[
+        "query",
+        "stats",
+        "lifecycle",
+        "--from",
+        from,
+        "--to",
+        to,
+        "--json",
+    ])
 }
 
 #[test]
@@ -63,14 +78,17 @@ fn a_second_process_is_refused_the_directory() {
     let output = Node::fail(Node::command(dir.path()));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("lock"), "{stderr}");
+    assert!(stderr.contains("in use by another process"), "{stderr}");
     assert!(node.is_healthy());
 }
 
 #[test]
 fn wrong_usage_exits_with_2_and_an_unreachable_node_with_1() {
-    let rootline = |args: &[&str]| Command::new(binary::rootline()).args(args).output().unwrap();
-    assert_eq!(rootline(&["serve", "--no-such-option"]).status.code(), Some(2));
+    let rootline = |args: &[&str]| binary::command().args(args).output().unwrap();
+    assert_eq!(
+        rootline(&["serve", "--no-such-option"]).status.code(),
+        Some(2)
+    );
     assert_eq!(rootline(&["no-such-command"]).status.code(), Some(2));
     let unreachable = ["query", "labels", "--endpoint", "http://127.0.0.1:9"];
     let output = rootline(&unreachable);
@@ -81,7 +99,7 @@ fn wrong_usage_exits_with_2_and_an_unreachable_node_with_1() {
 #[test]
 fn an_address_beyond_loopback_needs_to_be_allowed() {
     let dir = tempdir().unwrap();
-    let mut command = Command::new(binary::rootline());
+    let mut command = binary::command();
     command.arg("serve").arg("--data-dir").arg(dir.path());
     command.args(["--http-listen", "0.0.0.0:0", "--grpc-listen", "127.0.0.1:0"]);
     command.args(["--otlp-http-listen", "127.0.0.1:0"]);
@@ -91,22 +109,58 @@ fn an_address_beyond_loopback_needs_to_be_allowed() {
     assert!(stderr.contains("insecure-allow-network"), "{stderr}");
 }
 
+/// The demo prints three commands; each answers in under a second with something to see.
 #[test]
 fn the_demo_shows_its_fault_and_cleans_up() {
-    let mut command = Command::new(binary::rootline());
     let temp = tempdir().unwrap();
+    let said = tempdir().unwrap();
+    let said = said.path().join("stdout");
+    let mut command = binary::command();
     command.arg("demo").env("TMPDIR", temp.path());
     // Its default ports may be taken by another test, and then it takes free ones.
-    let node = Node::spawn(command);
-    let loaded = (0..600).any(|_| {
-        std::thread::sleep(Duration::from_millis(100));
-        let find = ["query", "find", "--status", "error", "--since", "10m", "--json"];
-        let output = node.cli(&find);
-        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("frontend")
-    });
-    assert!(loaded, "{}", node.log());
+    let node = Node::spawn_to(command, File::create(&said).unwrap().into());
+    let text = std::fs::read_to_string(&said).unwrap();
+    let commands: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.contains(" query "))
+        .filter_map(|line| line.trim().split_once(' '))
+        .filter(|(program, _)| program.ends_with("rootline"))
+        .map(|(_, args)| args.split(' ').collect())
+        .collect();
+    assert_eq!(commands.len(), 3, "{text}");
+    let clock = SystemClock::new();
+    for (args, shows) in commands
+        .iter()
+        .zip(["frontend POST /checkout", "checkout", "stock-db"])
+    {
+        let began = clock.monotonic();
+        let output = node.cli(args);
+        let took = clock.monotonic().saturating_sub(began);
+        let answer = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        assert!(answer.contains(shows), "{args:?}: {answer}");
+        assert!(took < Duration::from_secs(1), "{args:?} took {took:?}");
+    }
     assert!(std::fs::read_dir(temp.path()).unwrap().next().is_some());
     let (status, log) = node.terminate();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(std::fs::read_dir(temp.path()).unwrap().next().is_none(), "the directory is left");
+    assert!(
+        std::fs::read_dir(temp.path()).unwrap().next().is_none(),
+        "the directory is left"
+    );
+}
+
+#[test]
+fn the_demo_can_end_as_soon_as_it_is_loaded() {
+    let temp = tempdir().unwrap();
+    let mut command = binary::command();
+    command
+        .args(["demo", "--exit-after-load", "--seed", "7"])
+        .env("TMPDIR", temp.path());
+    let output = Node::fail(command);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        std::fs::read_dir(temp.path()).unwrap().next().is_none(),
+        "the directory is left"
+    );
 }

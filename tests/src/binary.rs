@@ -8,7 +8,9 @@ use std::{
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the repository")
 }
 
 /// Cargo, the one that runs the tests.
@@ -27,7 +29,14 @@ pub fn rootline() -> &'static Path {
             return binary.into();
         }
         let mut build = cargo();
-        build.args(["build", "--quiet", "--package", "rootline", "--bin", "rootline"]);
+        build.args([
+            "build",
+            "--quiet",
+            "--package",
+            "rootline",
+            "--bin",
+            "rootline",
+        ]);
         build.arg("--message-format=json");
         if !cfg!(debug_assertions) {
             build.arg("--release");
@@ -44,6 +53,19 @@ pub fn rootline() -> &'static Path {
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned()))
             .next_back();
-        executable.expect("cargo names the executable it built").into()
+        executable
+            .expect("cargo names the executable it built")
+            .into()
     })
+}
+
+/// A command that runs the binary, untouched by what the environment of the tests says to it.
+pub fn command() -> Command {
+    let mut command = Command::new(rootline());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ROOTLINE_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }

@@ -14,3 +14,8 @@ pub mod requirement;
 pub mod seeded;
 
 pub use node::Node;
+
+/// The README's example compiles and runs as it stands.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

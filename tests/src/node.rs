@@ -12,7 +12,7 @@ use std::{
 use crate::{binary, http};
 
 /// How long a node may take to get ready, a large replay by a debug build included.
-const READY_TIMEOUT: Duration = Duration::from_secs(180);
+const READY_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A node. Killed when dropped.
 #[derive(Debug)]
@@ -50,7 +50,9 @@ impl Log {
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n') {
                 let Ok(line) = line else { break };
-                log.lock().lines.push(String::from_utf8_lossy(&line).into_owned());
+                log.lock()
+                    .lines
+                    .push(String::from_utf8_lossy(&line).into_owned());
                 log.changed.notify_all();
             }
             log.lock().closed = true;
@@ -75,10 +77,16 @@ impl Log {
 impl Node {
     /// The command that serves `dir` on free ports.
     pub fn command(dir: &Path) -> Command {
-        let mut command = Command::new(binary::rootline());
+        Self::command_on(dir, ["127.0.0.1:0"; 3])
+    }
+
+    /// The command that serves `dir` on these addresses: gRPC, OTLP/HTTP, HTTP.
+    pub fn command_on(dir: &Path, addresses: [&str; 3]) -> Command {
+        let mut command = binary::command();
         command.arg("serve").arg("--data-dir").arg(dir);
-        for option in ["--grpc-listen", "--otlp-http-listen", "--http-listen"] {
-            command.args([option, "127.0.0.1:0"]);
+        let options = ["--grpc-listen", "--otlp-http-listen", "--http-listen"];
+        for (option, address) in options.into_iter().zip(addresses) {
+            command.args([option, address]);
         }
         command
     }
@@ -99,22 +107,37 @@ impl Node {
     ///
     /// # Panics
     /// If the node does not get ready; with what it said.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_to(command, Stdio::null())
+    }
+
+    /// The same, with its standard output going somewhere.
+    ///
+    /// # Panics
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_to(mut command: Command, stdout: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the node's binary runs");
         let log = Arc::new(Log::default());
         log.follow(child.stderr.take().expect("stderr is piped"));
-        match log.wait(READY_TIMEOUT, ready_line) {
-            Some([grpc, otlp_http, http]) => Self { child, grpc, otlp_http, http, log },
-            None => {
-                let _ = child.kill();
-                let status = child.wait();
-                panic!("the node did not get ready ({status:?}):\n{}", log.lock().lines.join("\n"))
-            }
+        let Some([grpc, otlp_http, http]) = log.wait(READY_TIMEOUT, ready_line) else {
+            let _ = child.kill();
+            let status = child.wait();
+            panic!(
+                "the node did not get ready ({status:?}):\n{}",
+                log.lock().lines.join("\n")
+            )
+        };
+        Self {
+            child,
+            grpc,
+            otlp_http,
+            http,
+            log,
         }
     }
 
@@ -123,7 +146,10 @@ impl Node {
     /// # Panics
     /// If it does not run.
     pub fn fail(mut command: Command) -> Output {
-        command.stdin(Stdio::null()).output().expect("the node's binary runs")
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("the node's binary runs")
     }
 
     /// The process id.
@@ -183,8 +209,11 @@ impl Node {
 
     /// The same command, not yet run.
     pub fn cli_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary::rootline());
-        command.args(args).stdin(Stdio::null()).env("ROOTLINE_ENDPOINT", self.endpoint());
+        let mut command = binary::command();
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .env("ROOTLINE_ENDPOINT", self.endpoint());
         command
     }
 
@@ -209,7 +238,13 @@ impl Node {
     pub fn send(&self, args: &[&str]) -> Output {
         let otlp_http = format!("http://{}", self.otlp_http);
         let remote_write = format!("http://{}/api/v1/write", self.http);
-        let mut all = vec!["send", "--otlp-http", &otlp_http, "--remote-write", &remote_write];
+        let mut all = vec![
+            "send",
+            "--otlp-http",
+            &otlp_http,
+            "--remote-write",
+            &remote_write,
+        ];
         all.extend(args);
         self.cli(&all)
     }

@@ -30,19 +30,27 @@ pub const EXPORT_LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsServic
 pub fn attribute(key: &str, value: &str) -> KeyValue {
     KeyValue {
         key: key.to_owned(),
-        value: Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) }),
+        value: Some(AnyValue {
+            value: Some(Value::StringValue(value.to_owned())),
+        }),
         ..KeyValue::default()
     }
 }
 
 /// A resource with a service name.
 pub fn resource(service: &str) -> Resource {
-    Resource { attributes: vec![attribute("service.name", service)], ..Resource::default() }
+    Resource {
+        attributes: vec![attribute("service.name", service)],
+        ..Resource::default()
+    }
 }
 
 /// A request with the spans of one service.
 pub fn traces(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
-    let scope = ScopeSpans { spans, ..ScopeSpans::default() };
+    let scope = ScopeSpans {
+        spans,
+        ..ScopeSpans::default()
+    };
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(resource(service)),
@@ -57,7 +65,9 @@ pub fn span(trace_id: u128, span_id: u64, parent: Option<u64>, start_ns: u64, en
     Span {
         trace_id: trace_id.to_be_bytes().to_vec(),
         span_id: span_id.to_be_bytes().to_vec(),
-        parent_span_id: parent.map(|id| id.to_be_bytes().to_vec()).unwrap_or_default(),
+        parent_span_id: parent
+            .map(|id| id.to_be_bytes().to_vec())
+            .unwrap_or_default(),
         name: "op".to_owned(),
         start_time_unix_nano: start_ns,
         end_time_unix_nano: end_ns,
@@ -65,12 +75,11 @@ pub fn span(trace_id: u128, span_id: u64, parent: Option<u64>, start_ns: u64, en
     }
 }
 
-/// A request with one gauge of one service: points as (attributes, nanoseconds, value).
-pub fn gauge(
-    service: &str,
-    name: &str,
-    points: &[(&[(&str, &str)], u64, f64)],
-) -> ExportMetricsServiceRequest {
+/// A data point: attributes, nanoseconds, value.
+pub type Point<'a> = (&'a [(&'a str, &'a str)], u64, f64);
+
+/// A request with one gauge of one service.
+pub fn gauge(service: &str, name: &str, points: &[Point<'_>]) -> ExportMetricsServiceRequest {
     let data_points = points
         .iter()
         .map(|(attributes, time_ns, value)| NumberDataPoint {
@@ -88,7 +97,10 @@ pub fn gauge(
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
             resource: Some(resource(service)),
-            scope_metrics: vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }],
+            scope_metrics: vec![ScopeMetrics {
+                metrics: vec![metric],
+                ..ScopeMetrics::default()
+            }],
             ..ResourceMetrics::default()
         }],
     }
@@ -100,7 +112,9 @@ pub fn gauge(
 /// The status, also when the node was not reached.
 pub async fn call(channel: &Channel, method: &'static str, body: Vec<u8>) -> Result<Bytes, Status> {
     let mut grpc = Grpc::new(channel.clone());
-    grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+    grpc.ready()
+        .await
+        .map_err(|e| Status::unavailable(e.to_string()))?;
     let request = tonic::Request::new(Bytes::from(body));
     let method = PathAndQuery::from_static(method);
     Ok(grpc.unary(request, method, Raw).await?.into_inner())

@@ -56,7 +56,9 @@ pub fn request(series: &[Vec<u8>]) -> Vec<u8> {
 /// # Panics
 /// If the body cannot be compressed.
 pub fn post(http: SocketAddr, body: &[u8]) -> std::io::Result<Response> {
-    let body = snap::raw::Encoder::new().compress_vec(body).expect("snappy takes any bytes");
+    let body = snap::raw::Encoder::new()
+        .compress_vec(body)
+        .expect("snappy takes any bytes");
     post_raw(http, &body)
 }
 

@@ -3,7 +3,7 @@
 //! Without them a test prints `skipped: needs X` and passes, unless `ROOTLINE_TESTS_REQUIRE` is set, as
 //! it is in CI for what CI installs: `ROOTLINE_TESTS_REQUIRE=prometheus,otel-sdk`.
 
-use std::path::PathBuf;
+use std::{io::Write, path::PathBuf};
 
 use crate::binary::repository;
 
@@ -17,7 +17,8 @@ pub fn skip(key: &str, needs: &str) {
         !required.split(',').any(|k| k.trim() == key),
         "needs {needs}, and ROOTLINE_TESTS_REQUIRE says that {key} is there"
     );
-    eprintln!("skipped: needs {needs}");
+    // Past the capture of passing tests' output: a skip is to be seen.
+    let _ = writeln!(std::io::stderr(), "skipped: needs {needs}");
 }
 
 /// Recorded data that is not part of the repository: `../shared/data` beside the checkout, or what

@@ -7,7 +7,9 @@ use std::{
 
 /// A seed for `test`, new each time unless the environment gives one; printed so that it can be.
 pub fn seed(test: &str) -> u64 {
-    let given = std::env::var("ROOTLINE_TEST_SEED").ok().and_then(|s| s.parse().ok());
+    let given = std::env::var("ROOTLINE_TEST_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok());
     let seed = given.unwrap_or_else(|| RandomState::new().build_hasher().finish());
     eprintln!("{test}: ROOTLINE_TEST_SEED={seed}");
     seed

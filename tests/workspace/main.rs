@@ -1,5 +1,10 @@
 //! The workspace keeps its shape: dependencies point one way, the engine can be embedded without
 //! pulling in a protocol or an async runtime, and a package outside of it does embed it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,8 +53,14 @@ fn dependencies_point_one_way() {
     ];
     for (package, allowed) in allowed {
         let found = &edges[*package];
-        let foreign: Vec<_> = found.iter().filter(|d| !allowed.contains(&d.as_str())).collect();
-        assert!(foreign.is_empty(), "{package} must not depend on {foreign:?}");
+        let foreign: Vec<_> = found
+            .iter()
+            .filter(|d| !allowed.contains(&d.as_str()))
+            .collect();
+        assert!(
+            foreign.is_empty(),
+            "{package} must not depend on {foreign:?}"
+        );
     }
     for (package, dependencies) in &edges {
         for leaf in ["rootline-tests", "rootline-benches"] {
@@ -62,13 +73,30 @@ fn dependencies_point_one_way() {
 fn the_engine_knows_no_protocol_and_no_async_runtime() {
     for package in ["rootline-engine", "rootline-query"] {
         let mut command = cargo();
-        command.args(["tree", "--locked", "--package", package, "--edges", "normal,build"]);
+        command.args([
+            "tree",
+            "--locked",
+            "--package",
+            package,
+            "--edges",
+            "normal,build",
+        ]);
         command.args(["--prefix", "none", "--format", "{p}"]);
         let tree = stdout(command);
-        let crates: BTreeSet<&str> =
-            tree.lines().filter_map(|line| line.split(' ').next()).collect();
+        let crates: BTreeSet<&str> = tree
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
         assert!(crates.contains("rootline-wal"), "{crates:?}");
-        for banned in ["tokio", "prost", "tonic", "hyper", "axum", "async-std", "smol"] {
+        for banned in [
+            "tokio",
+            "prost",
+            "tonic",
+            "hyper",
+            "axum",
+            "async-std",
+            "smol",
+        ] {
             assert!(!crates.contains(banned), "{package} pulls in {banned}");
         }
     }

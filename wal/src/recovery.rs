@@ -442,12 +442,16 @@ impl Found {
         let Some(first) = self.segments.first() else {
             return 0;
         };
-        match (&first.first_group, &first.header) {
+        let oldest = match (&first.first_group, &first.header) {
             (Some(group), _) if group.offset == BLOCK_BYTES => group.first_lsn - 1,
             (_, Some(header)) if header.replaces_from > 0 => header.replaces_from - 1,
             (_, Some(header)) => header.synced_lsn,
             (_, None) => 0,
-        }
+        };
+        // An older segment that is replaced may be gone while an empty one after it is still there, if
+        // the power went while both were being removed: what replaces them says where the log begins.
+        let starts = self.segments.iter().filter_map(FoundSegment::start);
+        starts.fold(oldest, |base, start| base.min(start.saturating_sub(1)))
     }
 
     /// Writes the tail into a segment of its own. On a full disk it makes do with less room, and with

@@ -95,6 +95,11 @@ impl ExemplarWindow {
             .map(|(lsn, exemplar)| (*lsn, exemplar))
     }
 
+    /// Everything kept: what some snapshot at or after the floor may answer with.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (Lsn, &Exemplar)> {
+        self.kept.iter().map(|(lsn, exemplar)| (*lsn, exemplar))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.kept.len()
     }

@@ -242,6 +242,9 @@ impl MetricHead {
     }
 
     fn decode_samples(&self, part: Part<'_>, into: &mut PreparedMetrics) -> Result<(), Error> {
+        if into.sample_count() > 0 {
+            return Err(part.corrupt("a second samples part"));
+        }
         let mut decoded = Vec::with_capacity(part.bytes.len() / 6);
         let by_ref = self.registry.by_ref();
         // Samples of one series often follow each other.

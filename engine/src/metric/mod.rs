@@ -38,4 +38,3 @@ pub use head::MetricStats;
 pub use metadata::{METADATA_METRICS_MAX, Metadata, MetricKind};
 pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};
-pub(crate) use series_hash::HashKey;

@@ -43,10 +43,6 @@ impl<T> Pages<T> {
         self.pages.get_mut(at / PAGE)?.get_mut(at % PAGE)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.pages.iter().flatten()
-    }
-
     /// Bytes allocated, not counting what entries hold.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.pages.len() * PAGE * size_of::<T>() + self.pages.capacity() * size_of::<Vec<T>>()
@@ -70,6 +66,6 @@ mod tests {
             (Some(&0), Some(&7), Some(&999))
         );
         assert_eq!(list.get(1000), None);
-        assert_eq!(list.iter().count(), 1000);
+        assert_eq!(list.len(), 1000);
     }
 }

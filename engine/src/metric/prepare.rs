@@ -88,11 +88,6 @@ impl PreparedMetrics {
             || (shard == 0 && !self.metadata.is_empty())
     }
 
-    /// Whether there is nothing to apply.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.samples.is_empty() && self.exemplars.is_empty() && self.metadata.is_empty()
-    }
-
     /// Samples to be applied.
     pub(crate) fn sample_count(&self) -> u64 {
         self.samples.len() as u64

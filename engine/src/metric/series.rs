@@ -378,7 +378,7 @@ impl Series {
                 || closed.iter().any(|c| hides(c.start, &c.chunk))
                 || open.is_some_and(|(start, chunk)| hides(start, chunk))
                 || exemplars
-                    .at(Lsn(u64::MAX))
+                    .kept()
                     .any(|(lsn, e)| lsn < tombstone.lsn && tombstone.range.contains(e.time))
         });
         change.bytes += signed(side.heap_bytes()) - signed(before.0);
@@ -684,15 +684,6 @@ impl Samples {
         self.times.extend_from_slice(&self.merged_times);
         self.values.extend_from_slice(&self.merged_values);
     }
-
-    /// Bytes of room held.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        (self.times.capacity()
-            + self.values.capacity()
-            + self.merged_times.capacity()
-            + self.merged_values.capacity())
-            * size_of::<i64>()
-    }
 }
 
 #[cfg(test)]
@@ -821,6 +812,34 @@ mod tests {
         assert!(series.rare.as_ref().unwrap().closed.len() < before);
         assert_eq!(read(&series, 4, range(0, 100)), [(20, 7.0f64.to_bits())]);
         assert_eq!(read(&series, 4, TimeRange::ALL).len(), 1001);
+    }
+
+    #[test]
+    fn a_deleted_exemplar_stays_deleted_for_snapshots_that_still_have_it_in_their_window() {
+        let exemplar = |t: i64| Exemplar {
+            time: Timestamp::from_nanos(t),
+            value: 1.0,
+            trace_id: None,
+            span_id: None,
+            labels: rootline_index::Labels::empty(),
+        };
+        let mut series = Series::default();
+        let mut change = Change::default();
+        series.push_exemplar(Lsn(1), &exemplar(1), Lsn(0), &mut change);
+        assert!(series.delete(Lsn(2), TimeRange::ALL, &mut change));
+        // A snapshot at 3 stays open while the window moves on.
+        for lsn in 3..200 {
+            let time = i64::try_from(lsn).unwrap();
+            series.push_exemplar(Lsn(lsn), &exemplar(time), Lsn(3), &mut change);
+        }
+        series.reclaim(Lsn(3), &mut change);
+        let times = |at: u64| -> Vec<i64> {
+            let seen = series.exemplars(Lsn(at), TimeRange::ALL);
+            seen.iter().map(|e| e.time.as_nanos()).collect()
+        };
+        assert_eq!(times(1), [1]);
+        assert_eq!(times(3), [3]);
+        assert_eq!(times(199).len(), super::super::EXEMPLARS_PER_SERIES_MAX);
     }
 
     #[test]

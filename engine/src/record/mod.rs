@@ -109,11 +109,6 @@ impl RecordWriter {
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.len() <= 1
     }
-
-    /// Bytes of room held.
-    pub(crate) fn capacity(&self) -> usize {
-        self.buffer.capacity()
-    }
 }
 
 /// One part of a record being read.

@@ -137,18 +137,15 @@ fn put_parents(out: &mut Vec<u8>, rows: &[Row]) {
             rows.get(j as usize)
                 .is_some_and(|p| p.trace == row.trace && p.span_id == row.parent_id)
         });
-        match parent {
-            Some(&j) => {
-                let distance = i64::from(j) - i;
-                put_u64(
-                    out,
-                    ((distance << 1) ^ (distance >> 63)).cast_unsigned() + PARENT_ROWS,
-                );
-            }
-            None => {
-                put_u64(out, PARENT_FOREIGN);
-                foreign.extend_from_slice(&row.parent_id);
-            }
+        if let Some(&j) = parent {
+            let distance = i64::from(j) - i;
+            put_u64(
+                out,
+                ((distance << 1) ^ (distance >> 63)).cast_unsigned() + PARENT_ROWS,
+            );
+        } else {
+            put_u64(out, PARENT_FOREIGN);
+            foreign.extend_from_slice(&row.parent_id);
         }
     }
     out.extend_from_slice(&foreign);

@@ -113,7 +113,10 @@ mod tests {
             .collect();
         let places: Vec<_> = strings.iter().map(|s| arena.store(s)).collect();
         for (string, place) in strings.iter().zip(places) {
-            assert_eq!(arena.get(place, string.len() as u32), string);
+            assert_eq!(
+                arena.get(place, u32::try_from(string.len()).unwrap()),
+                string
+            );
         }
         assert!(arena.heap_bytes() >= sizes.iter().sum());
     }

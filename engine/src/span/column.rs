@@ -102,6 +102,8 @@ impl<T> Column<T> {
 mod tests {
     use super::*;
 
+    const PAGE: u32 = 1 << PAGE_SHIFT;
+
     #[test]
     fn rows_come_back_across_pages() {
         let mut column = Column::default();
@@ -109,13 +111,10 @@ mod tests {
             column.push(i);
         }
         assert_eq!(column.len(), 3 * PAGE_ROWS + 7);
-        assert_eq!(
-            column.get(2 * PAGE_ROWS as u32),
-            Some(&(2 * PAGE_ROWS as u64))
-        );
+        assert_eq!(column.get(2 * PAGE), Some(&(2 * PAGE_ROWS as u64)));
         assert_eq!(column.get(column.rows()), None);
         assert_eq!(
-            column.iter_from(PAGE_ROWS as u32 + 3).next(),
+            column.iter_from(PAGE + 3).next(),
             Some(&(PAGE_ROWS as u64 + 3))
         );
         assert_eq!(column.partition_point(|&v| v < 5000), 5000);

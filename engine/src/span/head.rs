@@ -41,9 +41,9 @@ use crate::{
 };
 
 /// Prepared batches whose buffers are kept for the next ones.
-const POOL_BATCHES_MAX: usize = 32;
+const POOL_BATCHES_MAX: usize = 8;
 /// Buffers larger than this are given back to the allocator.
-const POOL_BATCH_BYTES_MAX: usize = 8 << 20;
+const POOL_BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// A batch of spans, encoded or decoded, ready to be applied.
 #[derive(Debug, Default)]
@@ -159,12 +159,8 @@ impl SpanHead {
     /// The shard that holds a trace.
     pub(crate) fn shard_of(&self, trace: TraceId) -> usize {
         // The high half: the low one finds the trace within its shard.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a number below the shard count"
-        )]
-        let shard = ((trace_hash(trace) >> 32) % self.shards.len() as u64) as usize;
-        shard
+        let hash = (trace_hash(trace) >> 32) as usize;
+        hash % self.shards.len()
     }
 
     /// Encodes a batch as a part of its record and takes its content over; the batch is empty after.
@@ -391,7 +387,7 @@ impl SpanHead {
         self.catalog.read().symbol(symbol)
     }
 
-    /// From the earliest to the latest start of a span; `None` if the snapshot sees none.
+    /// From the earliest start to the latest end of a span; `None` if the snapshot sees none.
     ///
     /// # Errors
     /// Those of the query's control.

@@ -7,13 +7,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use roaring::RoaringBitmap;
-use rootline_index::Postings;
 use rootline_wal::Lsn;
 
 use super::{
     filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
     head::SpanHead,
     model::{SpanKind, StatusCode},
+    row_list::RowList,
     shard::Shard,
 };
 use crate::{
@@ -43,6 +43,9 @@ pub struct TagValue {
     pub spans: u64,
 }
 
+/// Service, name and kind of an operation.
+type OperationKey = (Arc<str>, Arc<str>, SpanKind);
+
 /// An operation of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Operation {
@@ -51,13 +54,6 @@ struct Operation {
     kind: SpanKind,
     spans: u64,
     errors: u64,
-}
-
-/// Rows by class and by tag of one shard.
-#[derive(Default)]
-struct Counts {
-    classes: HashMap<u32, u64>,
-    tags: HashMap<u32, u64>,
 }
 
 impl SpanHead {
@@ -149,7 +145,7 @@ impl SpanHead {
                 for key in keys {
                     let mut rows = RoaringBitmap::new();
                     each_value(lock, key, ctl, &mut |_, postings| {
-                        postings.union_into(&mut rows)
+                        postings.union_into(&mut rows);
                     })?;
                     let spans = rows.range_cardinality(..view.rows);
                     if spans > 0 {
@@ -302,7 +298,9 @@ impl SpanHead {
                 .collect();
             texts.sort_unstable();
             texts.dedup();
-            texts.iter().for_each(|text| add(text, spans));
+            for text in &texts {
+                add(text, spans);
+            }
         }
         drop(tables);
         let values = found.into_iter().take(limit);
@@ -321,21 +319,21 @@ impl SpanHead {
         filter: &SpanFilter,
         ctl: &QueryControl,
     ) -> Result<Vec<Operation>, Error> {
-        let mut shards: Vec<Counts> = Vec::new();
+        let mut shards: Vec<HashMap<u32, u64>> = Vec::new();
         self.each_slice(at, filter, ctl, &mut |i, shard, rows| {
-            shards.resize_with(shards.len().max(i + 1), Counts::default);
+            shards.resize_with(shards.len().max(i + 1), HashMap::new);
             let Some(counts) = shards.get_mut(i) else {
                 return;
             };
             for class in rows.iter().filter_map(|&row| shard.class_of.get(row)) {
-                *counts.classes.entry(*class).or_default() += 1;
+                *counts.entry(*class).or_default() += 1;
             }
         })?;
-        let mut operations: BTreeMap<(Arc<str>, Arc<str>, SpanKind), (u64, u64)> = BTreeMap::new();
+        let mut operations: BTreeMap<OperationKey, (u64, u64)> = BTreeMap::new();
         for ((lock, _), counts) in self.views(at).zip(shards) {
             let shard = lock.read();
             let tables = self.catalog().read();
-            for (class, spans) in counts.classes {
+            for (class, spans) in counts {
                 let Some(entry) = shard.classes.get(class) else {
                     continue;
                 };
@@ -380,7 +378,7 @@ fn each_value(
     lock: &RwLock<Shard>,
     key: u32,
     ctl: &QueryControl,
-    each: &mut dyn FnMut(&[u8], &Postings),
+    each: &mut dyn FnMut(&[u8], &RowList),
 ) -> Result<(), Error> {
     let mut from = 0;
     loop {

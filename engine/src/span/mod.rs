@@ -5,7 +5,7 @@
 //! | `batch.rs`, `dictionary.rs`, `rest.rs` | spans on their way in, columnar |
 //! | `head.rs` | the head: shards, preparing, applying, reading |
 //! | `shard.rs` | rows of one shard, linked to parents, with marks and deletes |
-//! | `column.rs`, `arena.rs`, `stripes.rs`, `tags.rs` | what a shard is made of |
+//! | `column.rs`, `arena.rs`, `stripes.rs`, `tags.rs`, `row_list.rs` | what a shard is made of |
 //! | `catalog.rs` | names, keys, resources, scopes of all shards |
 //! | `parents.rs` | the parent rule |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
@@ -28,6 +28,7 @@ pub(crate) mod model;
 mod parents;
 mod read;
 pub(crate) mod rest;
+mod row_list;
 mod select;
 mod shard;
 mod stripes;

@@ -269,12 +269,12 @@ pub(crate) fn page_bounds(
         && next <= view.rows
         && !shard.has_deletes()
     {
-        widen(bounds.start_min, bounds.start_max);
+        widen(bounds.start_min, bounds.end_max);
         return next;
     }
     for row in (row..next.min(view.rows)).filter(|&row| shard.is_visible(row, view)) {
-        if let Some(&start) = shard.starts.get(row) {
-            widen(start, start);
+        if let (Some(&start), Some(&duration)) = (shard.starts.get(row), shard.durations.get(row)) {
+            widen(start, start.wrapping_add_unsigned(duration));
         }
     }
     next

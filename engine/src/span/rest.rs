@@ -259,17 +259,6 @@ impl Rest {
             from = link.tags_end as usize;
         }
     }
-
-    /// The largest text and tag number used, for a decoder to check.
-    pub(crate) fn largest_numbers(&self) -> (Option<u32>, Option<u32>) {
-        let names = self.events.iter().map(|event| event.name);
-        let states = self.links.iter().filter_map(|link| link.trace_state);
-        let texts = [self.trace_state, self.status_message]
-            .into_iter()
-            .flatten();
-        let tags = self.event_tags.iter().chain(&self.link_tags).copied();
-        (names.chain(states).chain(texts).max(), tags.max())
-    }
 }
 
 fn take_tags(input: &mut &[u8], tags: &mut Vec<u32>) -> Option<()> {

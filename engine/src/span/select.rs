@@ -21,6 +21,7 @@ use super::{
     dictionary,
     filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
     model::{Resource, SpanKind, StatusCode},
+    row_list::RowList,
     shard::{Shard, View},
 };
 use crate::{
@@ -216,7 +217,7 @@ impl<'f> RowCursor<'f> {
             if tag.matches.matches_absent() || *rows > worth {
                 continue;
             }
-            let mut bitmap = self.rows_of_tags(shard, set, ctl)?;
+            let mut bitmap = rows_of_tags(shard, set, ctl)?;
             if tag.or_resource {
                 self.resource_rows(shard, catalog, *i, Some(&mut bitmap), ctl)?;
             }
@@ -304,7 +305,7 @@ impl<'f> RowCursor<'f> {
                 let hash = dictionary::hash_of_tag(tag.key, encoded, &mut scratch);
                 if let Some(id) = shard.tags.find(hash, symbol, encoded) {
                     set.insert(id);
-                    rows += shard.tags.rows(id).map_or(0, rootline_index::Postings::len);
+                    rows += shard.tags.rows(id).map_or(0, RowList::len);
                 }
             });
             if complete {
@@ -335,7 +336,7 @@ impl<'f> RowCursor<'f> {
                 if tag.matches.matches(text) {
                     // Numbers rise along the list.
                     let _ = set.try_push(id);
-                    rows += shard.tags.rows(id).map_or(0, rootline_index::Postings::len);
+                    rows += shard.tags.rows(id).map_or(0, RowList::len);
                 }
             }
             from += seen;
@@ -389,28 +390,6 @@ impl<'f> RowCursor<'f> {
         found
     }
 
-    fn rows_of_tags(
-        &self,
-        shard: &RwLock<Shard>,
-        set: &RoaringBitmap,
-        ctl: &QueryControl,
-    ) -> Result<RoaringBitmap, Error> {
-        let mut rows = RoaringBitmap::new();
-        let mut tags = set.iter().peekable();
-        while tags.peek().is_some() {
-            ctl.check()?;
-            let shard = shard.read();
-            for postings in tags
-                .by_ref()
-                .take(CHECK_ROWS)
-                .filter_map(|id| shard.tags.rows(id))
-            {
-                postings.union_into(&mut rows);
-            }
-        }
-        Ok(rows)
-    }
-
     fn rows_of_classes(
         &self,
         shard: &RwLock<Shard>,
@@ -451,7 +430,7 @@ impl<'f> RowCursor<'f> {
             Candidates::From(next) => {
                 let mut row = *next;
                 while row < self.view.rows && seen < CHECK_ROWS {
-                    if row as usize % PAGE_ROWS == 0 && self.passes_over(shard, row) {
+                    if (row as usize).is_multiple_of(PAGE_ROWS) && self.passes_over(shard, row) {
                         // A page passed over costs about as much as a few rows.
                         seen += 16;
                         row = row.saturating_add(dictionary::number(PAGE_ROWS));
@@ -559,6 +538,28 @@ impl<'f> RowCursor<'f> {
         };
         on_resource.unwrap_or_else(|| condition.matches.matches_absent())
     }
+}
+
+/// The rows that carry one of a set of tags.
+fn rows_of_tags(
+    shard: &RwLock<Shard>,
+    set: &RoaringBitmap,
+    ctl: &QueryControl,
+) -> Result<RoaringBitmap, Error> {
+    let mut rows = RoaringBitmap::new();
+    let mut tags = set.iter().peekable();
+    while tags.peek().is_some() {
+        ctl.check()?;
+        let shard = shard.read();
+        for postings in tags
+            .by_ref()
+            .take(CHECK_ROWS)
+            .filter_map(|id| shard.tags.rows(id))
+        {
+            postings.union_into(&mut rows);
+        }
+    }
+    Ok(rows)
 }
 
 fn right_resource(

@@ -17,7 +17,6 @@
 //! `CHECK_ROWS` rows at a time. Lock order: shard, then catalogue.
 
 use hashbrown::HashMap;
-use rootline_index::Postings;
 use rootline_wal::Lsn;
 use smallvec::SmallVec;
 
@@ -29,8 +28,9 @@ use super::{
     hash,
     model::{Attributes, Event, Link, Span},
     rest::Rest,
+    row_list::RowList,
     stripes::Stripes,
-    tags::{TagTable, postings_growth},
+    tags::TagTable,
 };
 use crate::{
     id::{SpanId, TraceId},
@@ -46,6 +46,10 @@ const WAITING: u32 = 1 << 31;
 /// Rows a shard may hold: the bits below [`WAITING`], less room for batches under way. At 150 bytes
 /// a row this is 300 GB.
 pub(crate) const SHARD_ROWS_MAX: u32 = (1 << 31) - (1 << 26);
+
+/// What a group of twins takes, tables included, and what each row of it adds.
+const TWINS_BYTES: usize = 220;
+const TWIN_ROW_BYTES: usize = 56;
 
 /// Rows after a record.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +86,7 @@ pub(crate) struct ClassEntry {
     pub(crate) class: Class,
     /// The class that is equal but for the order of the resource's and scope's attributes.
     canonical: u32,
-    pub(crate) rows: Postings,
+    pub(crate) rows: RowList,
 }
 
 /// A trace.
@@ -99,6 +103,7 @@ pub(crate) struct TraceEntry {
 pub(crate) struct PageBounds {
     pub(crate) start_min: i64,
     pub(crate) start_max: i64,
+    pub(crate) end_max: i64,
     pub(crate) duration_max: u64,
 }
 
@@ -137,7 +142,7 @@ pub(crate) struct Shard {
     pub(crate) tags: TagTable,
     pub(crate) classes: Column<ClassEntry>,
     class_ids: Stripes,
-    class_postings_bytes: usize,
+    class_rows_bytes: usize,
     pub(crate) traces: Column<TraceEntry>,
     trace_ids: Stripes,
     by_id: Stripes,
@@ -300,17 +305,16 @@ impl Shard {
             }
         }
         self.push(new, tags, tail);
-        match first {
-            Some(_) => self.mark_odd(new.trace),
-            None => {
-                let idents = &self.idents;
-                self.by_id.insert(id_hash, row, |row| {
-                    idents
-                        .get(row)
-                        .map_or(0, |i| self::id_hash(i.trace, i.span_id))
-                });
-                self.adopt(row, new);
-            }
+        if first.is_some() {
+            self.mark_odd(new.trace);
+        } else {
+            let idents = &self.idents;
+            self.by_id.insert(id_hash, row, |row| {
+                idents
+                    .get(row)
+                    .map_or(0, |i| self::id_hash(i.trace, i.span_id))
+            });
+            self.adopt(row, new);
         }
         if new.parent_id != [0; 8] {
             self.find_parent(row, new);
@@ -319,10 +323,12 @@ impl Shard {
 
     fn push(&mut self, new: &Candidate, tags: &[u32], tail: &[u8]) {
         let row = self.idents.rows();
-        if row as usize % PAGE_ROWS == 0 {
+        let end_ns = new.start_ns.wrapping_add_unsigned(new.duration_ns);
+        if (row as usize).is_multiple_of(PAGE_ROWS) {
             self.bounds.push(PageBounds {
                 start_min: new.start_ns,
                 start_max: new.start_ns,
+                end_max: end_ns,
                 duration_max: new.duration_ns,
             });
         } else if let Some(last) = self.bounds.rows().checked_sub(1)
@@ -330,6 +336,7 @@ impl Shard {
         {
             bounds.start_min = bounds.start_min.min(new.start_ns);
             bounds.start_max = bounds.start_max.max(new.start_ns);
+            bounds.end_max = bounds.end_max.max(end_ns);
             bounds.duration_max = bounds.duration_max.max(new.duration_ns);
         }
         self.class_of.push(new.class);
@@ -343,10 +350,8 @@ impl Shard {
             span_id: new.span_id,
             parent_id: new.parent_id,
         });
-        if let Some(entry) = self.classes.get_mut(new.class)
-            && entry.rows.push(row)
-        {
-            self.class_postings_bytes += postings_growth(entry.rows.len());
+        if let Some(entry) = self.classes.get_mut(new.class) {
+            self.class_rows_bytes += entry.rows.push(row);
         }
         for &tag in tags {
             self.tags.add_row(tag, row);
@@ -572,7 +577,7 @@ impl Shard {
             classes.push(ClassEntry {
                 class,
                 canonical,
-                rows: Postings::new(),
+                rows: RowList::default(),
             });
             class_ids.insert(hash, id, |c| {
                 classes.get(c).map_or(0, |e| class_hash(&e.class))
@@ -585,6 +590,12 @@ impl Shard {
     pub(crate) fn delete_trace(&mut self, lsn: Lsn, id: TraceId) {
         if let Some(trace) = self.find_trace(id) {
             let rows = self.idents.rows();
+            let last = self.traces.get(trace).map_or(NONE, |entry| entry.last);
+            let hidden = self.hidden_below(trace, lsn);
+            if last < hidden {
+                // Nothing came since it was deleted before.
+                return;
+            }
             self.deletes
                 .entry(trace)
                 .or_default()
@@ -757,8 +768,9 @@ impl Shard {
             + tables
             + self.tails.heap_bytes()
             + self.tags.heap_bytes()
-            + self.class_postings_bytes
-            + self.twin_rows * 48
+            + self.class_rows_bytes
+            + self.twins.len() * TWINS_BYTES
+            + self.twin_rows * TWIN_ROW_BYTES
             + self.deletes.len() * 64
     }
 

@@ -7,11 +7,10 @@
 
 use hashbrown::HashMap;
 
-use rootline_index::Postings;
-
 use super::{
     arena::{Arena, Place},
     column::Column,
+    row_list::RowList,
     stripes::Stripes,
 };
 
@@ -25,7 +24,7 @@ struct Entry {
     value: Place,
     /// Low half of the hash, for growing the table without reading values.
     hash: u32,
-    rows: Postings,
+    rows: RowList,
 }
 
 /// The dictionary.
@@ -37,7 +36,7 @@ pub(crate) struct TagTable {
     /// Tags by key, in order of arrival.
     by_key: HashMap<u32, Column<u32>>,
     key_bytes: usize,
-    postings_bytes: usize,
+    rows_bytes: usize,
 }
 
 impl TagTable {
@@ -67,7 +66,7 @@ impl TagTable {
     }
 
     /// The rows that carry a tag.
-    pub(crate) fn rows(&self, id: u32) -> Option<&Postings> {
+    pub(crate) fn rows(&self, id: u32) -> Option<&RowList> {
         self.entries.get(id).map(|entry| &entry.rows)
     }
 
@@ -101,7 +100,7 @@ impl TagTable {
             value_len: u32::try_from(value.len()).unwrap_or(u32::MAX),
             value: self.values.store(value),
             hash: half,
-            rows: Postings::new(),
+            rows: RowList::default(),
         });
         let Self { ids, entries, .. } = self;
         ids.insert(hash, id, |id| {
@@ -123,34 +122,19 @@ impl TagTable {
     /// Notes that `row`, the newest, carries a tag. A tag twice on a row counts once.
     #[inline]
     pub(crate) fn add_row(&mut self, id: u32, row: u32) {
-        if let Some(entry) = self.entries.get_mut(id)
-            && entry.rows.push(row)
-        {
-            self.postings_bytes += postings_growth(entry.rows.len());
+        if let Some(entry) = self.entries.get_mut(id) {
+            self.rows_bytes += entry.rows.push(row);
         }
     }
 
-    /// Bytes held. Postings are counted as they typically grow, all else as it is.
+    /// Bytes held.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.values.heap_bytes()
             + self.entries.heap_bytes()
             + self.ids.heap_bytes()
             + self.key_bytes
             + self.by_key.len() * 64
-            + self.postings_bytes
-    }
-}
-
-/// What the `len`th row adds to a set of rows: nothing inline, 8 bytes in a list that doubles, the
-/// move to a bitmap, then 3 bytes in containers of 16-bit rows that grow by half or more.
-#[inline]
-pub(crate) fn postings_growth(len: u64) -> usize {
-    match len {
-        0..=3 => 0,
-        4 => 48,
-        5..=32 => 6,
-        33 => 100,
-        _ => 3,
+            + self.rows_bytes
     }
 }
 

@@ -97,8 +97,10 @@ pub(super) fn push(batch: &mut SpanBatch, span: &Span) {
 }
 
 pub(super) fn new_head(shards: usize) -> SpanHead {
-    let mut settings = Settings::default();
-    settings.span_shards = shards;
+    let settings = Settings {
+        span_shards: shards,
+        ..Settings::default()
+    };
     SpanHead::new(&settings, Budget::new(1 << 40))
 }
 
@@ -212,10 +214,9 @@ fn naive_tag(span: &Span, key: &str, of: TagScope, matches: &StringMatch) -> boo
     let own = display(&span.attributes, key);
     let resource = display(&span.resource.attributes, key);
     let values = match of {
-        TagScope::Span => own,
         TagScope::Resource => resource,
         TagScope::Any if own.is_empty() => resource,
-        TagScope::Any => own,
+        TagScope::Span | TagScope::Any => own,
     };
     if values.is_empty() {
         matches.matches("")
@@ -267,7 +268,6 @@ fn resource() -> impl Strategy<Value = Arc<Resource>> {
         .prop_map(
             |(service, mut attributes, dropped_attributes_count, schema_url, entity_refs)| {
                 attributes.extend(service.map(|service| (Arc::from(SERVICE_NAME), service)));
-                let schema_url = schema_url.to_string();
                 Arc::new(Resource {
                     attributes,
                     dropped_attributes_count,
@@ -623,7 +623,9 @@ proptest! {
                 [(&span.attributes, TagScope::Span), (&span.resource.attributes, TagScope::Resource)]
             {
                 let own: BTreeSet<_> = attributes.iter().map(|(key, _)| Arc::clone(key)).collect();
-                own.into_iter().for_each(|key| *keys.entry((key, scope)).or_default() += 1);
+                for key in own {
+                    *keys.entry((key, scope)).or_default() += 1;
+                }
             }
             let mut own: Vec<&Value> =
                 span.attributes.iter().filter(|(k, _)| &**k == "a").map(|(_, v)| v).collect();
@@ -632,7 +634,9 @@ proptest! {
                 own = resource.filter(|(k, _)| &**k == "a").map(|(_, v)| v).collect();
             }
             let own: BTreeSet<String> = own.into_iter().map(Value::to_string).collect();
-            own.into_iter().for_each(|text| *values.entry(text).or_default() += 1);
+            for text in own {
+*values.entry(text).or_default() += 1;
+}
         }
         let found = head.tag_names(lsn, &ctl).unwrap();
         let found = found.into_iter().map(|name| ((name.key, name.scope), name.spans));
@@ -641,7 +645,7 @@ proptest! {
         prop_assert!(found.iter().map(|v| &v.value).eq(values.keys()));
         let bounds = head.time_bounds(lsn, &ctl).unwrap();
         prop_assert_eq!(bounds.map(TimeRange::start), spans.iter().map(|s| s.start).min());
-        prop_assert_eq!(bounds.map(TimeRange::end), spans.iter().map(|s| s.start).max());
+        prop_assert_eq!(bounds.map(TimeRange::end), spans.iter().map(|s| s.end).max());
     }
 
     /// The same spans in any order and in any batches are the same trace.
@@ -682,7 +686,9 @@ proptest! {
         is_cut: bool,
     ) {
         let mut batch = SpanBatch::new();
-        spans.iter().for_each(|span| push(&mut batch, span));
+        for span in &spans {
+push(&mut batch, span);
+}
         let mut bytes = Vec::new();
         crate::record::spans::encode(&batch.data, &mut bytes);
         for (index, byte) in damage {

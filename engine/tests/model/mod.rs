@@ -4,6 +4,13 @@
 //! of shards, chunks, marks or rows. Deliberately slow and obvious.
 
 #![allow(dead_code, reason = "each test uses its part of the model")]
+#![allow(
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a model for tests, shared by them as a module: a failure here is a test's failure"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

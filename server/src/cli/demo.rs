@@ -93,8 +93,7 @@ async fn start(dir: &Path, clock: &Arc<dyn Clock>) -> Result<RunningNode, String
         ("data-dir".to_owned(), dir.to_string_lossy().into_owned()),
         ("log-level".to_owned(), "warn".to_owned()),
     ];
-    let (mut config, _) =
-        Config::load(None, environment, flags).map_err(|e| error_chain(&e))?;
+    let (mut config, _) = Config::load(None, environment, flags).map_err(|e| error_chain(&e))?;
     logging::init(&config);
     for _ in 0..PORTS {
         match RunningNode::start(config.clone(), Arc::clone(clock)).await {
@@ -112,20 +111,20 @@ async fn start(dir: &Path, clock: &Arc<dyn Clock>) -> Result<RunningNode, String
             started => return started.map_err(|e| error_chain(&e)),
         }
     }
-    RunningNode::start(config, Arc::clone(clock)).await.map_err(|e| error_chain(&e))
+    RunningNode::start(config, Arc::clone(clock))
+        .await
+        .map_err(|e| error_chain(&e))
 }
 
-async fn serve(
-    args: &DemoArgs,
-    node: &mut RunningNode,
-    clock: &dyn Clock,
-) -> Result<(), String> {
+async fn serve(args: &DemoArgs, node: &mut RunningNode, clock: &dyn Clock) -> Result<(), String> {
     node.ready().await.map_err(|e| error_chain(&e))?;
     let addresses = node.addresses();
     let delivery =
         Delivery::new(&format!("http://{}", addresses.grpc)).map_err(|e| error_chain(&e))?;
     let now_ns = |clock: &dyn Clock| {
-        u64::try_from(clock.wall_ns()).unwrap_or(0).saturating_sub(BEHIND_NOW_NS)
+        u64::try_from(clock.wall_ns())
+            .unwrap_or(0)
+            .saturating_sub(BEHIND_NOW_NS)
     };
     let began = clock.monotonic();
     let mut shop = Shop::new(args.seed, now_ns(clock));

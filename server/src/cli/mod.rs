@@ -1,8 +1,12 @@
 //! The command line of the `rootline` binary. Exit codes: 0 answered, 1 error, 2 usage.
 
+mod admin;
+mod ask;
 mod demo;
+mod query;
 mod send;
 mod serve;
+mod show;
 
 use std::process::ExitCode;
 
@@ -22,6 +26,10 @@ enum Command {
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
     Send(send::SendArgs),
+    /// Ask a node.
+    Query(query::QueryArgs),
+    /// Look after a node.
+    Admin(admin::AdminArgs),
 }
 
 /// Runs the command line of this process.
@@ -32,5 +40,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::Query(args) => query::run(args),
+        Command::Admin(args) => admin::run(args),
     }
 }

@@ -1,4 +1,5 @@
-//! `rootline send FILE...`: sends recorded telemetry to a node and says what became of it.
+//! `rootline send FILE...`: sends recorded telemetry to a node and says what became of it
+//! (`docs/send.md`).
 
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
@@ -13,6 +14,7 @@ use crate::send::{self, Options, OtlpProtocol, Summary, error_chain};
 /// length, then the serialized request), and the OpenTelemetry Collector's OTLP JSON lines. Files may
 /// be compressed with zstd or gzip. What a file is, is told from its content.
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct SendArgs {
     /// Files to send; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
@@ -129,7 +131,11 @@ pub(crate) fn run(args: &SendArgs) -> ExitCode {
             eprintln!("  is a node running there? start one with: rootline serve --data-dir DIR");
         }
     }
-    if summary.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if summary.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn bytes_per_second(summary: &Summary) -> f64 {
@@ -161,7 +167,11 @@ fn as_text(summary: &Summary) -> String {
         let _ = writeln!(out, "all times moved by {:+.3} s", shift_ns as f64 / 1e9);
     }
     if summary.retries > 0 {
-        let _ = writeln!(out, "{} sent again after a transient refusal", counted(summary.retries, "request"));
+        let _ = writeln!(
+            out,
+            "{} sent again after a transient refusal",
+            counted(summary.retries, "request")
+        );
     }
     if summary.refused_items + summary.refused_requests > 0 || !summary.reasons.is_empty() {
         let _ = writeln!(

@@ -25,7 +25,7 @@ const USERS: u64 = 2_000;
 /// Things they can buy.
 const PRODUCTS: u64 = 300;
 /// Requests that fail for a reason of their own, at any time.
-const STRAY_ERRORS: f64 = 0.004;
+const STRAY_ERRORS: f64 = 0.0004;
 
 /// A finished server or client operation, for the metrics.
 #[derive(Clone, Debug)]

@@ -6,7 +6,6 @@ use super::{
     series::put_length,
 };
 
-
 /// Writes the answer. Empty in protobuf, `{}` in JSON, unless something was refused.
 pub(super) fn write(accepted: &Accepted, signal: Signal, form: Form) -> Vec<u8> {
     match form {

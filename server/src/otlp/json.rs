@@ -740,7 +740,7 @@ mod tests {
         let Some(Data::Summary(summary)) = &metrics[4].data else {
             panic!()
         };
-        assert_eq!(summary.data_points[0].quantile_values[0].value, 7.0);
+        assert!((summary.data_points[0].quantile_values[0].value - 7.0).abs() < f64::EPSILON);
     }
 
     #[test]

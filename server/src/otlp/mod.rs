@@ -23,7 +23,7 @@ mod metrics;
 mod series;
 mod trace;
 mod translate;
-mod wire;
+pub(crate) mod wire;
 
 pub use error::DecodeError;
 pub use grpc::{MetricsService, TraceService};

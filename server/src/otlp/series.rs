@@ -282,12 +282,16 @@ fn varint_bytes(value: usize) -> usize {
 }
 
 /// Appends a LEB128 length in its shortest form.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "seven bits at a time is what is meant"
+)]
 pub(crate) fn put_length(out: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
+        out.push(length as u8 | 0x80);
         length >>= 7;
     }
-    out.push((length & 0x7f) as u8);
+    out.push(length as u8);
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How OTLP's names become Prometheus' names: metrics with unit and type suffixes, attributes as label
-//! names. The rules are those of the OpenTelemetry specification, *Prometheus and OpenMetrics
-//! Compatibility*; the table of what becomes what is in `docs/otlp.md`.
+//! names. The rules are those of the OpenTelemetry specification's page on compatibility
+//! with Prometheus; the table of what becomes what is in `docs/otlp.md`.
 //!
 //! Names are appended to buffers of the caller's: a name costs no allocation.
 
@@ -494,8 +494,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn translated_names_are_legal(sent: String, unit: String, kind in 0..3) {
-            let suffixes = [Gauge, Counter, UnitOnly][kind as usize];
+        fn translated_names_are_legal(sent: String, unit: String, kind in 0..3usize) {
+            let suffixes = [Gauge, Counter, UnitOnly][kind];
             let (mut out, mut words) = (String::new(), String::new());
             let translation = Translation::default();
             if translation.push_metric_name(&mut out, &mut words, &sent, &unit, suffixes) {

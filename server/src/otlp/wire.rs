@@ -35,6 +35,11 @@ pub(crate) struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
+    /// The value, whatever its wire type: for those who do not know the schema.
+    pub(crate) fn value(&self) -> Value<'a> {
+        self.value
+    }
+
     fn wrong_type(&self, reason: &'static str) -> DecodeError {
         DecodeError::Protobuf {
             offset_bytes: self.end_offset,
@@ -162,6 +167,11 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// What was not walked over yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     #[cold]
     fn malformed(&self, reason: &'static str) -> DecodeError {
         DecodeError::Protobuf {
@@ -209,7 +219,6 @@ impl<'a> Reader<'a> {
         if number == 0 || number > 0x1fff_ffff {
             return Err(self.malformed("field number out of range"));
         }
-        #[expect(clippy::cast_possible_truncation, reason = "three bits")]
         Ok((number, (key & 7) as u8))
     }
 

@@ -4,7 +4,8 @@
 //! down: a remote-write series holds samples (a double and a number) or labels (two strings), a
 //! resource of OTLP holds scopes, and these hold spans (two ids, fixed 64-bit times) or metrics.
 
-use super::wire::{Field, Fields, METRICS, Schema, TRACES, Value, WRITE_REQUEST};
+use super::wire::{METRICS, Schema, TRACES, WRITE_REQUEST};
+use crate::otlp::wire::{Field, Message, Value};
 
 /// What a request is, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +48,11 @@ impl Kind {
 /// The kind of a protobuf message; `None` if nothing in it tells.
 pub(crate) fn of_message(message: &[u8]) -> Option<Kind> {
     for field in fields(message) {
-        let kind = match (field.number, field.value) {
+        let kind = match (field.number, field.value()) {
             (1, Value::Bytes(entry)) => of_entry(entry),
             // Metadata: type 1 (a number), family name 2.
             (3, Value::Bytes(entry)) => fields(entry)
-                .any(|f| f.number == 2 && matches!(f.value, Value::Bytes(_)))
+                .any(|f| f.number == 2 && matches!(f.value(), Value::Bytes(_)))
                 .then_some(Kind::RemoteWrite),
             _ => None,
         };
@@ -64,13 +65,27 @@ pub(crate) fn of_message(message: &[u8]) -> Option<Kind> {
 
 /// A well-formed prefix of the fields; a malformed rest is reported when the request is surveyed.
 fn fields(message: &[u8]) -> impl Iterator<Item = Field<'_>> {
-    Fields::new(message).map_while(Result::ok)
+    all_fields(message).map_while(|field| field)
+}
+
+/// The fields, and a `None` where the rest is malformed.
+fn all_fields(message: &[u8]) -> impl Iterator<Item = Option<Field<'_>>> {
+    let mut reader = Message::root(message).fields();
+    let mut whole = true;
+    std::iter::from_fn(move || match reader.next() {
+        _ if !whole => None,
+        Ok(field) => field.map(Some),
+        Err(_) => {
+            whole = false;
+            Some(None)
+        }
+    })
 }
 
 fn of_entry(entry: &[u8]) -> Option<Kind> {
     let mut labels_only = true;
     for field in fields(entry) {
-        match (field.number, field.value) {
+        match (field.number, field.value()) {
             (1, Value::Bytes(first)) => labels_only &= is_label(first),
             (2, Value::Bytes(second)) => {
                 if is_sample(second) {
@@ -85,9 +100,9 @@ fn of_entry(entry: &[u8]) -> Option<Kind> {
         }
     }
     // A series whose samples are native histograms or missing shows itself by its metric name.
-    let named = fields(entry).any(|f| match (f.number, f.value) {
+    let named = fields(entry).any(|f| match (f.number, f.value()) {
         (1, Value::Bytes(label)) => {
-            fields(label).any(|f| f.number == 1 && f.value == Value::Bytes(b"__name__"))
+            fields(label).any(|f| f.number == 1 && f.value() == Value::Bytes(b"__name__"))
         }
         _ => false,
     });
@@ -95,16 +110,17 @@ fn of_entry(entry: &[u8]) -> Option<Kind> {
 }
 
 fn is_label(label: &[u8]) -> bool {
-    Fields::new(label).all(|f| {
-        f.is_ok_and(|f| matches!((f.number, f.value), (1 | 2, Value::Bytes(text)) if std::str::from_utf8(text).is_ok()))
+    all_fields(label).all(|field| {
+        let field = field.map(|f| (f.number, f.value()));
+        matches!(field, Some((1 | 2, Value::Bytes(text))) if std::str::from_utf8(text).is_ok())
     })
 }
 
 fn is_sample(sample: &[u8]) -> bool {
     let mut any = false;
-    for field in Fields::new(sample) {
-        match field.map(|f| (f.number, f.value)) {
-            Ok((1, Value::Fixed64(_)) | (2, Value::Varint(_))) => any = true,
+    for field in all_fields(sample) {
+        match field.map(|f| (f.number, f.value())) {
+            Some((1, Value::Fixed64(_)) | (2, Value::Varint(_))) => any = true,
             _ => return false,
         }
     }
@@ -112,7 +128,7 @@ fn is_sample(sample: &[u8]) -> bool {
 }
 
 fn of_scope(scope: &[u8]) -> Option<Kind> {
-    fields(scope).find_map(|field| match (field.number, field.value) {
+    fields(scope).find_map(|field| match (field.number, field.value()) {
         (2, Value::Bytes(item)) => of_item(item),
         _ => None,
     })
@@ -121,7 +137,7 @@ fn of_scope(scope: &[u8]) -> Option<Kind> {
 fn of_item(item: &[u8]) -> Option<Kind> {
     let (mut ids, mut text, mut data) = (false, false, false);
     for field in fields(item) {
-        match (field.number, field.value) {
+        match (field.number, field.value()) {
             // Start and end of a span; a metric has nothing of this wire type.
             (7 | 8, Value::Fixed64(_)) => return Some(Kind::Traces),
             (1, Value::Bytes(id)) => {

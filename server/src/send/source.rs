@@ -224,11 +224,7 @@ impl Source {
         self.kind = Some(kind);
         let found = match kind.schema() {
             Some(schema) => wire::survey(&body, schema).map_err(|e| {
-                let at = offset_bytes + 4 + e.offset_bytes as u64;
-                self.unrecognised(
-                    at,
-                    format!("{} that do not decode: {}", kind.name(), e.reason),
-                )
+                self.unrecognised(offset_bytes, format!("{} in this frame: {e}", kind.name()))
             })?,
             None => Found::default(),
         };

@@ -1,142 +1,17 @@
-//! Just enough of the protobuf wire format to count what a request holds, find its times and move them.
+//! What a protobuf request holds: its items counted, its times found and moved.
 //!
 //! A [`Schema`] names the fields that matter on the way down to a time; all others are passed over
 //! (and copied as they are when a request is rewritten), so that unknown fields survive. Walks are
-//! total: any bytes give a result or a [`Malformed`]. Recursion goes no deeper than the schema.
+//! total, and go no deeper than the schema.
 
 use std::ops::AddAssign;
 
-/// Bytes that are not a message, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed {
-    /// Offset from the start of the message that was walked.
-    pub(crate) offset_bytes: usize,
-    /// What is wrong.
-    pub(crate) reason: &'static str,
-}
+use prost::encoding::encode_varint;
 
-/// A field's value as the wire has it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Value<'a> {
-    /// Wire type 0.
-    Varint(u64),
-    /// Wire type 1.
-    Fixed64(u64),
-    /// Wire type 2.
-    Bytes(&'a [u8]),
-    /// Wire type 5.
-    Fixed32,
-}
-
-/// A field, its value and its own bytes (tag included).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Field<'a> {
-    pub(crate) number: u32,
-    pub(crate) value: Value<'a>,
-    /// Tag, length and value as they stand in the message.
-    pub(crate) raw: &'a [u8],
-    /// Where the value's content begins in the message.
-    content_at: usize,
-}
-
-/// The fields of a message, in order.
-pub(crate) struct Fields<'a> {
-    message: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Fields<'a> {
-    pub(crate) fn new(message: &'a [u8]) -> Self {
-        Self { message, at: 0 }
-    }
-
-    fn malformed(&self, reason: &'static str) -> Malformed {
-        Malformed {
-            offset_bytes: self.at,
-            reason,
-        }
-    }
-
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let Some(&byte) = self.message.get(self.at) else {
-                return Err(self.malformed("a number runs past the end"));
-            };
-            self.at += 1;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(self.malformed("a number is longer than 64 bits"));
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(self.malformed("a number is longer than 64 bits"))
-    }
-
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let bytes = self
-            .at
-            .checked_add(len)
-            .and_then(|end| self.message.get(self.at..end));
-        let Some(bytes) = bytes else {
-            return Err(self.malformed("a field runs past the end"));
-        };
-        self.at += len;
-        Ok(bytes)
-    }
-
-    fn field(&mut self) -> Result<Field<'a>, Malformed> {
-        let start = self.at;
-        let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).unwrap_or(0);
-        if number == 0 {
-            return Err(self.malformed("a field number is out of range"));
-        }
-        let mut content_at = self.at;
-        let value = match tag & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => {
-                let bytes = self.take(8)?;
-                Value::Fixed64(bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
-            }
-            2 => {
-                let len = self.varint()?;
-                content_at = self.at;
-                Value::Bytes(self.take(usize::try_from(len).unwrap_or(usize::MAX))?)
-            }
-            5 => {
-                self.take(4)?;
-                Value::Fixed32
-            }
-            _ => return Err(self.malformed("a field has an unknown wire type")),
-        };
-        let raw = self.message.get(start..self.at).unwrap_or_default();
-        Ok(Field {
-            number,
-            value,
-            raw,
-            content_at,
-        })
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<Field<'a>, Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.message.len() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.at = self.message.len();
-        }
-        Some(field)
-    }
-}
+use crate::otlp::{
+    DecodeError,
+    wire::{Message, Value},
+};
 
 /// What a request holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -274,24 +149,24 @@ impl Found {
 }
 
 /// Counts what `message` holds and finds its newest time.
-pub(crate) fn survey(message: &[u8], schema: &Schema) -> Result<Found, Malformed> {
+pub(crate) fn survey(message: &[u8], schema: &Schema) -> Result<Found, DecodeError> {
     let mut found = Found::default();
-    survey_into(message, schema, &mut found)?;
+    survey_into(Message::root(message), schema, &mut found)?;
     Ok(found)
 }
 
-fn survey_into(message: &[u8], schema: &Schema, found: &mut Found) -> Result<(), Malformed> {
-    for field in Fields::new(message) {
-        let field = field?;
-        let within = |e: Malformed| Malformed {
-            offset_bytes: field.content_at + e.offset_bytes,
-            reason: e.reason,
-        };
-        match (schema.role(field.number), field.value) {
-            (Some(Role::Message(inner)), Value::Bytes(bytes)) => {
-                survey_into(bytes, inner, found).map_err(within)?;
+fn survey_into(
+    message: Message<'_>,
+    schema: &Schema,
+    found: &mut Found,
+) -> Result<(), DecodeError> {
+    let mut fields = message.fields();
+    while let Some(field) = fields.next()? {
+        match (schema.role(field.number), field.value()) {
+            (Some(Role::Message(inner)), Value::Bytes(_)) => {
+                survey_into(field.message()?, inner, found)?;
             }
-            (Some(Role::Counted(inner, item)), Value::Bytes(bytes)) => {
+            (Some(Role::Counted(inner, item)), Value::Bytes(_)) => {
                 let counts = &mut found.counts;
                 *match item {
                     Item::Span => &mut counts.spans,
@@ -299,7 +174,7 @@ fn survey_into(message: &[u8], schema: &Schema, found: &mut Found) -> Result<(),
                     Item::Exemplar => &mut counts.exemplars,
                     Item::Metadata => &mut counts.metadata,
                 } += 1;
-                survey_into(bytes, inner, found).map_err(within)?;
+                survey_into(field.message()?, inner, found)?;
             }
             (Some(Role::Nanos), Value::Fixed64(ns)) if ns != 0 => found.see_ns(i128::from(ns)),
             (Some(Role::Millis), Value::Varint(ms)) => {
@@ -319,32 +194,43 @@ pub(crate) fn shifted(
     message: &[u8],
     schema: &Schema,
     shift_ns: i64,
-) -> Result<Vec<u8>, Malformed> {
-    let mut out = Vec::with_capacity(message.len() + message.len() / 64);
-    for field in Fields::new(message) {
-        let field = field?;
-        match (schema.role(field.number), field.value) {
-            (Some(Role::Message(inner) | Role::Counted(inner, _)), Value::Bytes(bytes)) => {
-                let bytes = shifted(bytes, inner, shift_ns).map_err(|e| Malformed {
-                    offset_bytes: field.content_at + e.offset_bytes,
-                    reason: e.reason,
-                })?;
-                put_varint(&mut out, u64::from(field.number) << 3 | 2);
-                put_varint(&mut out, bytes.len() as u64);
+) -> Result<Vec<u8>, DecodeError> {
+    shift_message(Message::root(message), schema, shift_ns)
+}
+
+fn shift_message(
+    message: Message<'_>,
+    schema: &Schema,
+    shift_ns: i64,
+) -> Result<Vec<u8>, DecodeError> {
+    let mut out = Vec::with_capacity(message.bytes().len() + message.bytes().len() / 64);
+    let mut fields = message.fields();
+    loop {
+        let before = fields.rest();
+        let Some(field) = fields.next()? else { break };
+        let tag = u64::from(field.number) << 3;
+        match (schema.role(field.number), field.value()) {
+            (Some(Role::Message(inner) | Role::Counted(inner, _)), Value::Bytes(_)) => {
+                let bytes = shift_message(field.message()?, inner, shift_ns)?;
+                encode_varint(tag | 2, &mut out);
+                encode_varint(bytes.len() as u64, &mut out);
                 out.extend_from_slice(&bytes);
             }
             (Some(Role::Nanos), Value::Fixed64(ns)) if ns != 0 => {
-                put_varint(&mut out, u64::from(field.number) << 3 | 1);
+                encode_varint(tag | 1, &mut out);
                 out.extend_from_slice(&shift_nanos(ns, shift_ns).to_le_bytes());
             }
             (Some(Role::Millis), Value::Varint(ms)) => {
                 let ms = ms
                     .cast_signed()
                     .saturating_add(shift_ns.div_euclid(1_000_000));
-                put_varint(&mut out, u64::from(field.number) << 3);
-                put_varint(&mut out, ms.cast_unsigned());
+                encode_varint(tag, &mut out);
+                encode_varint(ms.cast_unsigned(), &mut out);
             }
-            _ => out.extend_from_slice(field.raw),
+            _ => {
+                let len = before.len() - fields.rest().len();
+                out.extend_from_slice(before.get(..len).unwrap_or_default());
+            }
         }
     }
     Ok(out)
@@ -353,14 +239,6 @@ pub(crate) fn shifted(
 /// An OTLP time moved; it never becomes 0, which would mean that it is not set.
 pub(crate) fn shift_nanos(ns: u64, shift_ns: i64) -> u64 {
     ns.saturating_add_signed(shift_ns).max(1)
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push((value & 0x7f) as u8);
 }
 
 #[cfg(test)]
@@ -477,7 +355,7 @@ mod tests {
             let mut sample = vec![0x09];
             sample.extend_from_slice(&1.5f64.to_le_bytes());
             sample.push(0x10);
-            put_varint(&mut sample, ms);
+            encode_varint(ms, &mut sample);
             let mut series = vec![0x12, u8::try_from(sample.len()).unwrap()];
             series.extend_from_slice(&sample);
             let mut request = vec![0x0a, u8::try_from(series.len()).unwrap()];
@@ -511,8 +389,10 @@ mod tests {
         fn a_truncated_request_is_refused_or_walked_never_read_past(cut in 0usize..60) {
             let message = spans(1_000, 2_000, 1_500);
             let cut = cut.min(message.len());
-            if let Err(e) = survey(&message[..cut], &TRACES) {
-                proptest::prop_assert!(e.offset_bytes <= cut);
+            if let Err(DecodeError::Protobuf { offset_bytes, .. }) =
+                survey(&message[..cut], &TRACES)
+            {
+                proptest::prop_assert!(offset_bytes <= cut);
             }
         }
     }

@@ -37,18 +37,28 @@ fn write(engine: &Engine) -> Result<(), Box<dyn Error>> {
     batch.metrics().sample(row, at(1_000)?, 5.0);
 
     let spans = batch.spans();
-    let scope = spans.scope(&ScopeFields { name: "embedding", ..ScopeFields::default() })?;
+    let scope = spans.scope(&ScopeFields {
+        name: "embedding",
+        ..ScopeFields::default()
+    })?;
     for (service, id, parent, kind) in [
         ("checkout", caller, None, SpanKind::Client),
         ("payment", callee, caller, SpanKind::Server),
     ] {
         let attributes = [("service.name", ValueRef::Str(service))];
-        let fields = ResourceFields { attributes: &attributes, ..ResourceFields::default() };
+        let fields = ResourceFields {
+            attributes: &attributes,
+            ..ResourceFields::default()
+        };
         let resource = spans.resource(&fields)?;
         let id = id.ok_or("zero span id")?;
         let fields = SpanFields::new(trace_id, id, "charge", at(0)?, at(20)?);
         let span = spans.span(resource, scope);
-        span.finish(&SpanFields { parent_span_id: parent, kind, ..fields })?;
+        span.finish(&SpanFields {
+            parent_span_id: parent,
+            kind,
+            ..fields
+        })?;
     }
     engine.write(&mut batch)?;
     Ok(())
@@ -63,7 +73,9 @@ fn show(engine: &Engine) -> Result<(), Box<dyn Error>> {
         Ok(ControlFlow::Continue(()))
     })?;
     let trace_id = TraceId::new(TRACE_ID).ok_or("zero trace id")?;
-    let trace = snapshot.trace(trace_id, &query)?.ok_or("the trace is there")?;
+    let trace = snapshot
+        .trace(trace_id, &query)?
+        .ok_or("the trace is there")?;
     for (span, parent) in trace.spans.iter().zip(&trace.parents) {
         let parent = parent.and_then(|row| trace.spans.get(row as usize));
         if let Some(parent) = parent {

@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::{
 };
 use proptest::prelude::*;
 use prost::Message as _;
+use rootline_engine::{Labels, SpanId, TraceId};
 
 use super::*;
 
@@ -828,7 +829,8 @@ fn integers_past_53_bits_are_rounded() {
             ..point(0.0)
         }]),
     )]));
-    assert_eq!(decoded.seen.samples[0].2, 9_007_199_254_740_992.0);
+    let rounded = decoded.seen.samples[0].2.to_bits();
+    assert_eq!(rounded, 9_007_199_254_740_992f64.to_bits());
 }
 
 #[test]

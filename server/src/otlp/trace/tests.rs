@@ -1,8 +1,8 @@
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{
-        AnyValue as ProtoValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
-        any_value::Value as ProtoKind,
+        AnyValue as ProtoValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue,
+        KeyValueList, any_value::Value as ProtoKind,
     },
     resource::v1::Resource as ProtoResource,
     trace::v1::{self as proto, ResourceSpans, ScopeSpans, Status, span},
@@ -22,7 +22,10 @@ struct Store {
 impl Store {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { engine: Engine::builder(dir.path()).open().unwrap(), _dir: dir }
+        Self {
+            engine: Engine::builder(dir.path()).open().unwrap(),
+            _dir: dir,
+        }
     }
 
     fn write(&self, bytes: &[u8]) -> Result<Rejections, DecodeError> {
@@ -33,7 +36,9 @@ impl Store {
     }
 
     fn trace(&self, id: [u8; 16]) -> Vec<Span> {
-        let query = self.engine.query_control(None, rootline_engine::QueryLimits::default());
+        let query = self
+            .engine
+            .query_control(None, rootline_engine::QueryLimits::default());
         let snapshot = self.engine.snapshot().unwrap();
         let trace = snapshot.trace(TraceId::new(id).unwrap(), &query).unwrap();
         trace.map(|trace| trace.spans).unwrap_or_default()
@@ -48,22 +53,32 @@ fn proto_value(value: &Value) -> ProtoValue {
         Value::Double(v) => Some(ProtoKind::DoubleValue(*v)),
         Value::Str(v) => Some(ProtoKind::StringValue(v.clone())),
         Value::Bytes(v) => Some(ProtoKind::BytesValue(v.clone())),
-        Value::Array(v) => {
-            Some(ProtoKind::ArrayValue(ArrayValue { values: v.iter().map(proto_value).collect() }))
-        }
+        Value::Array(v) => Some(ProtoKind::ArrayValue(ArrayValue {
+            values: v.iter().map(proto_value).collect(),
+        })),
         Value::KeyValues(v) => Some(ProtoKind::KvlistValue(KeyValueList {
-            values: v.iter().map(|(k, v)| key_value_of(k, proto_value(v))).collect(),
+            values: v
+                .iter()
+                .map(|(k, v)| key_value_of(k, proto_value(v)))
+                .collect(),
         })),
     };
     ProtoValue { value }
 }
 
 fn key_value_of(key: &str, value: ProtoValue) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(value), ..Default::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(value),
+        ..Default::default()
+    }
 }
 
 fn proto_attributes(attributes: &Attributes) -> Vec<KeyValue> {
-    attributes.iter().map(|(key, value)| key_value_of(key, proto_value(value))).collect()
+    attributes
+        .iter()
+        .map(|(key, value)| key_value_of(key, proto_value(value)))
+        .collect()
 }
 
 /// A stored span as the request that would send it alone.
@@ -72,7 +87,9 @@ fn proto_request(stored: &Span) -> ExportTraceServiceRequest {
         trace_id: stored.trace_id.as_bytes().to_vec(),
         span_id: stored.span_id.as_bytes().to_vec(),
         trace_state: stored.trace_state.clone(),
-        parent_span_id: stored.parent_span_id.map_or(vec![], |id| id.as_bytes().to_vec()),
+        parent_span_id: stored
+            .parent_span_id
+            .map_or(vec![], |id| id.as_bytes().to_vec()),
         flags: stored.flags,
         name: stored.name.to_string(),
         kind: stored.kind.number(),
@@ -110,7 +127,9 @@ fn proto_request(stored: &Span) -> ExportTraceServiceRequest {
         }),
     };
     let resource = &stored.resource;
-    let entity_refs = ProtoResource::decode(resource.entity_refs.as_slice()).unwrap().entity_refs;
+    let entity_refs = ProtoResource::decode(resource.entity_refs.as_slice())
+        .unwrap()
+        .entity_refs;
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(ProtoResource {
@@ -134,7 +153,12 @@ fn proto_request(stored: &Span) -> ExportTraceServiceRequest {
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
-    key_value_of(key, ProtoValue { value: Some(ProtoKind::StringValue(value.into())) })
+    key_value_of(
+        key,
+        ProtoValue {
+            value: Some(ProtoKind::StringValue(value.into())),
+        },
+    )
 }
 
 fn a_span(id: u8) -> proto::Span {
@@ -155,7 +179,10 @@ fn request_of(spans: Vec<proto::Span>) -> ExportTraceServiceRequest {
                 attributes: vec![text("service.name", "shop")],
                 ..Default::default()
             }),
-            scope_spans: vec![ScopeSpans { spans, ..Default::default() }],
+            scope_spans: vec![ScopeSpans {
+                spans,
+                ..Default::default()
+            }],
             ..Default::default()
         }],
     }
@@ -191,7 +218,11 @@ fn everything_a_span_carries_is_kept() {
                 attributes: vec![text("exception.type", "E")],
                 dropped_attributes_count: 2,
             },
-            span::Event { time_unix_nano: 0, name: "second".into(), ..Default::default() },
+            span::Event {
+                time_unix_nano: 0,
+                name: "second".into(),
+                ..Default::default()
+            },
         ],
         dropped_events_count: 3,
         links: vec![
@@ -206,7 +237,10 @@ fn everything_a_span_carries_is_kept() {
             span::Link::default(),
         ],
         dropped_links_count: 5,
-        status: Some(Status { message: "no".into(), code: 2 }),
+        status: Some(Status {
+            message: "no".into(),
+            code: 2,
+        }),
         ..a_span(2)
     };
     let mut request = request_of(vec![span]);
@@ -221,7 +255,10 @@ fn everything_a_span_carries_is_kept() {
             id_keys: vec!["service.name".into()],
             description_keys: vec![],
         },
-        EntityRef { r#type: "x".repeat(200), ..Default::default() },
+        EntityRef {
+            r#type: "x".repeat(200),
+            ..Default::default()
+        },
     ];
     resource_spans.scope_spans[0].schema_url = "https://scope".into();
     resource_spans.scope_spans[0].scope = Some(InstrumentationScope {
@@ -240,26 +277,92 @@ fn everything_a_span_carries_is_kept() {
 #[test]
 fn a_bad_span_costs_only_itself() {
     let cases: Vec<(proto::Span, &str)> = vec![
-        (proto::Span { trace_id: vec![], ..a_span(1) }, "trace_id has 0 bytes instead of 16"),
-        (proto::Span { trace_id: vec![0; 16], ..a_span(1) }, "trace_id is all zero"),
-        (proto::Span { trace_id: vec![1; 15], ..a_span(1) }, "trace_id has 15 bytes"),
-        (proto::Span { span_id: vec![], ..a_span(1) }, "span_id has 0 bytes instead of 8"),
-        (proto::Span { span_id: vec![0; 8], ..a_span(1) }, "span_id is all zero"),
-        (proto::Span { span_id: vec![1; 9], ..a_span(1) }, "span_id has 9 bytes"),
-        (proto::Span { parent_span_id: vec![1; 4], ..a_span(1) }, "parent_span_id has 4 bytes"),
-        (proto::Span { end_time_unix_nano: 9, ..a_span(1) }, "before it starts"),
-        (proto::Span { end_time_unix_nano: u64::MAX, ..a_span(1) }, "end_time_unix_nano"),
-        (proto::Span { start_time_unix_nano: 1 << 63, ..a_span(1) }, "past the year 2262"),
         (
             proto::Span {
-                events: vec![span::Event { time_unix_nano: u64::MAX, ..Default::default() }],
+                trace_id: vec![],
+                ..a_span(1)
+            },
+            "trace_id has 0 bytes instead of 16",
+        ),
+        (
+            proto::Span {
+                trace_id: vec![0; 16],
+                ..a_span(1)
+            },
+            "trace_id is all zero",
+        ),
+        (
+            proto::Span {
+                trace_id: vec![1; 15],
+                ..a_span(1)
+            },
+            "trace_id has 15 bytes",
+        ),
+        (
+            proto::Span {
+                span_id: vec![],
+                ..a_span(1)
+            },
+            "span_id has 0 bytes instead of 8",
+        ),
+        (
+            proto::Span {
+                span_id: vec![0; 8],
+                ..a_span(1)
+            },
+            "span_id is all zero",
+        ),
+        (
+            proto::Span {
+                span_id: vec![1; 9],
+                ..a_span(1)
+            },
+            "span_id has 9 bytes",
+        ),
+        (
+            proto::Span {
+                parent_span_id: vec![1; 4],
+                ..a_span(1)
+            },
+            "parent_span_id has 4 bytes",
+        ),
+        (
+            proto::Span {
+                end_time_unix_nano: 9,
+                ..a_span(1)
+            },
+            "before it starts",
+        ),
+        (
+            proto::Span {
+                end_time_unix_nano: u64::MAX,
+                ..a_span(1)
+            },
+            "end_time_unix_nano",
+        ),
+        (
+            proto::Span {
+                start_time_unix_nano: 1 << 63,
+                ..a_span(1)
+            },
+            "past the year 2262",
+        ),
+        (
+            proto::Span {
+                events: vec![span::Event {
+                    time_unix_nano: u64::MAX,
+                    ..Default::default()
+                }],
                 ..a_span(1)
             },
             "an event's time_unix_nano",
         ),
         (
             proto::Span {
-                links: vec![span::Link { trace_id: vec![1; 3], ..Default::default() }],
+                links: vec![span::Link {
+                    trace_id: vec![1; 3],
+                    ..Default::default()
+                }],
                 ..a_span(1)
             },
             "a link's trace_id has 3 bytes",
@@ -282,21 +385,38 @@ fn a_parent_of_zeros_is_none_and_unknown_enums_are_unspecified() {
     let span = proto::Span {
         parent_span_id: vec![0; 8],
         kind: 77,
-        status: Some(Status { code: 9, message: String::new() }),
+        status: Some(Status {
+            code: 9,
+            message: String::new(),
+        }),
         ..a_span(1)
     };
-    assert!(store.write(&request_of(vec![span]).encode_to_vec()).unwrap().is_empty());
+    assert!(
+        store
+            .write(&request_of(vec![span]).encode_to_vec())
+            .unwrap()
+            .is_empty()
+    );
     let stored = &store.trace([1; 16])[0];
     assert_eq!(stored.parent_span_id, None);
-    assert_eq!((stored.kind, stored.status), (SpanKind::Unspecified, StatusCode::Unset));
+    assert_eq!(
+        (stored.kind, stored.status),
+        (SpanKind::Unspecified, StatusCode::Unset)
+    );
 }
 
 #[test]
 fn text_that_is_not_utf8_costs_what_holds_it() {
-    let with = |name: &str| proto::Span { name: name.into(), ..a_span(1) };
+    let with = |name: &str| proto::Span {
+        name: name.into(),
+        ..a_span(1)
+    };
     let mut request = request_of(vec![with("SPAN"), a_span(2)]);
     request.resource_spans[0].scope_spans.push(ScopeSpans {
-        scope: Some(InstrumentationScope { name: "SCOPE".into(), ..Default::default() }),
+        scope: Some(InstrumentationScope {
+            name: "SCOPE".into(),
+            ..Default::default()
+        }),
         spans: vec![a_span(3)],
         ..Default::default()
     });
@@ -306,7 +426,10 @@ fn text_that_is_not_utf8_costs_what_holds_it() {
     let whole = request.encode_to_vec();
     for (spoiled, lost) in [("SPAN", 1), ("SCOPE", 1), ("RESOURCE", 2)] {
         let mut bytes = whole.clone();
-        let at = bytes.windows(spoiled.len()).position(|w| w == spoiled.as_bytes()).unwrap();
+        let at = bytes
+            .windows(spoiled.len())
+            .position(|w| w == spoiled.as_bytes())
+            .unwrap();
         bytes[at] = 0xff;
         let store = Store::new();
         let rejections = store.write(&bytes).unwrap();
@@ -319,8 +442,15 @@ fn text_that_is_not_utf8_costs_what_holds_it() {
 #[test]
 fn a_resource_may_come_behind_its_spans_and_in_pieces() {
     let piece = |attribute| {
-        let resource = ProtoResource { attributes: vec![attribute], ..Default::default() };
-        ResourceSpans { resource: Some(resource), ..Default::default() }.encode_to_vec()
+        let resource = ProtoResource {
+            attributes: vec![attribute],
+            ..Default::default()
+        };
+        ResourceSpans {
+            resource: Some(resource),
+            ..Default::default()
+        }
+        .encode_to_vec()
     };
     let mut spans = request_of(vec![a_span(1)]).resource_spans.remove(0);
     spans.resource = None;
@@ -355,11 +485,18 @@ fn nesting_too_deep_refuses_the_span() {
     let mut deep = ProtoValue { value: None };
     for _ in 0..60 {
         let array = ArrayValue { values: vec![deep] };
-        deep = ProtoValue { value: Some(ProtoKind::ArrayValue(array)) };
+        deep = ProtoValue {
+            value: Some(ProtoKind::ArrayValue(array)),
+        };
     }
-    let span = proto::Span { attributes: vec![key_value_of("deep", deep)], ..a_span(1) };
+    let span = proto::Span {
+        attributes: vec![key_value_of("deep", deep)],
+        ..a_span(1)
+    };
     let store = Store::new();
-    let rejections = store.write(&request_of(vec![span, a_span(2)]).encode_to_vec()).unwrap();
+    let rejections = store
+        .write(&request_of(vec![span, a_span(2)]).encode_to_vec())
+        .unwrap();
     assert_eq!(rejections.spans, 1);
     assert!(rejections.first_reason.unwrap().contains("nested too deep"));
 }
@@ -382,7 +519,10 @@ fn any_proto_value() -> impl Strategy<Value = ProtoValue> {
             }),
             prop::collection::vec(("[a-z]{0,3}", inner), 0..3).prop_map(|pairs| ProtoValue {
                 value: Some(ProtoKind::KvlistValue(KeyValueList {
-                    values: pairs.into_iter().map(|(k, v)| key_value_of(&k, v)).collect(),
+                    values: pairs
+                        .into_iter()
+                        .map(|(k, v)| key_value_of(&k, v))
+                        .collect(),
                 }))
             }),
         ]
@@ -390,8 +530,12 @@ fn any_proto_value() -> impl Strategy<Value = ProtoValue> {
 }
 
 fn any_attributes() -> impl Strategy<Value = Vec<KeyValue>> {
-    prop::collection::vec(("[a-z.]{0,6}", any_proto_value()), 0..4)
-        .prop_map(|pairs| pairs.into_iter().map(|(k, v)| key_value_of(&k, v)).collect())
+    prop::collection::vec(("[a-z.]{0,6}", any_proto_value()), 0..4).prop_map(|pairs| {
+        pairs
+            .into_iter()
+            .map(|(k, v)| key_value_of(&k, v))
+            .collect()
+    })
 }
 
 prop_compose! {

@@ -1,0 +1,100 @@
+//! `rootline.v1.Admin`.
+
+use rootline_engine::EngineStats;
+use tonic::{Request, Response, Status};
+
+use super::{
+    query::{Queries, Query},
+    request, v1,
+};
+use crate::refusal::Refusal;
+
+#[derive(Debug)]
+pub(super) struct AdminService {
+    queries: Queries,
+}
+
+impl AdminService {
+    pub(super) fn new(queries: Queries) -> Self {
+        Self { queries }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::admin_server::Admin for AdminService {
+    async fn flush(
+        &self,
+        request: Request<v1::FlushRequest>,
+    ) -> Result<Response<v1::FlushResponse>, Status> {
+        let (metadata, _, _) = request.into_parts();
+        let answer = |query: &mut Query| {
+            query.engine.flush()?;
+            Ok(v1::FlushResponse {})
+        };
+        self.queries.unary("flush", &metadata, answer).await
+    }
+
+    async fn stats(
+        &self,
+        request: Request<v1::StatsRequest>,
+    ) -> Result<Response<v1::StatsResponse>, Status> {
+        let (metadata, _, _) = request.into_parts();
+        let answer = |query: &mut Query| Ok(stats(&query.engine.stats()));
+        self.queries.unary("stats", &metadata, answer).await
+    }
+
+    async fn delete_series(
+        &self,
+        request: Request<v1::DeleteSeriesRequest>,
+    ) -> Result<Response<v1::DeleteSeriesResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let selector = request::selector(asked.series.as_ref())?;
+        selector.narrow().map_err(Refusal::from)?;
+        let range = request::time_range(asked.range.as_ref())?;
+        let answer = move |query: &mut Query| {
+            let lsn = query.engine.delete_series(selector.matchers(), range)?;
+            Ok(v1::DeleteSeriesResponse { lsn: lsn.0 })
+        };
+        self.queries.unary("delete_series", &metadata, answer).await
+    }
+
+    async fn delete_trace(
+        &self,
+        request: Request<v1::DeleteTraceRequest>,
+    ) -> Result<Response<v1::DeleteTraceResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let id = request::trace_id(&asked.trace_id)?;
+        let answer = move |query: &mut Query| {
+            let lsn = query.engine.delete_trace(id)?;
+            Ok(v1::DeleteTraceResponse { lsn: lsn.0 })
+        };
+        self.queries.unary("delete_trace", &metadata, answer).await
+    }
+}
+
+fn stats(stats: &EngineStats) -> v1::StatsResponse {
+    let holder = |holder: &str, bytes| v1::MemoryUse {
+        holder: holder.to_owned(),
+        bytes,
+    };
+    v1::StatsResponse {
+        visible_lsn: stats.visible_lsn.0,
+        durable_lsn: stats.durable_lsn.0,
+        series: stats.metrics.series,
+        samples: stats.metrics.samples,
+        spans: stats.spans.spans,
+        traces: stats.spans.traces,
+        memory_used_bytes: stats.memory_used_bytes,
+        memory_limit_bytes: stats.memory_limit_bytes,
+        memory: vec![
+            holder("log", stats.memory_log_bytes),
+            holder("metric_head", stats.memory_metric_head_bytes),
+            holder("queries", stats.memory_queries_bytes),
+            holder("requests", stats.memory_requests_bytes),
+            holder("span_head", stats.memory_span_head_bytes),
+        ],
+        log_bytes: stats.log.disk_bytes,
+        log_segments: stats.log.segments,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}

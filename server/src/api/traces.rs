@@ -1,0 +1,292 @@
+//! `rootline.v1.Traces`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use prost::Message as _;
+use rootline_engine::{Error as EngineError, Resource, Scope, TimeRange, Trace, TraceSummary};
+use rootline_query::{
+    FOUND_TRACES_MAX, FoundTrace, GroupSpansBy, SpanConditions, TraceTree, dependencies,
+    duration_stats, find_traces,
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    metrics::statistics,
+    query::{Answers, MESSAGE_BYTES, Queries, Query, Sender},
+    request, span_message, v1,
+};
+use crate::refusal::Refusal;
+
+/// Traces of a page where the request does not say.
+const FOUND_TRACES_DEFAULT: usize = 20;
+/// What a decoded span costs, attributes of common size included.
+const SPAN_BYTES: u64 = 1024;
+
+const TREE_METHOD: &str = "all spans stored; own time: duration less the union of the children, clipped to \
+                           the span; inclusive time of a service: union of its spans";
+const FIND_METHOD: &str = "all spans in the range; newest first by (trace start, trace id)";
+const EDGES_METHOD: &str = "child spans whose parent belongs to another service; quantiles by selection with \
+                            linear interpolation";
+const DURATIONS_METHOD: &str = "durations of all spans that meet the conditions; quantiles by selection with \
+                                linear interpolation; standard deviation of the population";
+
+#[derive(Debug)]
+pub(super) struct TracesService {
+    queries: Queries,
+}
+
+impl TracesService {
+    pub(super) fn new(queries: Queries) -> Self {
+        Self { queries }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::traces_server::Traces for TracesService {
+    type GetTraceStream = Answers<v1::GetTraceResponse>;
+
+    async fn get_trace(
+        &self,
+        request: Request<v1::GetTraceRequest>,
+    ) -> Result<Response<Self::GetTraceStream>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let id = request::trace_id(&asked.trace_id)?;
+        let answer = move |query: &mut Query, sender: &Sender<_>| {
+            let trace = query.snapshot.trace(id, &query.control)?;
+            let trace = trace.ok_or(EngineError::TraceNotFound(id))?;
+            query.memory.take(trace.spans.len() as u64 * SPAN_BYTES)?;
+            let summary = query.snapshot.trace_summary(id, &query.control)?;
+            let summary = summary.ok_or(EngineError::TraceNotFound(id))?;
+            send_trace(query, &trace, &summary, sender)
+        };
+        self.queries.stream("get_trace", &metadata, answer).await
+    }
+
+    async fn find_traces(
+        &self,
+        request: Request<v1::FindTracesRequest>,
+    ) -> Result<Response<v1::FindTracesResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let conditions = request::span_conditions(asked.conditions.as_ref())?;
+        let range = request::time_range(asked.range.as_ref())?;
+        let limit = match asked.limit as usize {
+            0 => FOUND_TRACES_DEFAULT,
+            limit if limit <= FOUND_TRACES_MAX => limit,
+            limit => {
+                return Err(Status::invalid_argument(format!(
+                    "limit {limit} is above {FOUND_TRACES_MAX}: ask for pages"
+                )));
+            }
+        };
+        let answer = move |query: &mut Query| {
+            let token = &asked.page_token;
+            let (snapshot, control) = (&query.snapshot, &query.control);
+            let memory = &mut query.memory;
+            let found = find_traces(snapshot, &conditions, range, limit, token, control, memory)?;
+            let mut info = request::info(query, range, FIND_METHOD);
+            info.snapshot_lsn = found.lsn.0;
+            info.truncated = found.next.is_some();
+            if found.traces.is_empty() && token.is_empty() {
+                request::where_spans_lie(query, &conditions, &mut info)?;
+            }
+            info.empty = found.traces.is_empty();
+            Ok(v1::FindTracesResponse {
+                traces: found.traces.iter().map(found_trace).collect(),
+                next_page_token: found.next.unwrap_or_default(),
+                info: Some(info),
+            })
+        };
+        self.queries.unary("find_traces", &metadata, answer).await
+    }
+
+    async fn get_dependencies(
+        &self,
+        request: Request<v1::GetDependenciesRequest>,
+    ) -> Result<Response<v1::GetDependenciesResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let range = request::time_range(asked.range.as_ref())?;
+        let answer = move |query: &mut Query| {
+            let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+            let (caller, callee) = (named(&asked.caller), named(&asked.callee));
+            let graph = dependencies(
+                &query.snapshot,
+                range,
+                caller.as_deref(),
+                callee.as_deref(),
+                &query.control,
+                &mut query.memory,
+            )?;
+            let mut info = request::info(query, range, EDGES_METHOD);
+            if graph.edges.is_empty() {
+                let conditions = SpanConditions {
+                    service: callee.or(caller),
+                    ..SpanConditions::default()
+                };
+                request::where_spans_lie(query, &conditions, &mut info)?;
+            }
+            let edge = |edge: rootline_query::Dependency| v1::Dependency {
+                caller: edge.caller,
+                callee: edge.callee,
+                calls: edge.duration_ns.count,
+                errors: edge.errors,
+                mean_ns: edge.duration_ns.mean,
+                p50_ns: edge.duration_ns.p50,
+                p95_ns: edge.duration_ns.p95,
+                p99_ns: edge.duration_ns.p99,
+            };
+            Ok(v1::GetDependenciesResponse {
+                dependencies: graph.edges.into_iter().map(edge).collect(),
+                info: Some(info),
+            })
+        };
+        self.queries
+            .unary("get_dependencies", &metadata, answer)
+            .await
+    }
+
+    async fn span_stats(
+        &self,
+        request: Request<v1::SpanStatsRequest>,
+    ) -> Result<Response<v1::SpanStatsResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let conditions = request::span_conditions(asked.conditions.as_ref())?;
+        let range = request::time_range(asked.range.as_ref())?;
+        let by = match v1::span_stats_request::By::try_from(asked.by) {
+            Ok(v1::span_stats_request::By::Nothing) => GroupSpansBy::Nothing,
+            Ok(v1::span_stats_request::By::Service) => GroupSpansBy::Service,
+            Ok(v1::span_stats_request::By::Operation) => GroupSpansBy::Operation,
+            Err(_) => {
+                let by = asked.by;
+                return Err(Status::invalid_argument(format!(
+                    "grouping {by} is unknown here"
+                )));
+            }
+        };
+        let answer = move |query: &mut Query| {
+            let (snapshot, control) = (&query.snapshot, &query.control);
+            let memory = &mut query.memory;
+            let stats = duration_stats(snapshot, &conditions, range, by, control, memory)?;
+            let mut info = request::info(query, range, DURATIONS_METHOD);
+            if stats.groups.is_empty() {
+                request::where_spans_lie(query, &conditions, &mut info)?;
+            }
+            let group = |group: rootline_query::DurationGroup| v1::SpanStatsGroup {
+                service: group.service.unwrap_or_default(),
+                operation: group.operation.unwrap_or_default(),
+                errors: group.errors,
+                duration_ns: Some(statistics(Some(&group.duration_ns))),
+            };
+            Ok(v1::SpanStatsResponse {
+                groups: stats.groups.into_iter().map(group).collect(),
+                info: Some(info),
+            })
+        };
+        self.queries.unary("span_stats", &metadata, answer).await
+    }
+}
+
+/// Resources and scopes get their numbers when the first row needs them.
+#[derive(Default)]
+struct Numbers {
+    resources: HashMap<*const Resource, u32>,
+    scopes: HashMap<*const Scope, u32>,
+}
+
+fn send_trace(
+    query: &mut Query,
+    trace: &Trace,
+    summary: &TraceSummary,
+    sender: &Sender<v1::GetTraceResponse>,
+) -> Result<(), Refusal> {
+    let tree = TraceTree::of(trace, &query.control, &mut query.memory)?;
+    let mut numbers = Numbers::default();
+    let mut message = v1::GetTraceResponse {
+        trace: Some(trace_summary(summary, 0)),
+        ..Default::default()
+    };
+    let mut bytes = 0;
+    for row in &tree.rows {
+        query.control.check()?;
+        let Some(span) = trace.spans.get(row.span) else {
+            continue;
+        };
+        let next = u32::try_from(numbers.resources.len()).unwrap_or(u32::MAX);
+        let resource = *numbers
+            .resources
+            .entry(Arc::as_ptr(&span.resource))
+            .or_insert_with(|| {
+                let resource = span_message::resource(&span.resource);
+                bytes += resource.encoded_len();
+                message.resources.push(resource);
+                next
+            });
+        let next = u32::try_from(numbers.scopes.len()).unwrap_or(u32::MAX);
+        let scope = *numbers
+            .scopes
+            .entry(Arc::as_ptr(&span.scope))
+            .or_insert_with(|| {
+                let scope = span_message::scope(&span.scope);
+                bytes += scope.encoded_len();
+                message.scopes.push(scope);
+                next
+            });
+        let row = v1::SpanRow {
+            span: Some(span_message::span(span)),
+            resource,
+            scope,
+            service: span.service().to_owned(),
+            depth: row.depth,
+            parent_row: row.parent_row.map(|parent| parent as u64),
+            offset_ns: row.offset_ns,
+            duration_ns: row.duration_ns,
+            own_ns: row.own_ns,
+            descendants: row.descendants,
+        };
+        bytes += row.encoded_len();
+        message.rows.push(row);
+        if bytes >= MESSAGE_BYTES {
+            sender.send(std::mem::take(&mut message))?;
+            bytes = 0;
+        }
+    }
+    message.services = tree
+        .services
+        .into_iter()
+        .map(|time| v1::ServiceTime {
+            service: time.service,
+            spans: time.spans,
+            errors: time.errors,
+            own_ns: time.own_ns,
+            inclusive_ns: time.inclusive_ns,
+        })
+        .collect();
+    message.info = Some(request::info(query, TimeRange::ALL, TREE_METHOD));
+    sender.send(message)
+}
+
+fn found_trace(found: &FoundTrace) -> v1::TraceSummary {
+    trace_summary(&found.summary, found.matched_spans)
+}
+
+fn trace_summary(summary: &TraceSummary, matched_spans: u64) -> v1::TraceSummary {
+    v1::TraceSummary {
+        trace_id: summary.id.to_string(),
+        start_ns: summary.start.as_nanos(),
+        duration_ns: summary.end.as_nanos().abs_diff(summary.start.as_nanos()),
+        spans: summary.spans,
+        errors: summary.errors,
+        root_service: summary.root_service.to_string(),
+        root_name: summary.root_name.to_string(),
+        matched_spans,
+        services: summary
+            .services
+            .iter()
+            .map(|part| v1::ServiceCount {
+                service: part.service.to_string(),
+                spans: part.spans,
+                errors: part.errors,
+            })
+            .collect(),
+        root_is_orphan: summary.root_is_orphan,
+    }
+}
