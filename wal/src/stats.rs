@@ -30,7 +30,7 @@ pub struct Stats {
     pub segments_made: u64,
     /// Segments that were recycled.
     pub segments_recycled: u64,
-    /// Appends refused because the disk was full.
+    /// Times that a segment could not be made for lack of room.
     pub disk_full: u64,
     /// Bytes appended and not synced yet.
     pub unsynced_bytes: u64,

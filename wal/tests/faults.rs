@@ -296,6 +296,23 @@ fn what_an_open_served_no_power_cut_takes_back() {
 }
 
 #[test]
+fn numbers_go_on_although_all_that_was_durable_is_cut() {
+    let disk = PowerCutStorage::new();
+    let mut ledger = Ledger::default();
+    let wal = ledger.open(&on(&disk)).unwrap();
+    for _ in 0..40 {
+        let durable = ledger.append(&wal, 3000).unwrap();
+        ledger.wait(&wal, durable).unwrap();
+        // This one may be the first of its segment, and is lost.
+        ledger.append(&wal, 3000).unwrap();
+        ledger.cut(&wal, durable.0 + 1).unwrap();
+        let copy = disk.copied();
+        copy.cut(None);
+        ledger.clone().open(&on(&copy)).unwrap();
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_until_there_is_room_and_loses_nothing() {
     let disk = PowerCutStorage::new();
     let storage = FaultStorage::new(Arc::new(disk.clone()));
