@@ -4,6 +4,12 @@
 //! 8 attributes a span, 64 operations, 40 requests. `prost` stands beside as what generated code does
 //! with the same bytes before anything is kept of them.
 //! Budgets: a span's walk and interning 600 ns, a point's walk, labels and hash 400 ns.
+#![allow(
+    clippy::unnecessary_wraps,
+    clippy::cast_possible_wrap,
+    clippy::indexing_slicing,
+    reason = "a generator of workload: its shape is fixed here"
+)]
 
 use std::{fmt::Write as _, hint::black_box};
 

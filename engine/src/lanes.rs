@@ -178,7 +178,7 @@ mod tests {
             applied: (0..3).map(|_| AtomicU64::new(0)).collect(),
         });
         let lanes = Arc::new(Lanes::new(3));
-        let visibility = Visibility::new(Arc::new(ManualClock::new()), Duration::from_secs(60));
+        let visibility = Visibility::new(Arc::new(ManualClock::new()), Duration::from_mins(1));
         let log = Arc::new((Mutex::new(0u64), AtomicU64::new(0)));
         let touching = |lane: usize, up_to: u64, log: &[(u64, u8)]| {
             log.iter()

@@ -208,7 +208,7 @@ mod tests {
         let clock = Arc::new(ManualClock::new());
         (
             Arc::clone(&clock),
-            Visibility::new(clock, Duration::from_secs(60)),
+            Visibility::new(clock, Duration::from_mins(1)),
         )
     }
 

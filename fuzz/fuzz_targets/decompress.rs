@@ -10,7 +10,9 @@ use rootline_engine::{Budget, Holder};
 const DECODED_BYTES_MAX: u64 = 1 << 20;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&which, wire)) = input.split_first() else { return };
+    let Some((&which, wire)) = input.split_first() else {
+        return;
+    };
     let encoding = match which % 4 {
         0 => Encoding::Identity,
         1 => Encoding::Gzip,
@@ -23,7 +25,9 @@ fuzz_target!(|input: &[u8]| {
         total_timeout: Duration::from_secs(1),
     };
     let budget = Budget::new(64 << 20);
-    let reservation = budget.reserve(Holder::Requests, wire.len() as u64).expect("there is room");
+    let reservation = budget
+        .reserve(Holder::Requests, wire.len() as u64)
+        .expect("there is room");
     let wire = wire.to_vec().into();
     if let Ok((decoded, reservation)) = body::decompress(encoding, wire, reservation, &limits) {
         assert!(decoded.len() as u64 <= DECODED_BYTES_MAX);

@@ -13,9 +13,12 @@ fn engine() -> &'static Engine {
     ENGINE.get_or_init(|| {
         let dir = std::env::temp_dir().join(format!("rootline-fuzz-{}", std::process::id()));
         let mut settings = Settings::default();
-        settings.durability = Durability::Interval(std::time::Duration::from_secs(3600));
+        settings.durability = Durability::Interval(std::time::Duration::from_hours(1));
         settings.memory_limit_bytes = 256 << 20;
-        Engine::builder(dir).settings(settings).open().expect("a fresh directory opens")
+        Engine::builder(dir)
+            .settings(settings)
+            .open()
+            .expect("a fresh directory opens")
     })
 }
 

@@ -280,7 +280,7 @@ async fn wrong_requests_get_the_refusal_that_fits() {
         ),
         (
             format!("{protobuf}{snappy}"),
-            &[7; 20_000],
+            &vec![7; 20_000],
             413,
             "max-request-bytes",
         ),

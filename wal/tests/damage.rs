@@ -273,7 +273,7 @@ fn what_is_not_ours_or_too_new_is_refused_by_name_and_left() {
     ));
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let error = refused(&with_header(&disk, path, |bytes| {
-        bytes[..4].copy_from_slice(b"ELSE")
+        bytes[..4].copy_from_slice(b"ELSE");
     }));
     assert!(matches!(error, Error::NotASegment { .. }));
     let error = refused(&with_header(&disk, path, |bytes| bytes[16] ^= 1));
