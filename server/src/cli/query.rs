@@ -179,7 +179,12 @@ struct FindArgs {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     /// Go on where a page before ended
-    #[arg(long, value_name = "TOKEN", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        default_value = "",
+        hide_default_value = true
+    )]
     page: String,
     #[command(flatten)]
     range: RangeArgs,
@@ -188,10 +193,20 @@ struct FindArgs {
 #[derive(Debug, Args)]
 struct DependenciesArgs {
     /// Only calls by this service
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     caller: String,
     /// Only calls of this service
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     callee: String,
     #[command(flatten)]
     range: RangeArgs,
@@ -226,7 +241,10 @@ pub(crate) fn run(args: QueryArgs) -> ExitCode {
             Err(failure) => end(Err(failure)),
         },
         Question::Find(args) => match args.request() {
-            Ok((request, range)) => ask(&node, |c| find(c, request, range, out)),
+            Ok((request, range)) => {
+                let next = node.endpoint_option();
+                ask(&node, |c| find(c, request, range, next, out))
+            }
             Err(failure) => end(Err(failure)),
         },
         Question::Dependencies(args) => match args.range.range() {
@@ -913,6 +931,7 @@ async fn find(
     client: Client,
     request: v1::FindTracesRequest,
     range: Range,
+    endpoint_option: String,
     out: Out,
 ) -> Result<String, Failure> {
     let answer = client.find_traces(request).await?;
@@ -953,7 +972,7 @@ async fn find(
     }
     let mut text = table.render(out.terminal);
     let first = answer.traces.first().map_or("", |t| t.trace_id.as_str());
-    let mut hint = format!("look into one: rootline query trace {first}");
+    let mut hint = format!("look into one: rootline query trace {first}{endpoint_option}");
     if !answer.next_page_token.is_empty() {
         // A relative range would have moved on by then.
         let range = range_options(range.message);
