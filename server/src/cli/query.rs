@@ -1,6 +1,6 @@
 //! `rootline query`: questions to a node, answered in tables, trees or JSON (`docs/cli.md`).
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{collections::HashSet, fmt::Write as _, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 use rootline_engine::{MatchOp, Matcher, TraceId};
@@ -735,7 +735,12 @@ fn trace_text(trace: &TraceAnswer, terminal: Terminal) -> String {
         text.push_str(&terminal.red(&format!("  {} errors", count(summary.errors))));
     }
     text.push_str("\n\n");
-    let lines = trace.rows.iter().map(trace_line).collect();
+    let stored: HashSet<&str> = span_ids(trace).collect();
+    let lines = trace
+        .rows
+        .iter()
+        .map(|row| trace_line(row, &stored))
+        .collect();
     text.push_str(&trace_view(
         &TraceView {
             lines,
@@ -764,9 +769,16 @@ fn trace_text(trace: &TraceAnswer, terminal: Terminal) -> String {
     text
 }
 
-fn trace_line(row: &v1::SpanRow) -> TraceLine {
+fn span_ids(trace: &TraceAnswer) -> impl Iterator<Item = &str> {
+    let spans = trace.rows.iter().filter_map(|row| row.span.as_ref());
+    spans.map(|span| span.span_id.as_str())
+}
+
+fn trace_line(row: &v1::SpanRow, stored: &HashSet<&str>) -> TraceLine {
     let empty = v1::Span::default();
     let span = row.span.as_ref().unwrap_or(&empty);
+    let rootless = row.parent_row.is_none() && !span.parent_span_id.is_empty();
+    let parent_stored = stored.contains(span.parent_span_id.as_str());
     TraceLine {
         depth: u64::from(row.depth),
         service: row.service.clone(),
@@ -776,7 +788,8 @@ fn trace_line(row: &v1::SpanRow) -> TraceLine {
         own_ns: row.own_ns,
         error: span.status() == v1::StatusCode::Error,
         message: span.status_message.clone(),
-        orphan: row.parent_row.is_none() && !span.parent_span_id.is_empty(),
+        orphan: rootless && !parent_stored,
+        circular: rootless && parent_stored,
     }
 }
 
