@@ -41,12 +41,27 @@ impl Selector {
     /// # Errors
     /// [`Error::Selector`] points at the place, [`EngineError::InvalidMatcher`] names the pattern.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let terms = Parser { text, at: 0 }.selector()?;
+        Self::parse_with(text, |op, name, value| {
+            Ok(Matcher::new(op, name, value).map_err(EngineError::InvalidMatcher)?)
+        })
+    }
+
+    /// From text, its matchers made by `make`: compiling thousands of patterns costs memory and time,
+    /// which a caller may want to bound.
+    ///
+    /// # Errors
+    /// [`Error::Selector`] points at the place; else what `make` says.
+    pub fn parse_with<E: From<Error>>(
+        text: &str,
+        mut make: impl FnMut(MatchOp, &str, &str) -> Result<Matcher, E>,
+    ) -> Result<Self, E> {
+        let terms = Parser { text, at: 0 }
+            .selector()
+            .map_err(|error| E::from(error.into()))?;
         let matchers = terms
             .iter()
-            .map(|term| Matcher::new(term.op, &term.name, &term.value))
-            .collect::<Result<_, _>>()
-            .map_err(EngineError::InvalidMatcher)?;
+            .map(|term| make(term.op, &term.name, &term.value))
+            .collect::<Result<_, _>>()?;
         Ok(Self { matchers })
     }
 

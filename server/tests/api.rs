@@ -653,3 +653,37 @@ async fn a_deadline_ends_a_stream_that_nobody_reads() {
     assert!(rootline::run::wait_until(Duration::from_secs(10), freed).await);
     drop(stream);
 }
+
+#[tokio::test]
+async fn many_large_patterns_hold_nobody_up_and_end_at_their_deadline() {
+    let node = Node::start().await;
+    let pattern = |n: usize| v1::Matcher {
+        r#type: v1::matcher::Type::Regex.into(),
+        name: "x".into(),
+        value: format!(r"{n}|[\pL\pN]{{100}}b"),
+    };
+    let asked = v1::SelectRequest {
+        series: Some(v1::SeriesSelector {
+            selector: String::new(),
+            matchers: (0..200).map(pattern).collect(),
+        }),
+        ..Default::default()
+    };
+    let endpoint = format!("http://{}", node.running.addresses().grpc);
+    let channel = tonic::transport::Endpoint::from_shared(endpoint).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut questions = v1::metrics_client::MetricsClient::new(channel);
+    let ended = async {
+        let mut request = tonic::Request::new(asked);
+        // Not `set_timeout`: that would also end the call on this side.
+        let timeout = "300m".parse().unwrap();
+        request.metadata_mut().insert("grpc-timeout", timeout);
+        match questions.select(request).await {
+            Ok(answer) => answer.into_inner().message().await.map(|_| ()),
+            Err(status) => Err(status),
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(30), ended).await;
+    let status = ended.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+}

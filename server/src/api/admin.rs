@@ -7,7 +7,6 @@ use super::{
     query::{Queries, Query},
     request, v1,
 };
-use crate::refusal::Refusal;
 
 #[derive(Debug)]
 pub(super) struct AdminService {
@@ -48,10 +47,10 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::DeleteSeriesRequest>,
     ) -> Result<Response<v1::DeleteSeriesResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let selector = request::selector(asked.series.as_ref())?;
-        selector.narrow().map_err(Refusal::from)?;
         let range = request::time_range(asked.range.as_ref())?;
         let answer = move |query: &mut Query| {
+            let selector = request::selector(query, asked.series.as_ref())?;
+            selector.narrow()?;
             let lsn = query.engine.delete_series(selector.matchers(), range)?;
             Ok(v1::DeleteSeriesResponse { lsn: lsn.0 })
         };

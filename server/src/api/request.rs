@@ -11,6 +11,8 @@ use crate::refusal::Refusal;
 
 /// Matchers in one request. A selector written by people has a handful.
 const MATCHERS_MAX: usize = 256;
+/// Compiled patterns of a request that are not booked: a delete has to pass while memory is full.
+const PATTERN_BYTES_FREE: u64 = 1 << 20;
 
 /// The range asked for; open bounds reach to the ends of time.
 pub(super) fn time_range(range: Option<&v1::TimeRange>) -> Result<TimeRange, Refusal> {
@@ -23,48 +25,96 @@ pub(super) fn time_range(range: Option<&v1::TimeRange>) -> Result<TimeRange, Ref
     Ok(TimeRange::new(start, end)?)
 }
 
+/// Makes the matchers of one request: bounded in number, memory and time, since a short pattern can
+/// compile to megabytes for a second. For a blocking thread.
+struct MatcherMaker<'q> {
+    query: &'q mut Query,
+    made: usize,
+    free_bytes: u64,
+}
+
+impl<'q> MatcherMaker<'q> {
+    fn new(query: &'q mut Query) -> Self {
+        Self {
+            query,
+            made: 0,
+            free_bytes: PATTERN_BYTES_FREE,
+        }
+    }
+
+    fn make(&mut self, op: MatchOp, name: &str, value: &str) -> Result<Matcher, Refusal> {
+        self.made += 1;
+        if self.made > MATCHERS_MAX {
+            return Err(too_many());
+        }
+        self.query.control.check()?;
+        let made = Matcher::new(op, name, value).map_err(EngineError::InvalidMatcher)?;
+        let booked_bytes = made.memory_bytes().saturating_sub(self.free_bytes);
+        self.free_bytes = self.free_bytes.saturating_sub(made.memory_bytes());
+        if booked_bytes > 0 {
+            self.query.memory.take(booked_bytes)?;
+        }
+        Ok(made)
+    }
+
+    fn make_from(&mut self, wanted: &v1::Matcher) -> Result<Matcher, Refusal> {
+        let op = match v1::matcher::Type::try_from(wanted.r#type) {
+            Ok(v1::matcher::Type::Equal) => MatchOp::Equal,
+            Ok(v1::matcher::Type::NotEqual) => MatchOp::NotEqual,
+            Ok(v1::matcher::Type::Regex) => MatchOp::Regex,
+            Ok(v1::matcher::Type::NotRegex) => MatchOp::NotRegex,
+            Err(_) => {
+                let number = wanted.r#type;
+                return Err(Refusal::invalid(format!(
+                    "matcher type {number} is unknown here"
+                )));
+            }
+        };
+        if wanted.name.is_empty() {
+            return Err(Refusal::invalid("a matcher without a name"));
+        }
+        self.make(op, &wanted.name, &wanted.value)
+    }
+}
+
+fn too_many() -> Refusal {
+    Refusal::invalid(format!("more than {MATCHERS_MAX} matchers"))
+}
+
+/// Labels to group by, as many as a question may have conditions: each costs a look at every series.
+pub(super) fn group_labels(by: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if by.len() > MATCHERS_MAX {
+        return Err(Refusal::invalid(format!(
+            "{} labels to group by, at most {MATCHERS_MAX} are taken",
+            by.len()
+        )));
+    }
+    if by.iter().any(String::is_empty) {
+        return Err(Refusal::invalid("a label name in by is empty"));
+    }
+    Ok(by)
+}
+
 /// Both forms of a selector together.
-pub(super) fn selector(wanted: Option<&v1::SeriesSelector>) -> Result<Selector, Refusal> {
+pub(super) fn selector(
+    query: &mut Query,
+    wanted: Option<&v1::SeriesSelector>,
+) -> Result<Selector, Refusal> {
     let Some(wanted) = wanted else {
         return Ok(Selector::default());
     };
     if wanted.matchers.len() > MATCHERS_MAX {
-        return Err(too_many(wanted.matchers.len()));
+        return Err(too_many());
     }
+    let mut maker = MatcherMaker::new(query);
     let mut selector = match wanted.selector.as_str() {
         "" => Selector::default(),
-        text => Selector::parse(text)?,
+        text => Selector::parse_with(text, |op, name, value| maker.make(op, name, value))?,
     };
     for matcher in &wanted.matchers {
-        selector.and(self::matcher(matcher)?);
+        selector.and(maker.make_from(matcher)?);
     }
     Ok(selector)
-}
-
-fn too_many(count: usize) -> Refusal {
-    Refusal::invalid(format!(
-        "{count} matchers, at most {MATCHERS_MAX} are taken"
-    ))
-}
-
-fn matcher(matcher: &v1::Matcher) -> Result<Matcher, Refusal> {
-    let op = match v1::matcher::Type::try_from(matcher.r#type) {
-        Ok(v1::matcher::Type::Equal) => MatchOp::Equal,
-        Ok(v1::matcher::Type::NotEqual) => MatchOp::NotEqual,
-        Ok(v1::matcher::Type::Regex) => MatchOp::Regex,
-        Ok(v1::matcher::Type::NotRegex) => MatchOp::NotRegex,
-        Err(_) => {
-            let number = matcher.r#type;
-            return Err(Refusal::invalid(format!(
-                "matcher type {number} is unknown here"
-            )));
-        }
-    };
-    if matcher.name.is_empty() {
-        return Err(Refusal::invalid("a matcher without a name"));
-    }
-    let made = Matcher::new(op, &matcher.name, &matcher.value);
-    Ok(made.map_err(EngineError::InvalidMatcher)?)
 }
 
 /// A trace id in hexadecimal digits.
@@ -79,13 +129,14 @@ pub(super) fn trace_id(text: &str) -> Result<TraceId, Refusal> {
 
 /// Conditions on spans.
 pub(super) fn span_conditions(
+    query: &mut Query,
     wanted: Option<&v1::SpanConditions>,
 ) -> Result<SpanConditions, Refusal> {
     let Some(wanted) = wanted else {
         return Ok(SpanConditions::default());
     };
     if wanted.tags.len() > MATCHERS_MAX {
-        return Err(too_many(wanted.tags.len()));
+        return Err(too_many());
     }
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let number = |n: u64| (n > 0).then_some(n);
@@ -98,10 +149,12 @@ pub(super) fn span_conditions(
         Some(n) => Some(SpanKind::from_number(n).ok_or_else(|| unknown("kind", n))?),
         None => None,
     };
+    let mut maker = MatcherMaker::new(query);
+    let tags = wanted.tags.iter().map(|tag| maker.make_from(tag));
     Ok(SpanConditions {
         service: text(&wanted.service),
         operation: text(&wanted.operation),
-        tags: wanted.tags.iter().map(matcher).collect::<Result<_, _>>()?,
+        tags: tags.collect::<Result<_, _>>()?,
         status,
         kind,
         min_duration_ns: number(wanted.min_duration_ns),
