@@ -4,7 +4,7 @@ use rootline_engine::{
     Error as EngineError, Labels, MatchOp, Matcher, SpanKind, StatusCode, TimeRange, Timestamp,
     TraceId,
 };
-use rootline_query::{Selector, SpanConditions};
+use rootline_query::{PATTERNS_MAX, Selector, SpanConditions};
 
 use super::{query::Query, v1};
 use crate::refusal::Refusal;
@@ -35,10 +35,27 @@ pub(super) fn selector(wanted: Option<&v1::SeriesSelector>) -> Result<Selector, 
         "" => Selector::default(),
         text => Selector::parse(text)?,
     };
+    let parsed = selector.matchers().iter();
+    let patterns = parsed.filter(|m| matches!(m.op(), MatchOp::Regex | MatchOp::NotRegex));
+    bound_patterns(patterns.count(), &wanted.matchers)?;
     for matcher in &wanted.matchers {
         selector.and(self::matcher(matcher)?);
     }
     Ok(selector)
+}
+
+/// Refuses more patterns than a question may have, before any is compiled.
+fn bound_patterns(before: usize, matchers: &[v1::Matcher]) -> Result<(), Refusal> {
+    use v1::matcher::Type;
+    let patterns = matchers
+        .iter()
+        .filter(|m| matches!(m.r#type(), Type::Regex | Type::NotRegex));
+    if before + patterns.count() > PATTERNS_MAX {
+        return Err(Refusal::invalid(format!(
+            "more than {PATTERNS_MAX} patterns (=~, !~) in one request"
+        )));
+    }
+    Ok(())
 }
 
 fn too_many(count: usize) -> Refusal {
@@ -87,6 +104,7 @@ pub(super) fn span_conditions(
     if wanted.tags.len() > MATCHERS_MAX {
         return Err(too_many(wanted.tags.len()));
     }
+    bound_patterns(0, &wanted.tags)?;
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let number = |n: u64| (n > 0).then_some(n);
     let unknown = |what: &str, n: i32| Refusal::invalid(format!("span {what} {n} is unknown here"));
@@ -165,4 +183,37 @@ pub(super) fn where_spans_lie(
         info.data_end_ns = Some(bounds.end().as_nanos());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern() -> v1::Matcher {
+        v1::Matcher {
+            r#type: v1::matcher::Type::Regex.into(),
+            name: "l".to_owned(),
+            value: "a.".to_owned(),
+        }
+    }
+
+    #[test]
+    fn patterns_are_counted_over_both_forms_of_a_selector() {
+        let wanted = |count| v1::SeriesSelector {
+            selector: r#"{a=~"b.",c!~"d."}"#.to_owned(),
+            matchers: vec![pattern(); count],
+        };
+        assert!(selector(Some(&wanted(PATTERNS_MAX - 2))).is_ok());
+        assert!(selector(Some(&wanted(PATTERNS_MAX - 1))).is_err());
+    }
+
+    #[test]
+    fn patterns_on_tags_are_counted_too() {
+        let wanted = |count| v1::SpanConditions {
+            tags: vec![pattern(); count],
+            ..v1::SpanConditions::default()
+        };
+        assert!(span_conditions(Some(&wanted(PATTERNS_MAX))).is_ok());
+        assert!(span_conditions(Some(&wanted(PATTERNS_MAX + 1))).is_err());
+    }
 }
