@@ -20,6 +20,8 @@ use crate::error::Error;
 
 /// Longest selector that is read.
 pub(crate) const SELECTOR_BYTES_MAX: usize = 64 * 1024;
+/// Patterns (`=~`, `!~`) in one question. A compiled one may take 10 MiB that no budget books.
+pub const PATTERNS_MAX: usize = 16;
 /// Characters of a selector that an error repeats on each side of the place it points at.
 const SHOWN_CHARS_MAX: usize = 60;
 const METRIC_NAME: &str = "__name__";
@@ -139,6 +141,10 @@ struct Term {
     value: String,
 }
 
+fn is_pattern(op: MatchOp) -> bool {
+    matches!(op, MatchOp::Regex | MatchOp::NotRegex)
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -211,6 +217,12 @@ impl<'a> Parser<'a> {
                     return Err(self.error("an empty label name"));
                 }
                 let op = self.operator(&name)?;
+                if is_pattern(op)
+                    && terms.iter().filter(|term| is_pattern(term.op)).count() >= PATTERNS_MAX
+                {
+                    self.at = start;
+                    return Err(self.error(format!("more than {PATTERNS_MAX} patterns (=~, !~)")));
+                }
                 self.blanks();
                 if !matches!(self.peek(), Some('"' | '\'' | '`')) {
                     return Err(self.error(format!(
@@ -393,6 +405,16 @@ mod tests {
 
     fn parsed(text: &str) -> String {
         Selector::parse(text).unwrap().to_string()
+    }
+
+    #[test]
+    fn so_many_patterns_and_no_more_are_compiled() {
+        let of = |count: usize| {
+            let terms: Vec<String> = (0..count).map(|i| format!("l{i}=~\"a.\"")).collect();
+            format!("a{{b=\"c\",{}}}", terms.join(","))
+        };
+        assert!(Selector::parse(&of(PATTERNS_MAX)).is_ok());
+        assert!(fault(&of(PATTERNS_MAX + 1)).reason.contains("16 patterns"));
     }
 
     fn fault(text: &str) -> SelectorError {

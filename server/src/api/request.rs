@@ -4,7 +4,7 @@ use rootline_engine::{
     Error as EngineError, Labels, MatchOp, Matcher, SpanKind, StatusCode, TimeRange, Timestamp,
     TraceId,
 };
-use rootline_query::{Selector, SpanConditions};
+use rootline_query::{PATTERNS_MAX, Selector, SpanConditions};
 
 use super::{query::Query, v1};
 use crate::refusal::Refusal;
@@ -111,10 +111,27 @@ pub(super) fn selector(
         "" => Selector::default(),
         text => Selector::parse_with(text, |op, name, value| maker.make(op, name, value))?,
     };
+    let parsed = selector.matchers().iter();
+    let patterns = parsed.filter(|m| matches!(m.op(), MatchOp::Regex | MatchOp::NotRegex));
+    bound_patterns(patterns.count(), &wanted.matchers)?;
     for matcher in &wanted.matchers {
         selector.and(maker.make_from(matcher)?);
     }
     Ok(selector)
+}
+
+/// Refuses more patterns than a question may have, before any is compiled.
+fn bound_patterns(before: usize, matchers: &[v1::Matcher]) -> Result<(), Refusal> {
+    use v1::matcher::Type;
+    let patterns = matchers
+        .iter()
+        .filter(|m| matches!(m.r#type(), Type::Regex | Type::NotRegex));
+    if before + patterns.count() > PATTERNS_MAX {
+        return Err(Refusal::invalid(format!(
+            "more than {PATTERNS_MAX} patterns (=~, !~) in one request"
+        )));
+    }
+    Ok(())
 }
 
 /// A trace id in hexadecimal digits.
@@ -138,6 +155,7 @@ pub(super) fn span_conditions(
     if wanted.tags.len() > MATCHERS_MAX {
         return Err(too_many());
     }
+    bound_patterns(0, &wanted.tags)?;
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let number = |n: u64| (n > 0).then_some(n);
     let unknown = |what: &str, n: i32| Refusal::invalid(format!("span {what} {n} is unknown here"));
@@ -218,4 +236,32 @@ pub(super) fn where_spans_lie(
         info.data_end_ns = Some(bounds.end().as_nanos());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern() -> v1::Matcher {
+        v1::Matcher {
+            r#type: v1::matcher::Type::Regex.into(),
+            name: "l".to_owned(),
+            value: "a.".to_owned(),
+        }
+    }
+
+    #[test]
+    fn patterns_are_counted_over_both_forms_of_a_selector() {
+        assert!(bound_patterns(2, &vec![pattern(); PATTERNS_MAX - 2]).is_ok());
+        assert!(bound_patterns(2, &vec![pattern(); PATTERNS_MAX - 1]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_not_counted() {
+        let equal = v1::Matcher {
+            r#type: v1::matcher::Type::Equal.into(),
+            ..pattern()
+        };
+        assert!(bound_patterns(0, &vec![equal; PATTERNS_MAX + 1]).is_ok());
+    }
 }
