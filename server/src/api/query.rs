@@ -58,6 +58,14 @@ pub(super) struct Query {
     pub(super) memory: Memory,
 }
 
+/// What a running command has to work with. No snapshot: an open one would keep in memory what a
+/// delete hides.
+pub(super) struct Command {
+    pub(super) engine: Engine,
+    pub(super) control: QueryControl,
+    pub(super) memory: Memory,
+}
+
 /// Cancels a query when dropped.
 #[derive(Debug)]
 struct Stop(QueryControl);
@@ -87,6 +95,42 @@ impl Queries {
         T: Send + 'static,
         F: FnOnce(&mut Query) -> Result<T, Refusal> + Send + 'static,
     {
+        let answer = |engine: &Engine, control| run(engine, control, answer);
+        self.on_blocking(kind, metadata, answer).await
+    }
+
+    /// Carries out a command, without a snapshot.
+    pub(super) async fn command<T, F>(
+        &self,
+        kind: &'static str,
+        metadata: &MetadataMap,
+        command: F,
+    ) -> Result<Response<T>, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Command) -> Result<T, Refusal> + Send + 'static,
+    {
+        let carry_out = |engine: &Engine, control: QueryControl| {
+            control.check()?;
+            command(&mut Command {
+                memory: Memory::new(engine.budget()),
+                engine: engine.clone(),
+                control,
+            })
+        };
+        self.on_blocking(kind, metadata, carry_out).await
+    }
+
+    async fn on_blocking<T, F>(
+        &self,
+        kind: &'static str,
+        metadata: &MetadataMap,
+        work: F,
+    ) -> Result<Response<T>, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Engine, QueryControl) -> Result<T, Refusal> + Send + 'static,
+    {
         let control = self.node.query_control(grpc_timeout(metadata)?);
         let _stop = Stop(control.clone());
         let (node, begun) = (Arc::clone(&self.node), self.node.clock().monotonic());
@@ -97,7 +141,7 @@ impl Queries {
         let answered = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let engine = node.engine()?.clone();
-            let answer = run(&engine, control, answer);
+            let answer = work(&engine, control);
             let elapsed = node.clock().monotonic().saturating_sub(begun);
             node.metrics().queried(kind, answer.is_ok(), elapsed);
             answer
