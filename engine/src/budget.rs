@@ -132,7 +132,7 @@ impl Budget {
     }
 
     fn try_take(&self, holder: Holder, bytes: u64) -> Result<(), Error> {
-        // Heads may have grown past the limit. Who asks for nothing (a delete) is not refused then.
+        // A delete wants nothing and makes room: it passes even where charges went past the limit.
         if bytes == 0 {
             return Ok(());
         }
@@ -208,6 +208,14 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_wants_nothing_is_not_refused_past_the_limit() {
+        let budget = Budget::new(100);
+        budget.charge(Holder::MetricHead, 150);
+        assert!(budget.reserve(Holder::Log, 1).is_err());
+        assert_eq!(budget.reserve(Holder::Log, 0).unwrap().bytes(), 0);
+    }
 
     #[test]
     fn a_reservation_past_the_limit_is_refused_and_changes_nothing() {

@@ -687,3 +687,30 @@ async fn many_large_patterns_hold_nobody_up_and_end_at_their_deadline() {
     let status = ended.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
 }
+
+#[tokio::test]
+async fn a_delete_gives_memory_back_without_another_write() {
+    let node = Node::start().await;
+    let names: Vec<String> = (0..2_000).map(|n| n.to_string()).collect();
+    let written = names.iter();
+    let batch =
+        written.map(|n| series(&[("__name__", "m"), ("n", n)], &[(T0, 1.0), (T0 + 1, 2.0)]));
+    let request = v1::WriteRequest {
+        series: batch.collect(),
+        ..Default::default()
+    };
+    node.client.write(request).await.unwrap();
+    let engine = node.running.state().engine().unwrap().clone();
+    let before = engine.stats();
+    let request = v1::DeleteSeriesRequest {
+        series: selector("m"),
+        range: None,
+    };
+    node.client.delete_series(request).await.unwrap();
+    let after = engine.stats();
+    assert_eq!((before.metrics.samples, after.metrics.samples), (4_000, 0));
+    assert!(
+        after.memory_metric_head_bytes < before.memory_metric_head_bytes,
+        "{before:?} {after:?}"
+    );
+}

@@ -4,7 +4,7 @@ use rootline_engine::EngineStats;
 use tonic::{Request, Response, Status};
 
 use super::{
-    query::{Queries, Query},
+    query::{Command, Queries, Query},
     request, v1,
 };
 
@@ -48,13 +48,16 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::DeleteSeriesResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
         let range = request::time_range(asked.range.as_ref())?;
-        let answer = move |query: &mut Query| {
-            let selector = request::selector(query, asked.series.as_ref())?;
+        let delete = move |command: &mut Command| {
+            let (control, memory) = (&command.control, &mut command.memory);
+            let selector = request::selector(control, memory, asked.series.as_ref())?;
             selector.narrow()?;
-            let lsn = query.engine.delete_series(selector.matchers(), range)?;
+            let lsn = command.engine.delete_series(selector.matchers(), range)?;
             Ok(v1::DeleteSeriesResponse { lsn: lsn.0 })
         };
-        self.queries.unary("delete_series", &metadata, answer).await
+        self.queries
+            .command("delete_series", &metadata, delete)
+            .await
     }
 
     async fn delete_trace(
@@ -63,11 +66,13 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::DeleteTraceResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
         let id = request::trace_id(&asked.trace_id)?;
-        let answer = move |query: &mut Query| {
-            let lsn = query.engine.delete_trace(id)?;
+        let delete = move |command: &mut Command| {
+            let lsn = command.engine.delete_trace(id)?;
             Ok(v1::DeleteTraceResponse { lsn: lsn.0 })
         };
-        self.queries.unary("delete_trace", &metadata, answer).await
+        self.queries
+            .command("delete_trace", &metadata, delete)
+            .await
     }
 }
 

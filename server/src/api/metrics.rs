@@ -238,7 +238,10 @@ fn any(
     range: Option<&v1::TimeRange>,
 ) -> Result<(Selector, TimeRange), Refusal> {
     let range = request::time_range(range)?;
-    Ok((request::selector(query, series)?, range))
+    Ok((
+        request::selector(&query.control, &mut query.memory, series)?,
+        range,
+    ))
 }
 
 fn labels_info(

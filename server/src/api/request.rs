@@ -1,10 +1,10 @@
 //! From questions on the wire to the terms of the query layer, and what every answer says of itself.
 
 use rootline_engine::{
-    Error as EngineError, Labels, MatchOp, Matcher, SpanKind, StatusCode, TimeRange, Timestamp,
-    TraceId,
+    Error as EngineError, Labels, MatchOp, Matcher, QueryControl, SpanKind, StatusCode, TimeRange,
+    Timestamp, TraceId,
 };
-use rootline_query::{PATTERNS_MAX, Selector, SpanConditions};
+use rootline_query::{Memory, PATTERNS_MAX, Selector, SpanConditions};
 
 use super::{query::Query, v1};
 use crate::refusal::Refusal;
@@ -28,15 +28,17 @@ pub(super) fn time_range(range: Option<&v1::TimeRange>) -> Result<TimeRange, Ref
 /// Makes the matchers of one request: bounded in number, memory and time, since a short pattern can
 /// compile to megabytes for a second. For a blocking thread.
 struct MatcherMaker<'q> {
-    query: &'q mut Query,
+    control: &'q QueryControl,
+    memory: &'q mut Memory,
     made: usize,
     free_bytes: u64,
 }
 
 impl<'q> MatcherMaker<'q> {
-    fn new(query: &'q mut Query) -> Self {
+    fn new(control: &'q QueryControl, memory: &'q mut Memory) -> Self {
         Self {
-            query,
+            control,
+            memory,
             made: 0,
             free_bytes: PATTERN_BYTES_FREE,
         }
@@ -47,12 +49,12 @@ impl<'q> MatcherMaker<'q> {
         if self.made > MATCHERS_MAX {
             return Err(too_many());
         }
-        self.query.control.check()?;
+        self.control.check()?;
         let made = Matcher::new(op, name, value).map_err(EngineError::InvalidMatcher)?;
         let booked_bytes = made.memory_bytes().saturating_sub(self.free_bytes);
         self.free_bytes = self.free_bytes.saturating_sub(made.memory_bytes());
         if booked_bytes > 0 {
-            self.query.memory.take(booked_bytes)?;
+            self.memory.take(booked_bytes)?;
         }
         Ok(made)
     }
@@ -97,7 +99,8 @@ pub(super) fn group_labels(by: Vec<String>) -> Result<Vec<String>, Refusal> {
 
 /// Both forms of a selector together.
 pub(super) fn selector(
-    query: &mut Query,
+    control: &QueryControl,
+    memory: &mut Memory,
     wanted: Option<&v1::SeriesSelector>,
 ) -> Result<Selector, Refusal> {
     let Some(wanted) = wanted else {
@@ -106,7 +109,7 @@ pub(super) fn selector(
     if wanted.matchers.len() > MATCHERS_MAX {
         return Err(too_many());
     }
-    let mut maker = MatcherMaker::new(query);
+    let mut maker = MatcherMaker::new(control, memory);
     let mut selector = match wanted.selector.as_str() {
         "" => Selector::default(),
         text => Selector::parse_with(text, |op, name, value| maker.make(op, name, value))?,
@@ -167,7 +170,7 @@ pub(super) fn span_conditions(
         Some(n) => Some(SpanKind::from_number(n).ok_or_else(|| unknown("kind", n))?),
         None => None,
     };
-    let mut maker = MatcherMaker::new(query);
+    let mut maker = MatcherMaker::new(&query.control, &mut query.memory);
     let tags = wanted.tags.iter().map(|tag| maker.make_from(tag));
     Ok(SpanConditions {
         service: text(&wanted.service),
