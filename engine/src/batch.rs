@@ -50,6 +50,22 @@ impl<'a> WriteBatch<'a> {
         self.metrics.is_empty() && self.spans.is_empty()
     }
 
+    /// This one's room, empty, to borrow from another body.
+    pub(crate) fn recycle<'b>(mut self) -> WriteBatch<'b> {
+        self.clear();
+        WriteBatch {
+            metrics: self.metrics.recycle(),
+            spans: self.spans,
+            rejections: self.rejections,
+            record: self.record,
+        }
+    }
+
+    /// Bytes of room held.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.metrics.heap_bytes() + self.spans.heap_bytes() + self.record.heap_bytes()
+    }
+
     /// Forgets everything, keeps the room.
     pub fn clear(&mut self) {
         self.metrics.clear();

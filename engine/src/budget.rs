@@ -132,6 +132,10 @@ impl Budget {
     }
 
     fn try_take(&self, holder: Holder, bytes: u64) -> Result<(), Error> {
+        // A delete wants nothing and makes room: it passes even where charges went past the limit.
+        if bytes == 0 {
+            return Ok(());
+        }
         let taken = self
             .used_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -206,6 +210,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whoever_wants_nothing_is_not_refused_past_the_limit() {
+        let budget = Budget::new(100);
+        budget.charge(Holder::MetricHead, 150);
+        assert!(budget.reserve(Holder::Log, 1).is_err());
+        assert_eq!(budget.reserve(Holder::Log, 0).unwrap().bytes(), 0);
+    }
+
+    #[test]
     fn a_reservation_past_the_limit_is_refused_and_changes_nothing() {
         let budget = Budget::new(100);
         let held = budget.reserve(Holder::Requests, 60).unwrap();
@@ -217,6 +229,14 @@ mod tests {
         assert_eq!(budget.used_bytes(), 60);
         drop(held);
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn who_asks_for_nothing_is_not_refused_when_heads_are_past_the_limit() {
+        let budget = Budget::new(100);
+        budget.charge(Holder::MetricHead, 120);
+        assert!(budget.reserve(Holder::Log, 0).is_ok());
+        assert!(budget.reserve(Holder::Log, 1).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rootline_wal::{Clock, FsStorage, Lsn, Storage, SystemClock};
 
 use crate::{
     batch::WriteBatch,
+    batch_pool::BatchPool,
     budget::{Budget, Holder},
     commit::Committer,
     control::{QueryControl, QueryLimits},
@@ -117,6 +118,7 @@ impl Builder {
         );
         Ok(Engine {
             inner: Arc::new(Inner {
+                batches: BatchPool::new(Arc::clone(&committer.budget)),
                 committer,
                 clock,
                 dir,
@@ -163,6 +165,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     committer: Committer,
+    batches: BatchPool,
     clock: Arc<dyn Clock>,
     dir: PathBuf,
     replayed: Replayed,
@@ -214,9 +217,17 @@ impl Engine {
 
     /// An empty batch for this store.
     pub fn batch<'a>(&self) -> WriteBatch<'a> {
-        WriteBatch::new(MetricBatch::new(
-            self.inner.committer.heads.metrics.hash_key(),
-        ))
+        self.inner.batches.take().unwrap_or_else(|| {
+            WriteBatch::new(MetricBatch::new(
+                self.inner.committer.heads.metrics.hash_key(),
+            ))
+        })
+    }
+
+    /// Gives back a batch that is no longer needed, so that the next [`batch`](Self::batch) has its
+    /// room. A batch that is merely dropped costs nothing but the allocation of the next.
+    pub fn recycle(&self, batch: WriteBatch<'_>) {
+        self.inner.batches.put(batch);
     }
 
     /// Stores a batch: when it returns, the batch is durable and visible to every later snapshot.

@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 mod batch;
+mod batch_pool;
 mod budget;
 pub mod chunk;
 mod commit;

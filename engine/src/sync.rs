@@ -17,10 +17,9 @@ pub(crate) use real::*;
 mod tried {
     use std::ops::{Deref, DerefMut};
 
-    pub(crate) use shuttle::{
-        sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-        thread,
-    };
+    pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    #[cfg(test)]
+    pub(crate) use shuttle::thread;
 
     /// `parking_lot`'s face over shuttle's lock: no poisoning, guards can be waited on in place.
     #[derive(Debug, Default)]

@@ -79,6 +79,13 @@ impl Matcher {
         }
     }
 
+    /// Memory that the compiled pattern may hold, rounded up: from some kilobytes to 22 MiB.
+    pub fn memory_bytes(&self) -> u64 {
+        self.regex
+            .as_ref()
+            .map_or(0, |regex| regex.memory_bytes() as u64)
+    }
+
     /// The label that the matcher is about.
     pub fn name(&self) -> &str {
         &self.name

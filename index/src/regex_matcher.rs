@@ -16,6 +16,10 @@ use crate::re2::to_regex_syntax;
 const PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// Memory that one compiled pattern may take; past it, the pattern is refused.
 const COMPILED_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Bounds that a pattern is compiled under, one after the other: the one that suffices tells what the
+/// automaton holds, which the regex crate does not.
+const COMPILED_BYTES_STEPS: [usize; 4] =
+    [16 * 1024, 256 * 1024, 2 * 1024 * 1024, COMPILED_BYTES_MAX];
 /// Memory that the lazy automaton may use while it runs; past it, it runs slower.
 const LAZY_DFA_BYTES_MAX: usize = 1024 * 1024;
 /// Brackets and repetitions inside each other.
@@ -30,6 +34,7 @@ const EXPANDED_VALUE_BYTES_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct RegexMatcher {
     form: Form,
+    memory_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -69,7 +74,9 @@ impl RegexMatcher {
             .parse(&rewritten)
             .map_err(|e| invalid(one_line_reason(&e)))?;
         if let Some(values) = listed_values(&parsed) {
+            let text_bytes: usize = values.iter().map(|value| value.len()).sum();
             return Ok(Self {
+                memory_bytes: text_bytes + size_of_val(&*values),
                 form: Form::Listed(values),
             });
         }
@@ -77,15 +84,11 @@ impl RegexMatcher {
         if let Some(glob) = Glob::new(&parts) {
             return Ok(Self {
                 form: Form::Glob(glob),
+                memory_bytes: pattern.len(),
             });
         }
-        let regex = RegexBuilder::new(&format!("^(?s:{rewritten})$"))
-            .nest_limit(NEST_MAX + 4)
-            .octal(true)
-            .size_limit(COMPILED_BYTES_MAX)
-            .dfa_size_limit(LAZY_DFA_BYTES_MAX)
-            .build()
-            .map_err(|e| invalid(compile_reason(&e)))?;
+        let (regex, compiled_bytes) =
+            compiled(&rewritten).map_err(|e| invalid(compile_reason(&e)))?;
         let literal = |part: Option<&Part>| match part {
             Some(Part::Literal(text)) => text.as_str().into(),
             _ => Box::default(),
@@ -97,7 +100,14 @@ impl RegexMatcher {
                 suffix,
                 regex,
             },
+            // The automaton is kept forwards and backwards, as is the cache it runs with.
+            memory_bytes: 2 * (compiled_bytes + LAZY_DFA_BYTES_MAX.min(4 * compiled_bytes)),
         })
+    }
+
+    /// Memory that it may hold, rounded up.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
     /// Whether the whole of `value` matches.
@@ -127,6 +137,25 @@ impl RegexMatcher {
     pub(crate) fn holds_for_all_present(&self) -> bool {
         matches!(&self.form, Form::Glob(glob) if glob.holds_for_all_present())
     }
+}
+
+/// The anchored automaton, and the bound it was compiled under.
+fn compiled(rewritten: &str) -> Result<(Regex, usize), regex::Error> {
+    let anchored = format!("^(?s:{rewritten})$");
+    let mut last = Err(regex::Error::CompiledTooBig(0));
+    for bytes_max in COMPILED_BYTES_STEPS {
+        last = RegexBuilder::new(&anchored)
+            .nest_limit(NEST_MAX + 4)
+            .octal(true)
+            .size_limit(bytes_max)
+            .dfa_size_limit(LAZY_DFA_BYTES_MAX)
+            .build()
+            .map(|regex| (regex, bytes_max));
+        if !matches!(last, Err(regex::Error::CompiledTooBig(_))) {
+            break;
+        }
+    }
+    last
 }
 
 /// All strings of the pattern's language, sorted, if they are a known few.

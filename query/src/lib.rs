@@ -35,7 +35,7 @@ pub use metric_stats::{
     GroupSamplesBy, MetricStatsGroup, MetricStatsOutcome, STALENESS_MARKER_BITS, metric_stats,
 };
 pub use page_token::PageToken;
-pub use selector::{Selector, SelectorError};
+pub use selector::{PATTERNS_MAX, Selector, SelectorError};
 pub use span_conditions::{SpanConditions, span_starts};
 pub use statistics::{Statistics, quantiles};
 pub use trace_tree::{ServiceTime, TraceTree, TreeRow};

@@ -20,6 +20,8 @@ use crate::error::Error;
 
 /// Longest selector that is read.
 pub(crate) const SELECTOR_BYTES_MAX: usize = 64 * 1024;
+/// Patterns (`=~`, `!~`) in one question. A compiled one may take 10 MiB that no budget books.
+pub const PATTERNS_MAX: usize = 16;
 /// Characters of a selector that an error repeats on each side of the place it points at.
 const SHOWN_CHARS_MAX: usize = 60;
 const METRIC_NAME: &str = "__name__";
@@ -41,12 +43,27 @@ impl Selector {
     /// # Errors
     /// [`Error::Selector`] points at the place, [`EngineError::InvalidMatcher`] names the pattern.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let terms = Parser { text, at: 0 }.selector()?;
+        Self::parse_with(text, |op, name, value| {
+            Ok(Matcher::new(op, name, value).map_err(EngineError::InvalidMatcher)?)
+        })
+    }
+
+    /// From text, its matchers made by `make`: compiling thousands of patterns costs memory and time,
+    /// which a caller may want to bound.
+    ///
+    /// # Errors
+    /// [`Error::Selector`] points at the place; else what `make` says.
+    pub fn parse_with<E: From<Error>>(
+        text: &str,
+        mut make: impl FnMut(MatchOp, &str, &str) -> Result<Matcher, E>,
+    ) -> Result<Self, E> {
+        let terms = Parser { text, at: 0 }
+            .selector()
+            .map_err(|error| E::from(error.into()))?;
         let matchers = terms
             .iter()
-            .map(|term| Matcher::new(term.op, &term.name, &term.value))
-            .collect::<Result<_, _>>()
-            .map_err(EngineError::InvalidMatcher)?;
+            .map(|term| make(term.op, &term.name, &term.value))
+            .collect::<Result<_, _>>()?;
         Ok(Self { matchers })
     }
 
@@ -124,6 +141,10 @@ struct Term {
     value: String,
 }
 
+fn is_pattern(op: MatchOp) -> bool {
+    matches!(op, MatchOp::Regex | MatchOp::NotRegex)
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -196,6 +217,12 @@ impl<'a> Parser<'a> {
                     return Err(self.error("an empty label name"));
                 }
                 let op = self.operator(&name)?;
+                if is_pattern(op)
+                    && terms.iter().filter(|term| is_pattern(term.op)).count() >= PATTERNS_MAX
+                {
+                    self.at = start;
+                    return Err(self.error(format!("more than {PATTERNS_MAX} patterns (=~, !~)")));
+                }
                 self.blanks();
                 if !matches!(self.peek(), Some('"' | '\'' | '`')) {
                     return Err(self.error(format!(
@@ -378,6 +405,16 @@ mod tests {
 
     fn parsed(text: &str) -> String {
         Selector::parse(text).unwrap().to_string()
+    }
+
+    #[test]
+    fn so_many_patterns_and_no_more_are_compiled() {
+        let of = |count: usize| {
+            let terms: Vec<String> = (0..count).map(|i| format!("l{i}=~\"a.\"")).collect();
+            format!("a{{b=\"c\",{}}}", terms.join(","))
+        };
+        assert!(Selector::parse(&of(PATTERNS_MAX)).is_ok());
+        assert!(fault(&of(PATTERNS_MAX + 1)).reason.contains("16 patterns"));
     }
 
     fn fault(text: &str) -> SelectorError {

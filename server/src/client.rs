@@ -158,7 +158,7 @@ pub struct TraceAnswer {
 }
 
 impl Client {
-    /// Connects to a node's gRPC port, such as `http://127.0.0.1:4317`.
+    /// Connects to a node's gRPC port, such as `http://127.0.0.1:4317`; `127.0.0.1:4317` is the same.
     ///
     /// # Errors
     /// [`ClientError::Endpoint`], [`ClientError::Connect`].
@@ -167,7 +167,12 @@ impl Client {
             endpoint: endpoint.to_owned(),
             reason,
         };
-        let target = Endpoint::from_shared(endpoint.to_owned()).map_err(|e| bad(innermost(&e)))?;
+        let url = if endpoint.contains("://") {
+            endpoint.to_owned()
+        } else {
+            format!("http://{endpoint}")
+        };
+        let target = Endpoint::from_shared(url).map_err(|e| bad(innermost(&e)))?;
         if target.uri().scheme_str() != Some("http") || target.uri().host().is_none() {
             return Err(bad(
                 "expected http:// and a host (TLS is not supported yet)".to_owned(),

@@ -260,6 +260,7 @@ impl NodeState {
             let mut batch = engine.batch();
             let decoded = decode(&bytes, &mut batch)?;
             let outcome = engine.write(&mut batch)?;
+            engine.recycle(batch);
             Ok((wire_bytes, bytes.len() as u64, Written { outcome, decoded }))
         })
         .await

@@ -118,9 +118,29 @@ enum LabelFields {
     Scattered,
 }
 
+/// How far the `Label` fields with a length of one byte reach that the series begins with: nearly
+/// always all of its labels. What they hold is not looked at.
+#[inline]
+fn label_run(series: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(&[0x0a, length @ 0..=0x7f]) = series.get(at..).and_then(<[u8]>::first_chunk::<2>)
+    {
+        let end = at + 2 + usize::from(length);
+        if end > series.len() {
+            break;
+        }
+        at = end;
+    }
+    at
+}
+
 fn find_labels(series: &[u8]) -> Result<LabelFields, Malformed> {
-    let mut found = LabelFields::Absent;
-    let mut fields = Fields::new(series);
+    let run = label_run(series);
+    let mut found = match run {
+        0 => LabelFields::Absent,
+        end => LabelFields::Contiguous(0, end),
+    };
+    let mut fields = Fields::new(series.get(run..).unwrap_or_default());
     loop {
         let start = series.len() - fields.rest.len();
         let Some(field) = fields.next()? else {

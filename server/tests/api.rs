@@ -653,3 +653,64 @@ async fn a_deadline_ends_a_stream_that_nobody_reads() {
     assert!(rootline::run::wait_until(Duration::from_secs(10), freed).await);
     drop(stream);
 }
+
+#[tokio::test]
+async fn many_large_patterns_hold_nobody_up_and_end_at_their_deadline() {
+    let node = Node::start().await;
+    let pattern = |n: usize| v1::Matcher {
+        r#type: v1::matcher::Type::Regex.into(),
+        name: "x".into(),
+        value: format!(r"{n}|[\pL\pN]{{100}}b"),
+    };
+    let asked = v1::SelectRequest {
+        series: Some(v1::SeriesSelector {
+            selector: String::new(),
+            matchers: (0..200).map(pattern).collect(),
+        }),
+        ..Default::default()
+    };
+    let endpoint = format!("http://{}", node.running.addresses().grpc);
+    let channel = tonic::transport::Endpoint::from_shared(endpoint).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut questions = v1::metrics_client::MetricsClient::new(channel);
+    let ended = async {
+        let mut request = tonic::Request::new(asked);
+        // Not `set_timeout`: that would also end the call on this side.
+        let timeout = "300m".parse().unwrap();
+        request.metadata_mut().insert("grpc-timeout", timeout);
+        match questions.select(request).await {
+            Ok(answer) => answer.into_inner().message().await.map(|_| ()),
+            Err(status) => Err(status),
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(30), ended).await;
+    let status = ended.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+}
+
+#[tokio::test]
+async fn a_delete_gives_memory_back_without_another_write() {
+    let node = Node::start().await;
+    let names: Vec<String> = (0..2_000).map(|n| n.to_string()).collect();
+    let written = names.iter();
+    let batch =
+        written.map(|n| series(&[("__name__", "m"), ("n", n)], &[(T0, 1.0), (T0 + 1, 2.0)]));
+    let request = v1::WriteRequest {
+        series: batch.collect(),
+        ..Default::default()
+    };
+    node.client.write(request).await.unwrap();
+    let engine = node.running.state().engine().unwrap().clone();
+    let before = engine.stats();
+    let request = v1::DeleteSeriesRequest {
+        series: selector("m"),
+        range: None,
+    };
+    node.client.delete_series(request).await.unwrap();
+    let after = engine.stats();
+    assert_eq!((before.metrics.samples, after.metrics.samples), (4_000, 0));
+    assert!(
+        after.memory_metric_head_bytes < before.memory_metric_head_bytes,
+        "{before:?} {after:?}"
+    );
+}

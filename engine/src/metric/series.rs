@@ -341,10 +341,10 @@ impl Series {
         let Some(rare) = &mut self.rare else { return };
         let Rare {
             closed,
+            marks,
             side,
             tombstones,
             exemplars,
-            ..
         } = &mut **rare;
         if tombstones.is_empty() {
             return;
@@ -384,6 +384,21 @@ impl Series {
         change.bytes += signed(side.heap_bytes()) - signed(before.0);
         change.side_samples += signed(side.len()) - signed(before.1);
         change.bytes += signed(tombstones.heap_bytes()) - signed(before.2);
+        let is_empty = closed.is_empty()
+            && marks.is_empty()
+            && side.len() == 0
+            && tombstones.is_empty()
+            && exemplars.kept().next().is_none();
+        if is_empty {
+            // Else a delete of everything would leave more than it found.
+            let heap_bytes = closed.capacity() * size_of::<Arc<ClosedChunk>>()
+                + marks.capacity() * size_of::<Mark>()
+                + side.heap_bytes()
+                + tombstones.heap_bytes()
+                + exemplars.heap_bytes();
+            change.bytes -= signed(size_of::<Rare>() + heap_bytes);
+            self.rare = None;
+        }
     }
 
     /// Samples of the main stream that the snapshot `at` sees.
@@ -856,8 +871,8 @@ mod tests {
             (change.samples, change.side_samples, change.chunks),
             (0, 0, 0)
         );
-        let rare = series.rare.as_ref().unwrap();
-        assert!(rare.tombstones.is_empty() && rare.closed.is_empty() && series.open.is_none());
+        assert!(series.rare.is_none() && series.open.is_none());
+        assert_eq!(change.bytes, 0);
         assert!(!series.delete(Lsn(4), TimeRange::ALL, &mut change));
         series.append(Lsn(5), 2, 9.0, Lsn(4), &mut change);
         series.append(Lsn(5), 1, 8.0, Lsn(4), &mut change);

@@ -105,6 +105,11 @@ impl RecordWriter {
         &self.buffer
     }
 
+    /// Bytes of room held.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Whether no part was written.
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.len() <= 1

@@ -20,6 +20,8 @@ mod catalog;
 mod column;
 pub(crate) mod dictionary;
 mod filter;
+#[cfg(test)]
+mod golden_test;
 pub(crate) mod hash;
 pub(crate) mod head;
 mod hit;

@@ -4,10 +4,9 @@ use rootline_engine::EngineStats;
 use tonic::{Request, Response, Status};
 
 use super::{
-    query::{Queries, Query},
+    query::{Command, Queries, Query},
     request, v1,
 };
-use crate::refusal::Refusal;
 
 #[derive(Debug)]
 pub(super) struct AdminService {
@@ -48,14 +47,17 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::DeleteSeriesRequest>,
     ) -> Result<Response<v1::DeleteSeriesResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let selector = request::selector(asked.series.as_ref())?;
-        selector.narrow().map_err(Refusal::from)?;
         let range = request::time_range(asked.range.as_ref())?;
-        let answer = move |query: &mut Query| {
-            let lsn = query.engine.delete_series(selector.matchers(), range)?;
+        let delete = move |command: &mut Command| {
+            let (control, memory) = (&command.control, &mut command.memory);
+            let selector = request::selector(control, memory, asked.series.as_ref())?;
+            selector.narrow()?;
+            let lsn = command.engine.delete_series(selector.matchers(), range)?;
             Ok(v1::DeleteSeriesResponse { lsn: lsn.0 })
         };
-        self.queries.unary("delete_series", &metadata, answer).await
+        self.queries
+            .command("delete_series", &metadata, delete)
+            .await
     }
 
     async fn delete_trace(
@@ -64,11 +66,13 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::DeleteTraceResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
         let id = request::trace_id(&asked.trace_id)?;
-        let answer = move |query: &mut Query| {
-            let lsn = query.engine.delete_trace(id)?;
+        let delete = move |command: &mut Command| {
+            let lsn = command.engine.delete_trace(id)?;
             Ok(v1::DeleteTraceResponse { lsn: lsn.0 })
         };
-        self.queries.unary("delete_trace", &metadata, answer).await
+        self.queries
+            .command("delete_trace", &metadata, delete)
+            .await
     }
 }
 

@@ -50,9 +50,9 @@ impl v1::metrics_server::Metrics for MetricsService {
         request: Request<v1::SelectRequest>,
     ) -> Result<Response<Self::SelectStream>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let (selector, range) = narrow(asked.series.as_ref(), asked.range.as_ref())?;
         let limit = asked.series_limit;
         let answer = move |query: &mut Query, sender: &Sender<_>| {
+            let (selector, range) = narrow(query, asked.series.as_ref(), asked.range.as_ref())?;
             select(query, &selector, range, limit, sender)
         };
         self.queries.stream("select", &metadata, answer).await
@@ -63,9 +63,9 @@ impl v1::metrics_server::Metrics for MetricsService {
         request: Request<v1::SeriesRequest>,
     ) -> Result<Response<Self::SeriesStream>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let (selector, range) = narrow(asked.series.as_ref(), asked.range.as_ref())?;
         let limit = asked.limit;
         let answer = move |query: &mut Query, sender: &Sender<_>| {
+            let (selector, range) = narrow(query, asked.series.as_ref(), asked.range.as_ref())?;
             series(query, &selector, range, limit, sender)
         };
         self.queries.stream("series", &metadata, answer).await
@@ -76,8 +76,8 @@ impl v1::metrics_server::Metrics for MetricsService {
         request: Request<v1::LabelNamesRequest>,
     ) -> Result<Response<v1::LabelNamesResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let (selector, range) = any(asked.series.as_ref(), asked.range.as_ref())?;
         let answer = move |query: &mut Query| {
+            let (selector, range) = any(query, asked.series.as_ref(), asked.range.as_ref())?;
             let names = query
                 .snapshot
                 .label_names(selector.matchers(), range, &query.control)?;
@@ -98,11 +98,11 @@ impl v1::metrics_server::Metrics for MetricsService {
         request: Request<v1::LabelValuesRequest>,
     ) -> Result<Response<Self::LabelValuesStream>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let (selector, range) = any(asked.series.as_ref(), asked.range.as_ref())?;
         if asked.name.is_empty() {
             return Err(Status::invalid_argument("the label name is empty"));
         }
         let answer = move |query: &mut Query, sender: &Sender<_>| {
+            let (selector, range) = any(query, asked.series.as_ref(), asked.range.as_ref())?;
             // One more than asked for tells whether there is more.
             let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
             let limit = if limit == 0 { usize::MAX } else { limit };
@@ -140,8 +140,8 @@ impl v1::metrics_server::Metrics for MetricsService {
         request: Request<v1::ExemplarsRequest>,
     ) -> Result<Response<Self::ExemplarsStream>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let (selector, range) = narrow(asked.series.as_ref(), asked.range.as_ref())?;
         let answer = move |query: &mut Query, sender: &Sender<_>| {
+            let (selector, range) = narrow(query, asked.series.as_ref(), asked.range.as_ref())?;
             let found = query
                 .snapshot
                 .exemplars(selector.matchers(), range, &query.control)?;
@@ -202,21 +202,18 @@ impl v1::metrics_server::Metrics for MetricsService {
         request: Request<v1::MetricStatsRequest>,
     ) -> Result<Response<Self::MetricStatsStream>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let (selector, range) = narrow(asked.series.as_ref(), asked.range.as_ref())?;
         if asked.each_series && !asked.by.is_empty() {
             return Err(Status::invalid_argument(
                 "each_series and by exclude each other",
             ));
         }
-        if asked.by.iter().any(String::is_empty) {
-            return Err(Status::invalid_argument("a label name in by is empty"));
-        }
         let by = if asked.each_series {
             GroupSamplesBy::Series
         } else {
-            GroupSamplesBy::Labels(asked.by)
+            GroupSamplesBy::Labels(request::group_labels(asked.by)?)
         };
         let answer = move |query: &mut Query, sender: &Sender<_>| {
+            let (selector, range) = narrow(query, asked.series.as_ref(), asked.range.as_ref())?;
             stats(query, &selector, range, &by, sender)
         };
         self.queries.stream("metric_stats", &metadata, answer).await
@@ -225,20 +222,26 @@ impl v1::metrics_server::Metrics for MetricsService {
 
 /// A selector that has to name something, and the range.
 fn narrow(
+    query: &mut Query,
     series: Option<&v1::SeriesSelector>,
     range: Option<&v1::TimeRange>,
-) -> Result<(Selector, TimeRange), Status> {
-    let (selector, range) = any(series, range)?;
-    selector.narrow().map_err(Refusal::from)?;
+) -> Result<(Selector, TimeRange), Refusal> {
+    let (selector, range) = any(query, series, range)?;
+    selector.narrow()?;
     Ok((selector, range))
 }
 
 /// A selector that may select everything, and the range.
 fn any(
+    query: &mut Query,
     series: Option<&v1::SeriesSelector>,
     range: Option<&v1::TimeRange>,
-) -> Result<(Selector, TimeRange), Status> {
-    Ok((request::selector(series)?, request::time_range(range)?))
+) -> Result<(Selector, TimeRange), Refusal> {
+    let range = request::time_range(range)?;
+    Ok((
+        request::selector(&query.control, &mut query.memory, series)?,
+        range,
+    ))
 }
 
 fn labels_info(

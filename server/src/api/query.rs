@@ -1,7 +1,8 @@
 //! Running a question: off the async threads, bounded, stoppable.
 //!
-//! - At most [`QUERIES_MAX`] run at once; more wait for their turn, no longer than their deadline. So
-//!   slow readers of large answers cannot take the blocking pool from writers.
+//! - A bounded number run at once ([`ANSWERS_MAX`], [`STREAMS_MAX`], [`COMMANDS_MAX`]); more wait for
+//!   their turn, no longer than their deadline. So slow readers of streams can take the blocking pool
+//!   neither from writers nor from short questions, and a node that answers many can still be emptied.
 //! - The deadline is the caller's `grpc-timeout`, at most the node's `query-timeout`; waiting for a
 //!   slow reader counts.
 //! - When the caller goes away, tonic drops the future or the stream, and with it [`Stop`], which
@@ -31,8 +32,13 @@ use crate::{
     self_metrics::Protocol,
 };
 
-/// Questions that run at once. Each holds a thread of the blocking pool; writers need theirs.
-const QUERIES_MAX: usize = 64;
+/// Questions with one message as answer that run at once. Each holds a thread of the blocking pool;
+/// writers need theirs.
+const ANSWERS_MAX: usize = 32;
+/// Streams that are made at once, each as long as its reader takes.
+const STREAMS_MAX: usize = 64;
+/// Deletes and other commands that run at once.
+const COMMANDS_MAX: usize = 8;
 /// Messages of a stream that wait for their reader.
 const STREAM_MESSAGES: usize = 2;
 /// What a stream's messages under way may hold: those that wait, the one being made and the one being
@@ -47,13 +53,23 @@ const SEND_LOOK: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub(super) struct Queries {
     node: Arc<NodeState>,
-    turns: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    commands: Arc<Semaphore>,
 }
 
 /// What a running question has to work with.
 pub(super) struct Query {
     pub(super) engine: Engine,
     pub(super) snapshot: Snapshot,
+    pub(super) control: QueryControl,
+    pub(super) memory: Memory,
+}
+
+/// What a running command has to work with. No snapshot: an open one would keep in memory what a
+/// delete hides.
+pub(super) struct Command {
+    pub(super) engine: Engine,
     pub(super) control: QueryControl,
     pub(super) memory: Memory,
 }
@@ -72,7 +88,9 @@ impl Queries {
     pub(super) fn new(node: Arc<NodeState>) -> Self {
         Self {
             node,
-            turns: Arc::new(Semaphore::new(QUERIES_MAX)),
+            answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            commands: Arc::new(Semaphore::new(COMMANDS_MAX)),
         }
     }
 
@@ -87,17 +105,55 @@ impl Queries {
         T: Send + 'static,
         F: FnOnce(&mut Query) -> Result<T, Refusal> + Send + 'static,
     {
+        let answer = |engine: &Engine, control| run(engine, control, answer);
+        self.on_blocking(kind, &self.answers, metadata, answer)
+            .await
+    }
+
+    /// Carries out a command, without a snapshot.
+    pub(super) async fn command<T, F>(
+        &self,
+        kind: &'static str,
+        metadata: &MetadataMap,
+        command: F,
+    ) -> Result<Response<T>, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Command) -> Result<T, Refusal> + Send + 'static,
+    {
+        let carry_out = |engine: &Engine, control: QueryControl| {
+            control.check()?;
+            command(&mut Command {
+                memory: Memory::new(engine.budget()),
+                engine: engine.clone(),
+                control,
+            })
+        };
+        self.on_blocking(kind, &self.commands, metadata, carry_out)
+            .await
+    }
+
+    async fn on_blocking<T, F>(
+        &self,
+        kind: &'static str,
+        turns: &Arc<Semaphore>,
+        metadata: &MetadataMap,
+        work: F,
+    ) -> Result<Response<T>, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Engine, QueryControl) -> Result<T, Refusal> + Send + 'static,
+    {
         let control = self.node.query_control(grpc_timeout(metadata)?);
         let _stop = Stop(control.clone());
         let (node, begun) = (Arc::clone(&self.node), self.node.clock().monotonic());
-        let turn = self
-            .turn(&control)
+        let turn = turn(turns, &control)
             .await
             .map_err(|refusal| refused(&node, &refusal))?;
         let answered = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let engine = node.engine()?.clone();
-            let answer = run(&engine, control, answer);
+            let answer = work(&engine, control);
             let elapsed = node.clock().monotonic().saturating_sub(begun);
             node.metrics().queried(kind, answer.is_ok(), elapsed);
             answer
@@ -127,8 +183,7 @@ impl Queries {
             .engine()
             .map_err(|refusal| refused(&node, &refusal))?
             .clone();
-        let turn = self
-            .turn(&control)
+        let turn = turn(&self.streams, &control)
             .await
             .map_err(|refusal| refused(&node, &refusal))?;
         let (messages, receiver) = mpsc::channel(STREAM_MESSAGES);
@@ -156,18 +211,18 @@ impl Queries {
             _stop: stop,
         }))
     }
+}
 
-    async fn turn(
-        &self,
-        control: &QueryControl,
-    ) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
-        let mut turn = std::pin::pin!(Arc::clone(&self.turns).acquire_owned());
-        loop {
-            match tokio::time::timeout(SEND_LOOK, &mut turn).await {
-                Ok(Ok(permit)) => return Ok(permit),
-                Ok(Err(_)) => return Err(Refusal::overloaded("the node takes no more questions")),
-                Err(_) => control.check()?,
-            }
+async fn turn(
+    turns: &Arc<Semaphore>,
+    control: &QueryControl,
+) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
+    let mut turn = std::pin::pin!(Arc::clone(turns).acquire_owned());
+    loop {
+        match tokio::time::timeout(SEND_LOOK, &mut turn).await {
+            Ok(Ok(permit)) => return Ok(permit),
+            Ok(Err(_)) => return Err(Refusal::overloaded("the node takes no more questions")),
+            Err(_) => control.check()?,
         }
     }
 }

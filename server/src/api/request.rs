@@ -1,16 +1,18 @@
 //! From questions on the wire to the terms of the query layer, and what every answer says of itself.
 
 use rootline_engine::{
-    Error as EngineError, Labels, MatchOp, Matcher, SpanKind, StatusCode, TimeRange, Timestamp,
-    TraceId,
+    Error as EngineError, Labels, MatchOp, Matcher, QueryControl, SpanKind, StatusCode, TimeRange,
+    Timestamp, TraceId,
 };
-use rootline_query::{Selector, SpanConditions};
+use rootline_query::{Memory, PATTERNS_MAX, Selector, SpanConditions};
 
 use super::{query::Query, v1};
 use crate::refusal::Refusal;
 
 /// Matchers in one request. A selector written by people has a handful.
 const MATCHERS_MAX: usize = 256;
+/// Compiled patterns of a request that are not booked: a delete has to pass while memory is full.
+const PATTERN_BYTES_FREE: u64 = 1 << 20;
 
 /// The range asked for; open bounds reach to the ends of time.
 pub(super) fn time_range(range: Option<&v1::TimeRange>) -> Result<TimeRange, Refusal> {
@@ -23,48 +25,116 @@ pub(super) fn time_range(range: Option<&v1::TimeRange>) -> Result<TimeRange, Ref
     Ok(TimeRange::new(start, end)?)
 }
 
+/// Makes the matchers of one request: bounded in number, memory and time, since a short pattern can
+/// compile to megabytes for a second. For a blocking thread.
+struct MatcherMaker<'q> {
+    control: &'q QueryControl,
+    memory: &'q mut Memory,
+    made: usize,
+    free_bytes: u64,
+}
+
+impl<'q> MatcherMaker<'q> {
+    fn new(control: &'q QueryControl, memory: &'q mut Memory) -> Self {
+        Self {
+            control,
+            memory,
+            made: 0,
+            free_bytes: PATTERN_BYTES_FREE,
+        }
+    }
+
+    fn make(&mut self, op: MatchOp, name: &str, value: &str) -> Result<Matcher, Refusal> {
+        self.made += 1;
+        if self.made > MATCHERS_MAX {
+            return Err(too_many());
+        }
+        self.control.check()?;
+        let made = Matcher::new(op, name, value).map_err(EngineError::InvalidMatcher)?;
+        let booked_bytes = made.memory_bytes().saturating_sub(self.free_bytes);
+        self.free_bytes = self.free_bytes.saturating_sub(made.memory_bytes());
+        if booked_bytes > 0 {
+            self.memory.take(booked_bytes)?;
+        }
+        Ok(made)
+    }
+
+    fn make_from(&mut self, wanted: &v1::Matcher) -> Result<Matcher, Refusal> {
+        let op = match v1::matcher::Type::try_from(wanted.r#type) {
+            Ok(v1::matcher::Type::Equal) => MatchOp::Equal,
+            Ok(v1::matcher::Type::NotEqual) => MatchOp::NotEqual,
+            Ok(v1::matcher::Type::Regex) => MatchOp::Regex,
+            Ok(v1::matcher::Type::NotRegex) => MatchOp::NotRegex,
+            Err(_) => {
+                let number = wanted.r#type;
+                return Err(Refusal::invalid(format!(
+                    "matcher type {number} is unknown here"
+                )));
+            }
+        };
+        if wanted.name.is_empty() {
+            return Err(Refusal::invalid("a matcher without a name"));
+        }
+        self.make(op, &wanted.name, &wanted.value)
+    }
+}
+
+fn too_many() -> Refusal {
+    Refusal::invalid(format!("more than {MATCHERS_MAX} matchers"))
+}
+
+/// Labels to group by, as many as a question may have conditions: each costs a look at every series.
+pub(super) fn group_labels(by: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if by.len() > MATCHERS_MAX {
+        return Err(Refusal::invalid(format!(
+            "{} labels to group by, at most {MATCHERS_MAX} are taken",
+            by.len()
+        )));
+    }
+    if by.iter().any(String::is_empty) {
+        return Err(Refusal::invalid("a label name in by is empty"));
+    }
+    Ok(by)
+}
+
 /// Both forms of a selector together.
-pub(super) fn selector(wanted: Option<&v1::SeriesSelector>) -> Result<Selector, Refusal> {
+pub(super) fn selector(
+    control: &QueryControl,
+    memory: &mut Memory,
+    wanted: Option<&v1::SeriesSelector>,
+) -> Result<Selector, Refusal> {
     let Some(wanted) = wanted else {
         return Ok(Selector::default());
     };
     if wanted.matchers.len() > MATCHERS_MAX {
-        return Err(too_many(wanted.matchers.len()));
+        return Err(too_many());
     }
+    let mut maker = MatcherMaker::new(control, memory);
     let mut selector = match wanted.selector.as_str() {
         "" => Selector::default(),
-        text => Selector::parse(text)?,
+        text => Selector::parse_with(text, |op, name, value| maker.make(op, name, value))?,
     };
+    let parsed = selector.matchers().iter();
+    let patterns = parsed.filter(|m| matches!(m.op(), MatchOp::Regex | MatchOp::NotRegex));
+    bound_patterns(patterns.count(), &wanted.matchers)?;
     for matcher in &wanted.matchers {
-        selector.and(self::matcher(matcher)?);
+        selector.and(maker.make_from(matcher)?);
     }
     Ok(selector)
 }
 
-fn too_many(count: usize) -> Refusal {
-    Refusal::invalid(format!(
-        "{count} matchers, at most {MATCHERS_MAX} are taken"
-    ))
-}
-
-fn matcher(matcher: &v1::Matcher) -> Result<Matcher, Refusal> {
-    let op = match v1::matcher::Type::try_from(matcher.r#type) {
-        Ok(v1::matcher::Type::Equal) => MatchOp::Equal,
-        Ok(v1::matcher::Type::NotEqual) => MatchOp::NotEqual,
-        Ok(v1::matcher::Type::Regex) => MatchOp::Regex,
-        Ok(v1::matcher::Type::NotRegex) => MatchOp::NotRegex,
-        Err(_) => {
-            let number = matcher.r#type;
-            return Err(Refusal::invalid(format!(
-                "matcher type {number} is unknown here"
-            )));
-        }
-    };
-    if matcher.name.is_empty() {
-        return Err(Refusal::invalid("a matcher without a name"));
+/// Refuses more patterns than a question may have, before any is compiled.
+fn bound_patterns(before: usize, matchers: &[v1::Matcher]) -> Result<(), Refusal> {
+    use v1::matcher::Type;
+    let patterns = matchers
+        .iter()
+        .filter(|m| matches!(m.r#type(), Type::Regex | Type::NotRegex));
+    if before + patterns.count() > PATTERNS_MAX {
+        return Err(Refusal::invalid(format!(
+            "more than {PATTERNS_MAX} patterns (=~, !~) in one request"
+        )));
     }
-    let made = Matcher::new(op, &matcher.name, &matcher.value);
-    Ok(made.map_err(EngineError::InvalidMatcher)?)
+    Ok(())
 }
 
 /// A trace id in hexadecimal digits.
@@ -79,14 +149,16 @@ pub(super) fn trace_id(text: &str) -> Result<TraceId, Refusal> {
 
 /// Conditions on spans.
 pub(super) fn span_conditions(
+    query: &mut Query,
     wanted: Option<&v1::SpanConditions>,
 ) -> Result<SpanConditions, Refusal> {
     let Some(wanted) = wanted else {
         return Ok(SpanConditions::default());
     };
     if wanted.tags.len() > MATCHERS_MAX {
-        return Err(too_many(wanted.tags.len()));
+        return Err(too_many());
     }
+    bound_patterns(0, &wanted.tags)?;
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let number = |n: u64| (n > 0).then_some(n);
     let unknown = |what: &str, n: i32| Refusal::invalid(format!("span {what} {n} is unknown here"));
@@ -98,10 +170,12 @@ pub(super) fn span_conditions(
         Some(n) => Some(SpanKind::from_number(n).ok_or_else(|| unknown("kind", n))?),
         None => None,
     };
+    let mut maker = MatcherMaker::new(&query.control, &mut query.memory);
+    let tags = wanted.tags.iter().map(|tag| maker.make_from(tag));
     Ok(SpanConditions {
         service: text(&wanted.service),
         operation: text(&wanted.operation),
-        tags: wanted.tags.iter().map(matcher).collect::<Result<_, _>>()?,
+        tags: tags.collect::<Result<_, _>>()?,
         status,
         kind,
         min_duration_ns: number(wanted.min_duration_ns),
@@ -165,4 +239,32 @@ pub(super) fn where_spans_lie(
         info.data_end_ns = Some(bounds.end().as_nanos());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern() -> v1::Matcher {
+        v1::Matcher {
+            r#type: v1::matcher::Type::Regex.into(),
+            name: "l".to_owned(),
+            value: "a.".to_owned(),
+        }
+    }
+
+    #[test]
+    fn patterns_are_counted_over_both_forms_of_a_selector() {
+        assert!(bound_patterns(2, &vec![pattern(); PATTERNS_MAX - 2]).is_ok());
+        assert!(bound_patterns(2, &vec![pattern(); PATTERNS_MAX - 1]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_not_counted() {
+        let equal = v1::Matcher {
+            r#type: v1::matcher::Type::Equal.into(),
+            ..pattern()
+        };
+        assert!(bound_patterns(0, &vec![equal; PATTERNS_MAX + 1]).is_ok());
+    }
 }

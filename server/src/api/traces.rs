@@ -67,7 +67,6 @@ impl v1::traces_server::Traces for TracesService {
         request: Request<v1::FindTracesRequest>,
     ) -> Result<Response<v1::FindTracesResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let conditions = request::span_conditions(asked.conditions.as_ref())?;
         let range = request::time_range(asked.range.as_ref())?;
         let limit = match asked.limit as usize {
             0 => FOUND_TRACES_DEFAULT,
@@ -79,6 +78,7 @@ impl v1::traces_server::Traces for TracesService {
             }
         };
         let answer = move |query: &mut Query| {
+            let conditions = request::span_conditions(query, asked.conditions.as_ref())?;
             let token = &asked.page_token;
             let (snapshot, control) = (&query.snapshot, &query.control);
             let memory = &mut query.memory;
@@ -149,7 +149,6 @@ impl v1::traces_server::Traces for TracesService {
         request: Request<v1::SpanStatsRequest>,
     ) -> Result<Response<v1::SpanStatsResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let conditions = request::span_conditions(asked.conditions.as_ref())?;
         let range = request::time_range(asked.range.as_ref())?;
         let by = match v1::span_stats_request::By::try_from(asked.by) {
             Ok(v1::span_stats_request::By::Nothing) => GroupSpansBy::Nothing,
@@ -163,6 +162,7 @@ impl v1::traces_server::Traces for TracesService {
             }
         };
         let answer = move |query: &mut Query| {
+            let conditions = request::span_conditions(query, asked.conditions.as_ref())?;
             let (snapshot, control) = (&query.snapshot, &query.control);
             let memory = &mut query.memory;
             let stats = duration_stats(snapshot, &conditions, range, by, control, memory)?;

@@ -23,6 +23,11 @@ const EXIT_USAGE: u8 = 2;
 /// The range where none is given.
 const SINCE_DEFAULT: &str = "1h";
 
+/// Where the node is if nothing is said.
+const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:4317";
+/// The variable that says where the node is.
+const ENDPOINT_VARIABLE: &str = "ROOTLINE_ENDPOINT";
+
 /// Where the node is, and how to answer.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NodeArgs {
@@ -30,8 +35,8 @@ pub(crate) struct NodeArgs {
     #[arg(
         long,
         value_name = "URL",
-        env = "ROOTLINE_ENDPOINT",
-        default_value = "http://127.0.0.1:4317",
+        env = ENDPOINT_VARIABLE,
+        default_value = ENDPOINT_DEFAULT,
         global = true
     )]
     endpoint: String,
@@ -67,6 +72,18 @@ pub(crate) struct Range {
     pub(crate) message: v1::TimeRange,
     /// "in the last 1h", "from .. to ..", "at any time".
     pub(crate) words: String,
+}
+
+impl NodeArgs {
+    /// The option that leads a next command to the same node; empty where none is needed.
+    pub(crate) fn endpoint_option(&self) -> String {
+        let is_set = std::env::var(ENDPOINT_VARIABLE).is_ok_and(|set| set == self.endpoint);
+        if is_set || self.endpoint == ENDPOINT_DEFAULT {
+            String::new()
+        } else {
+            format!(" --endpoint {}", plain(&self.endpoint))
+        }
+    }
 }
 
 impl RangeArgs {
@@ -168,6 +185,10 @@ impl From<ClientError> for Failure {
             }
             (_, Some(Code::ResourceExhausted)) => {
                 "Ask for less: a shorter range or a narrower selector."
+            }
+            (_, Some(Code::Internal)) if error.to_string().contains("invalid compression flag") => {
+                "What answers there does not speak gRPC: --endpoint is the node's gRPC port, the first in \
+                 its ready line."
             }
             // The node's own words for what it does not offer yet.
             (_, Some(Code::Unimplemented)) if error.to_string().contains("in this release") => "",
@@ -381,6 +402,31 @@ mod tests {
             nothing(sought, &range, &v1::AnswerInfo::default()),
             "no samples in the last 1h, and none at any other time; see `rootline admin stats`\n"
         );
+    }
+
+    #[test]
+    fn a_next_command_is_led_to_the_same_node() {
+        let node = |endpoint: &str| NodeArgs {
+            endpoint: endpoint.to_owned(),
+            timeout: Duration::from_mins(1),
+            json: false,
+        };
+        assert_eq!(node(ENDPOINT_DEFAULT).endpoint_option(), "");
+        assert_eq!(
+            node("http://127.0.0.1:9").endpoint_option(),
+            " --endpoint http://127.0.0.1:9"
+        );
+    }
+
+    #[test]
+    fn a_port_that_speaks_no_grpc_is_told_apart() {
+        let status = tonic::Status::internal(
+            "protocol error: received message with invalid compression flag: 110",
+        );
+        let Failure::Error(text) = Failure::from(ClientError::from(status)) else {
+            panic!()
+        };
+        assert!(text.contains("gRPC port"), "{text}");
     }
 
     #[test]

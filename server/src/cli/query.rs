@@ -1,6 +1,6 @@
 //! `rootline query`: questions to a node, answered in tables, trees or JSON (`docs/cli.md`).
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{collections::HashSet, fmt::Write as _, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 use rootline_engine::{MatchOp, Matcher, TraceId};
@@ -179,7 +179,12 @@ struct FindArgs {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     /// Go on where a page before ended
-    #[arg(long, value_name = "TOKEN", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        default_value = "",
+        hide_default_value = true
+    )]
     page: String,
     #[command(flatten)]
     range: RangeArgs,
@@ -188,10 +193,20 @@ struct FindArgs {
 #[derive(Debug, Args)]
 struct DependenciesArgs {
     /// Only calls by this service
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     caller: String,
     /// Only calls of this service
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     callee: String,
     #[command(flatten)]
     range: RangeArgs,
@@ -226,7 +241,10 @@ pub(crate) fn run(args: QueryArgs) -> ExitCode {
             Err(failure) => end(Err(failure)),
         },
         Question::Find(args) => match args.request() {
-            Ok((request, range)) => ask(&node, |c| find(c, request, range, out)),
+            Ok((request, range)) => {
+                let next = node.endpoint_option();
+                ask(&node, |c| find(c, request, range, next, out))
+            }
             Err(failure) => end(Err(failure)),
         },
         Question::Dependencies(args) => match args.range.range() {
@@ -717,7 +735,12 @@ fn trace_text(trace: &TraceAnswer, terminal: Terminal) -> String {
         text.push_str(&terminal.red(&format!("  {} errors", count(summary.errors))));
     }
     text.push_str("\n\n");
-    let lines = trace.rows.iter().map(trace_line).collect();
+    let stored: HashSet<&str> = span_ids(trace).collect();
+    let lines = trace
+        .rows
+        .iter()
+        .map(|row| trace_line(row, &stored))
+        .collect();
     text.push_str(&trace_view(
         &TraceView {
             lines,
@@ -746,9 +769,16 @@ fn trace_text(trace: &TraceAnswer, terminal: Terminal) -> String {
     text
 }
 
-fn trace_line(row: &v1::SpanRow) -> TraceLine {
+fn span_ids(trace: &TraceAnswer) -> impl Iterator<Item = &str> {
+    let spans = trace.rows.iter().filter_map(|row| row.span.as_ref());
+    spans.map(|span| span.span_id.as_str())
+}
+
+fn trace_line(row: &v1::SpanRow, stored: &HashSet<&str>) -> TraceLine {
     let empty = v1::Span::default();
     let span = row.span.as_ref().unwrap_or(&empty);
+    let rootless = row.parent_row.is_none() && !span.parent_span_id.is_empty();
+    let parent_stored = stored.contains(span.parent_span_id.as_str());
     TraceLine {
         depth: u64::from(row.depth),
         service: row.service.clone(),
@@ -758,7 +788,8 @@ fn trace_line(row: &v1::SpanRow) -> TraceLine {
         own_ns: row.own_ns,
         error: span.status() == v1::StatusCode::Error,
         message: span.status_message.clone(),
-        orphan: row.parent_row.is_none() && !span.parent_span_id.is_empty(),
+        orphan: rootless && !parent_stored,
+        circular: rootless && parent_stored,
     }
 }
 
@@ -913,6 +944,7 @@ async fn find(
     client: Client,
     request: v1::FindTracesRequest,
     range: Range,
+    endpoint_option: String,
     out: Out,
 ) -> Result<String, Failure> {
     let answer = client.find_traces(request).await?;
@@ -953,7 +985,7 @@ async fn find(
     }
     let mut text = table.render(out.terminal);
     let first = answer.traces.first().map_or("", |t| t.trace_id.as_str());
-    let mut hint = format!("look into one: rootline query trace {first}");
+    let mut hint = format!("look into one: rootline query trace {first}{endpoint_option}");
     if !answer.next_page_token.is_empty() {
         // A relative range would have moved on by then.
         let range = range_options(range.message);

@@ -127,14 +127,24 @@ pub(crate) fn run(args: &SendArgs) -> ExitCode {
     }
     for error in &summary.errors {
         eprintln!("error: {}", error_chain(error));
-        if matches!(error, send::Error::GaveUp { .. }) {
-            eprintln!("  is a node running there? start one with: rootline serve --data-dir DIR");
+        if let send::Error::GaveUp { answered, .. } = error {
+            eprintln!("  {}", advice(*answered));
         }
     }
     if summary.is_complete() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// What to do about a request that was given up.
+fn advice(answered: bool) -> &'static str {
+    if answered {
+        "the node is there and refuses for now: make room as it says and send the rest again, or wait \
+         longer with --retry-for SECONDS"
+    } else {
+        "is a node running there? start one with: rootline serve --data-dir DIR"
     }
 }
 

@@ -1,7 +1,7 @@
 //! The demo: a small shop whose last ten minutes are made up from a seed and sent to a node through the
-//! public path, OTLP over gRPC. In the last three minutes one database gets slow ([`shop`]).
+//! public path, OTLP over gRPC. In the last three minutes one database gets slow (`shop.rs`).
 //!
-//! [`traffic`] plays people's requests through the call graph, [`meters`] measures what they cause. The
+//! `traffic.rs` plays people's requests through the call graph, `meters.rs` measures what they cause. The
 //! same seed and end give the same bytes.
 
 mod meters;

@@ -242,6 +242,7 @@ impl Worker {
                             offset_bytes,
                             url: self.clients.url(kind),
                             after: patience.spent(),
+                            answered: wait.is_some(),
                             reason,
                         });
                     }
@@ -333,6 +334,7 @@ impl Delivery {
                             offset_bytes: 0,
                             url: self.grpc.url.clone(),
                             after: patience.spent(),
+                            answered: wait.is_some(),
                             reason,
                         });
                     }

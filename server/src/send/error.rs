@@ -94,6 +94,8 @@ pub enum Error {
         url: String,
         /// How long it was tried.
         after: Duration,
+        /// Whether the other side was there and asked to come back later.
+        answered: bool,
         /// The last answer.
         reason: String,
     },

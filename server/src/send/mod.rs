@@ -1,7 +1,7 @@
 //! Sending recorded telemetry to a node: what `rootline send` does.
 //!
-//! A file is read and decompressed on a blocking thread ([`source`]), its requests pass a short queue,
-//! and a worker sends them one after the other ([`delivery`]), so that memory stays bounded by a few
+//! A file is read and decompressed on a blocking thread (`source.rs`), its requests pass a short queue,
+//! and a worker sends them one after the other (`delivery.rs`), so that memory stays bounded by a few
 //! requests for each file in flight and the order of a file is kept. Transient refusals are retried
 //! for a bounded time; permanent ones are counted and told at the end. With `shift_to_now` all files
 //! are read twice: the newest time of all of them is found first, then everything moves by one offset,

@@ -49,6 +49,8 @@ pub(crate) struct TraceLine {
     pub(crate) message: String,
     /// Whether its parent is not stored.
     pub(crate) orphan: bool,
+    /// Whether it is shown as a root because its parents lead back to itself.
+    pub(crate) circular: bool,
 }
 
 /// A trace, ready to be shown.
@@ -132,6 +134,9 @@ impl Label {
         }
         if line.orphan {
             marks.push_str(" (parent not stored)");
+        }
+        if line.circular {
+            marks.push_str(" (its parents lead back to itself)");
         }
         let service = match line.service.as_str() {
             "" => "(no service)".to_owned(),
@@ -251,6 +256,7 @@ mod tests {
             error: false,
             message: String::new(),
             orphan: false,
+            circular: false,
         }
     }
 
@@ -306,6 +312,7 @@ api-gateway op             350 ms     50 ms  ███████████�
         view.lines[5].error = true;
         view.lines[5].message = "no\x1b[2J route".to_owned();
         view.lines[5].orphan = true;
+        view.lines[0].circular = true;
         let text = trace_view(
             &view,
             Terminal {
@@ -317,6 +324,7 @@ api-gateway op             350 ms     50 ms  ███████████�
             text.contains("notification op ✗ no\\u{1b}[2J route (parent not stored)"),
             "{text}"
         );
+        assert!(text.contains("(its parents lead back to itself)"), "{text}");
         let coloured = trace_view(
             &view,
             Terminal {
