@@ -47,7 +47,7 @@ impl BatchPool {
         if is_short || bytes > BATCH_BYTES_MAX || self.batches.lock().len() >= BATCHES_MAX {
             return;
         }
-        if let Ok(reservation) = self.budget.reserve(Holder::Requests, bytes as u64) {
+        if let Ok(reservation) = self.budget.reserve(Holder::Buffers, bytes as u64) {
             self.batches.lock().push((batch.recycle(), reservation));
         }
     }

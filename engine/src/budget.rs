@@ -31,9 +31,11 @@ pub enum Holder {
     SpanHead,
     /// Answers being computed or sent.
     Queries,
+    /// Room of written batches, kept for the next ones.
+    Buffers,
 }
 
-const HOLDERS: usize = 5;
+const HOLDERS: usize = 6;
 
 /// The ledger. Shared by `Arc`; all methods may be called from any thread.
 #[derive(Debug)]
@@ -156,13 +158,14 @@ impl Budget {
     }
 
     fn counter(&self, holder: Holder) -> &AtomicU64 {
-        let [requests, log, metric_head, span_head, queries] = &self.by_holder;
+        let [requests, log, metric_head, span_head, queries, buffers] = &self.by_holder;
         match holder {
             Holder::Requests => requests,
             Holder::Log => log,
             Holder::MetricHead => metric_head,
             Holder::SpanHead => span_head,
             Holder::Queries => queries,
+            Holder::Buffers => buffers,
         }
     }
 }

@@ -201,6 +201,8 @@ pub struct EngineStats {
     pub memory_span_head_bytes: u64,
     /// Memory of queries.
     pub memory_queries_bytes: u64,
+    /// Memory kept for the next batches.
+    pub memory_buffers_bytes: u64,
 }
 
 impl Engine {
@@ -326,6 +328,7 @@ impl Engine {
             memory_metric_head_bytes: budget.held_bytes(Holder::MetricHead),
             memory_span_head_bytes: budget.held_bytes(Holder::SpanHead),
             memory_queries_bytes: budget.held_bytes(Holder::Queries),
+            memory_buffers_bytes: budget.held_bytes(Holder::Buffers),
         }
     }
 

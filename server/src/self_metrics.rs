@@ -362,6 +362,7 @@ fn store(text: &mut Exposition, engine: &Engine) {
         (Holder::MetricHead, "metric_head"),
         (Holder::SpanHead, "span_head"),
         (Holder::Queries, "queries"),
+        (Holder::Buffers, "buffers"),
     ] {
         let value = budget.held_bytes(holder);
         text.line("rootline_memory_used_bytes", &[("holder", label)], value);
