@@ -165,6 +165,58 @@ pub enum Error {
     /// The log failed.
     #[error(transparent)]
     Wal(#[from] rootline_wal::Error),
+    /// A file operation failed.
+    #[error("{operation} {path} failed: {source}")]
+    Storage {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Bytes of a block are damaged. What does not lie on the same page can be read.
+    #[error("block {path} is damaged at byte {offset_bytes}: {reason}")]
+    CorruptBlock {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        offset_bytes: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file that is no block, or cut short, or of another store.
+    #[error("{path} is not a block of this store: {reason}")]
+    NotABlock {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A block of a version this release does not read.
+    #[error("block {path} has version {version}: written by a newer release?")]
+    UnsupportedBlock {
+        /// The file.
+        path: PathBuf,
+        /// As found.
+        version: u32,
+    },
+    /// The manifest is damaged.
+    #[error("manifest {path} is damaged at byte {offset_bytes}: {reason}")]
+    CorruptManifest {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        offset_bytes: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The store can be read, not written.
+    #[error("the store is read-only: {reason}")]
+    ReadOnly {
+        /// Why.
+        reason: String,
+    },
     /// A range that some operation does not take.
     #[error("range {0} is not usable here")]
     BadRange(TimeRange),
@@ -184,6 +236,13 @@ impl Error {
             | Self::NoMatchers
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
             Self::MemoryFull { .. } => ErrorKind::Retry,
+            Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
+            Self::Storage { .. } => ErrorKind::Internal,
+            Self::CorruptBlock { .. }
+            | Self::NotABlock { .. }
+            | Self::UnsupportedBlock { .. }
+            | Self::CorruptManifest { .. } => ErrorKind::Corrupted,
+            Self::ReadOnly { .. } => ErrorKind::Closed,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
             Self::CorruptRecord { .. } | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::TraceNotFound(_) => ErrorKind::NotFound,

@@ -14,8 +14,10 @@
 
 mod batch;
 mod batch_pool;
+mod block;
 mod budget;
 pub mod chunk;
+pub mod column;
 mod commit;
 mod control;
 mod engine;
@@ -24,6 +26,7 @@ mod filenames;
 mod heads;
 mod id;
 mod lanes;
+mod manifest;
 mod metric;
 mod outcome;
 mod record;
@@ -33,6 +36,7 @@ mod snapshot;
 mod span;
 mod sync;
 mod time;
+mod tombstone;
 mod value;
 mod varint;
 mod visibility;

@@ -17,7 +17,11 @@ mod fault;
 mod fs;
 mod power_cut;
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use fault::{Fault, FaultStorage, Operation};
 pub use fs::FsStorage;
@@ -73,6 +77,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// `WouldBlock` if somebody else holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+
+    /// Where a file lies in the file system of this machine, if it does: what may be mapped.
+    fn local_path(&self, path: &Path) -> Option<PathBuf> {
+        let _ = path;
+        None
+    }
 
     /// Bytes that are free for us on the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;

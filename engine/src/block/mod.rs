@@ -1,0 +1,72 @@
+//! Blocks: immutable files that hold what was sealed, of either signal, in one container.
+
+use rootline_wal::Lsn;
+
+use crate::time::TimeRange;
+
+/// Bytes of a page at most: what one damaged byte can cost.
+pub(crate) const PAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// The number of a block in its store. Never given out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct BlockId(pub(crate) u64);
+
+/// Which store a block belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Signal {
+    /// Samples.
+    Metrics,
+    /// Spans.
+    Spans,
+}
+
+/// What is known of a block without opening it; stands in its footer and in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlockMeta {
+    /// Its number.
+    pub(crate) id: BlockId,
+    /// What it holds.
+    pub(crate) signal: Signal,
+    /// The records it was made of lie between these two, both included.
+    pub(crate) first_lsn: Lsn,
+    /// See `first_lsn`.
+    pub(crate) last_lsn: Lsn,
+    /// Deletes up to here are applied in it; at least `last_lsn`.
+    pub(crate) clean_lsn: Lsn,
+    /// From the first to the last timestamp.
+    pub(crate) time: TimeRange,
+    /// How often its content was merged: 0 as sealed.
+    pub(crate) level: u8,
+    /// Series, or traces.
+    pub(crate) series: u64,
+    /// Samples, or spans.
+    pub(crate) samples: u64,
+    /// The blocks it replaced.
+    pub(crate) sources: Vec<BlockId>,
+    /// Wall clock when it was written, ns since the Unix epoch.
+    pub(crate) created_ns: i64,
+    /// It holds days that were too sparse for a block of their own.
+    pub(crate) spanning: bool,
+    /// Length of the file.
+    pub(crate) file_bytes: u64,
+}
+
+/// The parts of a block. The number stands in the footer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub(crate) enum SectionKind {
+    /// Label names and values, sorted.
+    Strings = 1,
+    /// Which series there are: label columns and postings.
+    SeriesIndex = 2,
+    /// Timestamp columns, each once.
+    Times = 3,
+    /// Value columns in the order of series.
+    Values = 4,
+    /// Which columns belong to which series.
+    Chunks = 5,
+    /// Exemplars by series.
+    Exemplars = 6,
+    /// Type, unit and help by metric.
+    Metadata = 7,
+}

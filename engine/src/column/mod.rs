@@ -1,0 +1,17 @@
+//! Encodings of whole columns, as blocks hold them: timestamps, values, integers.
+//!
+//! Public so that benchmarks and fuzzers reach them; an embedder needs none of it.
+
+/// Why bytes are no column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ColumnError {
+    /// The bytes contradict themselves or end too early.
+    #[error("damaged column at byte {offset_bytes}: {reason}")]
+    Damaged {
+        /// Where in the column.
+        offset_bytes: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
