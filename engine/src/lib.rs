@@ -19,6 +19,7 @@ mod budget;
 pub mod chunk;
 pub mod column;
 mod commit;
+mod compaction;
 mod control;
 mod engine;
 mod error;
