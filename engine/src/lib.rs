@@ -32,6 +32,7 @@ mod metric;
 mod outcome;
 mod record;
 mod replay;
+mod retention;
 mod settings;
 mod snapshot;
 mod span;
