@@ -21,6 +21,7 @@ pub mod column;
 mod commit;
 mod compaction;
 mod control;
+mod disk;
 mod engine;
 mod error;
 mod filenames;
