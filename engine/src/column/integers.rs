@@ -135,6 +135,7 @@ pub fn decode_group(
             bytes,
             out,
             behind: true,
+            finish: AsTheyAre,
         }),
         _ => Err(damaged(0, "a group has 1 to 1,024 values")),
     }
@@ -251,7 +252,7 @@ pub fn decode(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<(), Colu
 }
 
 /// A few values are decoded before a vector is filled.
-fn kernel_for(count: usize) -> Kernel {
+pub(super) fn kernel_for(count: usize) -> Kernel {
     if count < VECTORS_FROM {
         Kernel::Plain
     } else {
@@ -270,6 +271,31 @@ pub fn decode_with(
     count: usize,
     out: &mut Vec<i64>,
 ) -> Result<(), ColumnError> {
+    decode_finished(kernel, bytes, count, out, AsTheyAre)
+}
+
+/// What is done with the values of a group while they are at hand.
+pub(super) trait Finish {
+    /// Changes the next group's values; implementations are `#[inline(always)]`.
+    fn finish(&mut self, group: &mut [i64]);
+}
+
+/// Nothing is done.
+struct AsTheyAre;
+
+impl Finish for AsTheyAre {
+    #[inline(always)]
+    fn finish(&mut self, _: &mut [i64]) {}
+}
+
+/// [`decode_with`], and finishes every group.
+pub(super) fn decode_finished(
+    kernel: Kernel,
+    bytes: &[u8],
+    count: usize,
+    out: &mut Vec<i64>,
+    finish: impl Finish,
+) -> Result<(), ColumnError> {
     // A group has a byte at least.
     if count.div_ceil(GROUP) > bytes.len() {
         return Err(damaged(bytes.len(), "the column ends inside a group"));
@@ -280,6 +306,7 @@ pub fn decode_with(
         bytes,
         out: &mut out[start..],
         behind: false,
+        finish,
     });
     if result.is_err() {
         out.truncate(start);
@@ -288,18 +315,19 @@ pub fn decode_with(
 }
 
 /// Decodes groups until `out` is full; gives the bytes they took.
-struct DecodeGroups<'a> {
+struct DecodeGroups<'a, F> {
     bytes: &'a [u8],
     out: &'a mut [i64],
     /// Whether there may be bytes behind the last group.
     behind: bool,
+    finish: F,
 }
 
-impl Op for DecodeGroups<'_> {
+impl<F: Finish> Op for DecodeGroups<'_, F> {
     type Answer = Result<usize, ColumnError>;
 
     #[inline(always)]
-    fn run(self) -> Self::Answer {
+    fn run(mut self) -> Self::Answer {
         let mut at = 0;
         for group in self.out.chunks_mut(GROUP) {
             match decode_into(&self.bytes[at..], group) {
@@ -309,6 +337,7 @@ impl Op for DecodeGroups<'_> {
                     reason,
                 }) => return Err(damaged(at + offset_bytes, reason)),
             }
+            self.finish.finish(group);
         }
         if self.behind || at == self.bytes.len() {
             Ok(at)
