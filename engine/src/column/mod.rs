@@ -4,6 +4,7 @@
 
 pub mod bitpack;
 pub mod integers;
+pub mod kernel;
 pub mod times;
 
 /// Why bytes are no column.
