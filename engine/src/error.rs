@@ -260,14 +260,14 @@ impl Error {
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }
-            | Self::CorruptManifest { .. } => ErrorKind::Corrupted,
-            Self::ReadOnly { .. } => ErrorKind::Closed,
+            | Self::CorruptManifest { .. }
+            | Self::CorruptRecord { .. }
+            | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::CorruptRecord { .. } | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::TraceNotFound(_) => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-            Self::Closed { .. } => ErrorKind::Closed,
+            Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Wal(e) => match e.kind() {
                 rootline_wal::ErrorKind::Retry => ErrorKind::Retry,

@@ -151,12 +151,11 @@ fn an_item_of_a_page_or_less_lies_on_one_page() {
     let mut lost = 0;
     for item in &items {
         let end = at + item.len() as u64;
-        match section.bytes(at..end) {
-            Ok(bytes) => assert_eq!(&*bytes, item.as_slice()),
-            Err(_) => {
-                lost += item.len();
-                assert!(end <= PAGE_BYTES_MAX as u64);
-            }
+        if let Ok(bytes) = section.bytes(at..end) {
+            assert_eq!(&*bytes, item.as_slice());
+        } else {
+            lost += item.len();
+            assert!(end <= PAGE_BYTES_MAX as u64);
         }
         at = end;
     }

@@ -32,11 +32,13 @@ pub(super) struct Edit {
 }
 
 /// Why bytes are no edit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EditError {
     /// They are wrong.
+    #[error("{0}")]
     Damaged(String),
     /// They may be right, for a newer release.
+    #[error("unknown {what} {found}")]
     Unknown {
         /// Version or change.
         what: &'static str,

@@ -269,17 +269,19 @@ impl Manifest {
         if edit.is_empty() {
             return Ok(version);
         }
-        let mut next = Version::clone(&version);
-        let refuse = |reason| Error::InvalidEdit { reason };
         for change in &edit {
-            next.apply(change).map_err(refuse)?;
             if let Change::AddBlock(meta) = change {
                 self.note_existing(meta.id);
             }
         }
         let bytes = edit::encode(self.next_block.load(Ordering::Relaxed), &edit);
         // What could not be read back must not get in: it would make the manifest read-only for good.
-        edit::decode(&bytes).map_err(|error| refuse(format!("{error:?}")))?;
+        let refuse = |reason| Error::InvalidEdit { reason };
+        edit::decode(&bytes).map_err(|error| refuse(error.to_string()))?;
+        let mut next = Version::clone(&version);
+        for change in edit {
+            next.apply(change).map_err(refuse)?;
+        }
         log.append(KIND_EDIT, &bytes)?;
         let next = Arc::new(next);
         *self.version.write() = Arc::clone(&next);
@@ -401,7 +403,7 @@ impl Replay {
         match edit::decode(record.payload) {
             Ok(edit) => {
                 self.next_block = self.next_block.max(edit.next_block);
-                for change in &edit.changes {
+                for change in edit.changes {
                     if let Err(reason) = self.version.apply(change) {
                         note(reason);
                     }

@@ -230,7 +230,7 @@ fn versions() -> Vec<Vec<u8>> {
     let mut between = Version::default();
     let mut first = meta(1);
     first.file_bytes = last.blocks.values().next().unwrap().file_bytes;
-    between.apply(&Change::AddBlock(first)).unwrap();
+    between.apply(Change::AddBlock(first)).unwrap();
     between.cuts.metrics = Lsn(101);
     seen.extend([said(&between), said(&last)]);
     seen
@@ -316,7 +316,7 @@ fn a_fault_while_it_compacts_itself_loses_no_commit() {
         let mut tried = acknowledged.clone();
         for i in 1..12 {
             let mut next = Version::clone(&manifest.version());
-            next.apply(&Change::AddBlock(meta(i))).unwrap();
+            next.apply(Change::AddBlock(meta(i))).unwrap();
             tried = said(&next);
             match manifest.commit(vec![Change::AddBlock(meta(i))]) {
                 Ok(version) => acknowledged = said(&version),
