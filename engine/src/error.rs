@@ -224,6 +224,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A change of the manifest that contradicts what it says. A broken invariant of the store.
+    #[error("edit of the manifest refused: {reason}")]
+    InvalidEdit {
+        /// What does not fit.
+        reason: String,
+    },
     /// The store can be read, not written.
     #[error("the store is read-only: {reason}")]
     ReadOnly {
@@ -250,18 +256,18 @@ impl Error {
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
             Self::MemoryFull { .. } | Self::DiskLow { .. } => ErrorKind::Retry,
             Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
-            Self::Storage { .. } => ErrorKind::Internal,
+            Self::Storage { .. } | Self::InvalidEdit { .. } => ErrorKind::Internal,
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }
-            | Self::CorruptManifest { .. } => ErrorKind::Corrupted,
-            Self::ReadOnly { .. } => ErrorKind::Closed,
+            | Self::CorruptManifest { .. }
+            | Self::CorruptRecord { .. }
+            | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::CorruptRecord { .. } | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::TraceNotFound(_) => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-            Self::Closed { .. } => ErrorKind::Closed,
+            Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Wal(e) => match e.kind() {
                 rootline_wal::ErrorKind::Retry => ErrorKind::Retry,
