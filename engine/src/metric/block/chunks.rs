@@ -243,6 +243,12 @@ impl ChunkGroup {
         Ok(())
     }
 
+    /// Memory held.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let words = self.row_starts.capacity() + self.times.capacity();
+        (words + self.value_bytes.capacity() + self.starts_bytes.capacity()) * 8
+    }
+
     /// The rows of the group.
     pub(super) fn rows(&self) -> std::ops::Range<u32> {
         let rows = u32::try_from(self.row_starts.len().saturating_sub(1)).unwrap_or(0);
