@@ -61,7 +61,7 @@ impl TimePlace {
 }
 
 /// Collects the directory while value columns are written; holds it encoded.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct DirectoryWriter {
     rows: u32,
     chunks: u64,
@@ -187,7 +187,7 @@ pub(super) struct ChunkGroup {
 }
 
 /// What the directory says of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ChunkPlace {
     pub(super) time: TimePlace,
     /// Where the time column lies in the section of values, if it is not shared, or else the values.

@@ -21,7 +21,7 @@ use roaring::RoaringBitmap;
 use rootline_index::{Labels, Symbol, Symbols};
 
 use super::{
-    reader::{ChunkInfo, ColumnCache, MetricBlock},
+    reader::{ChunkInfo, ColumnCache, MetricBlock, SeriesLabels},
     writer::MetricBlockWriter,
 };
 use crate::{
@@ -130,6 +130,7 @@ pub(crate) fn merge(
 /// One source: its series one after the other, and the samples of the one it is at.
 struct Stream<'s> {
     source: &'s Arc<MetricBlock>,
+    labels: SeriesLabels<'s>,
     /// Rows that a tombstone concerns, and the times it hides.
     hidden: Vec<(RoaringBitmap, TimeRange)>,
     floor_ns: i64,
@@ -166,6 +167,7 @@ impl<'s> Stream<'s> {
         }
         Ok(Self {
             source,
+            labels: source.labels_cursor(),
             hidden,
             floor_ns,
             row: 0,
@@ -187,7 +189,7 @@ impl<'s> Stream<'s> {
         }
         self.row = self.next_row;
         self.next_row += 1;
-        self.source.labels(self.row).map(Some)
+        self.labels.labels(self.row).map(Some)
     }
 
     /// Reads which chunks the row has.

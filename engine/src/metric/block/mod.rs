@@ -22,6 +22,8 @@ mod reader;
 mod row_table;
 mod section;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod time_columns;
 mod writer;
 

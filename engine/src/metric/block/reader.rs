@@ -13,7 +13,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
 
 use rootline_index::{
     Labels, Matcher,
-    disk::{self, DiskIndex},
+    disk::{self, DiskIndex, LabelsCursor},
 };
 use roaring::RoaringBitmap;
 
@@ -213,7 +213,15 @@ impl MetricBlock {
         rows.map_err(|error| self.index_error(error))
     }
 
-    /// What a series is called.
+    /// Reads what many series are called; fastest in rising order.
+    pub(crate) fn labels_cursor(&self) -> SeriesLabels<'_> {
+        SeriesLabels {
+            block: &self.block,
+            cursor: self.index.labels_cursor(),
+        }
+    }
+
+    /// What a series is called. For many, use a [cursor](Self::labels_cursor).
     pub(crate) fn labels(&self, row: u32) -> Result<Labels, Error> {
         let labels = self.index.labels(row);
         labels.map_err(|error| self.index_error(error))
@@ -528,19 +536,37 @@ impl MetricBlock {
             return Ok(true);
         }
         let column = sections.values.bytes(place.values_bytes.clone())?;
-        let at = place.values_bytes.start;
-        if start_ns <= first_ns && last_ns <= end_ns {
+        let before = (out_times.len(), out_values.len());
+        let decoded = if start_ns <= first_ns && last_ns <= end_ns {
             out_times.extend_from_slice(times);
-            let decoded = values::decode(&column, times.len(), out_values);
-            sections.values.placed(at, decoded)?;
+            values::decode(&column, times.len(), out_values)
         } else {
             let from = times.partition_point(|t| *t < start_ns);
             let to = times.partition_point(|t| *t <= end_ns).max(from);
             out_times.extend_from_slice(times.get(from..to).unwrap_or_default());
-            let decoded = values::decode_range(&column, times.len(), from..to, out_values);
-            sections.values.placed(at, decoded)?;
+            values::decode_range(&column, times.len(), from..to, out_values)
+        };
+        if decoded.is_err() {
+            out_times.truncate(before.0);
+            out_values.truncate(before.1);
         }
+        sections.values.placed(place.values_bytes.start, decoded)?;
         Ok(true)
+    }
+}
+
+/// Reads the labels of series, row by row.
+#[derive(Debug)]
+pub(crate) struct SeriesLabels<'b> {
+    block: &'b Block,
+    cursor: LabelsCursor<'b, IndexPart>,
+}
+
+impl SeriesLabels<'_> {
+    /// What a series is called.
+    pub(crate) fn labels(&mut self, row: u32) -> Result<Labels, Error> {
+        let labels = self.cursor.labels(row);
+        labels.map_err(|error| index_error(self.block, error))
     }
 }
 

@@ -112,7 +112,7 @@ impl ChunkStats {
 }
 
 /// Writes and reads the statistics of the chunks of a group, as columns.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct StatsColumns {
     floats: values::Encoder,
     values: Vec<f64>,
