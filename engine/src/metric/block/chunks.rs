@@ -218,7 +218,9 @@ impl ChunkGroup {
         let mut chunk = 0usize;
         for &of_row in &self.value_bytes {
             self.row_starts.push(chunk);
-            let of_row = usize::try_from(of_row).ok().filter(|n| *n <= chunks - chunk);
+            let of_row = usize::try_from(of_row)
+                .ok()
+                .filter(|n| *n <= chunks - chunk);
             chunk += of_row.ok_or_else(|| item.damaged("more chunks in rows than in the group"))?;
         }
         self.row_starts.push(chunk);

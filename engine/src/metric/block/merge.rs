@@ -198,7 +198,10 @@ impl<'s> Stream<'s> {
         self.times.clear();
         self.values.clear();
         (self.next_chunk, self.position) = (0, 0);
-        let of_row = self.hidden.iter().filter(|(rows, _)| rows.contains(self.row));
+        let of_row = self
+            .hidden
+            .iter()
+            .filter(|(rows, _)| rows.contains(self.row));
         self.hidden_of_row.clear();
         self.hidden_of_row.extend(of_row.map(|(_, range)| *range));
         self.source
@@ -225,7 +228,10 @@ impl<'s> Stream<'s> {
     /// Whether nothing of a chunk is hidden.
     fn is_untouched(&self, chunk: &ChunkInfo) -> bool {
         chunk.first_ns >= self.floor_ns
-            && !self.hidden_of_row.iter().any(|range| chunk.overlaps(*range))
+            && !self
+                .hidden_of_row
+                .iter()
+                .any(|range| chunk.overlaps(*range))
     }
 
     /// Decodes the next chunk, less what is hidden.
@@ -498,7 +504,8 @@ impl<'o> Gathered<'o> {
             let end = self.outputs.get(output).map(|o| o.range.end().as_nanos());
             let count = times.partition_point(|t| end.is_some_and(|end| *t <= end));
             let (now, later) = times.split_at_checked(count).unwrap_or((times, &[]));
-            let (values_now, values_later) = values.split_at_checked(count).unwrap_or((values, &[]));
+            let (values_now, values_later) =
+                values.split_at_checked(count).unwrap_or((values, &[]));
             self.times.extend_from_slice(now);
             self.values.extend_from_slice(values_now);
             (times, values) = (later, values_later);
@@ -517,7 +524,9 @@ impl<'o> Gathered<'o> {
         };
         stream
             .source
-            .with_columns(chunk, &mut stream.cache, |columns| writer.copy_chunk(columns))
+            .with_columns(chunk, &mut stream.cache, |columns| {
+                writer.copy_chunk(columns)
+            })
     }
 
     fn exemplar(&mut self, exemplar: &Exemplar) -> Result<(), Error> {

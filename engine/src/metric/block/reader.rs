@@ -11,11 +11,11 @@
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
 
+use roaring::RoaringBitmap;
 use rootline_index::{
     Labels, Matcher,
     disk::{self, DiskIndex, LabelsCursor},
 };
-use roaring::RoaringBitmap;
 
 use super::{
     chunks::{ChunkGroup, ChunkPlace, TimePlace},

@@ -280,6 +280,9 @@ mod tests {
         assert_eq!((stats.min, stats.max, stats.sum), (1.0, 5.0, 13.0));
         assert_eq!((stats.nans, stats.stale, stats.resets), (1, 1, 2));
         let nothing = ChunkStats::of(&[stale]);
-        assert_eq!((nothing.min, nothing.max), (f64::INFINITY, f64::NEG_INFINITY));
+        assert_eq!(
+            (nothing.min, nothing.max),
+            (f64::INFINITY, f64::NEG_INFINITY)
+        );
     }
 }

@@ -68,7 +68,11 @@ fn write(storage: &Arc<dyn Storage>, id: u64, model: &Model) -> Option<BlockMeta
             .collect();
         writer.start_series(&pairs);
         let times: Vec<i64> = series.samples.keys().copied().collect();
-        let values: Vec<f64> = series.samples.values().map(|v| f64::from_bits(*v)).collect();
+        let values: Vec<f64> = series
+            .samples
+            .values()
+            .map(|v| f64::from_bits(*v))
+            .collect();
         writer.samples(&times, &values).unwrap();
         for exemplar in &series.exemplars {
             writer.exemplar(exemplar).unwrap();
@@ -175,24 +179,29 @@ fn exemplar() -> impl Strategy<Value = Exemplar> {
         any::<(bool, bool)>(),
         "[a-z]{0,3}",
     )
-        .prop_map(|(time, bits, trace, span, (has_trace, has_span), value)| Exemplar {
-            time: Timestamp::from_nanos(time),
-            value: f64::from_bits(bits),
-            trace_id: TraceId::new(trace).filter(|_| has_trace),
-            span_id: SpanId::new(span).filter(|_| has_span),
-            labels: Labels::from_pairs([("x", value)]).unwrap(),
-        })
+        .prop_map(
+            |(time, bits, trace, span, (has_trace, has_span), value)| Exemplar {
+                time: Timestamp::from_nanos(time),
+                value: f64::from_bits(bits),
+                trace_id: TraceId::new(trace).filter(|_| has_trace),
+                span_id: SpanId::new(span).filter(|_| has_span),
+                labels: Labels::from_pairs([("x", value)]).unwrap(),
+            },
+        )
 }
 
 fn series() -> impl Strategy<Value = Series> {
     let exemplars = prop::collection::vec(exemplar(), 0..6);
     let exemplars = prop_oneof![3 => Just(Vec::new()), 1 => exemplars];
-    (times(), prop::collection::vec(value_bits(), 1..50), exemplars).prop_map(
-        |(times, values, exemplars)| Series {
+    (
+        times(),
+        prop::collection::vec(value_bits(), 1..50),
+        exemplars,
+    )
+        .prop_map(|(times, values, exemplars)| Series {
             samples: times.into_iter().zip(values.into_iter().cycle()).collect(),
             exemplars,
-        },
-    )
+        })
 }
 
 fn model() -> impl Strategy<Value = Model> {
@@ -395,9 +404,10 @@ fn a_mapped_block_reads_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
     let mut symbols = Symbols::new();
-    let mut writer =
-        MetricBlockWriter::create(&storage, dir.path(), STORE, BlockId(1)).unwrap();
-    let model: Model = (0..20).map(|n| (numbered(n), regular(&grid(0, 300), n))).collect();
+    let mut writer = MetricBlockWriter::create(&storage, dir.path(), STORE, BlockId(1)).unwrap();
+    let model: Model = (0..20)
+        .map(|n| (numbered(n), regular(&grid(0, 300), n)))
+        .collect();
     for (labels, series) in &model {
         let pairs: Vec<_> = labels
             .iter()
@@ -405,7 +415,11 @@ fn a_mapped_block_reads_the_same() {
             .collect();
         writer.start_series(&pairs);
         let times: Vec<_> = series.samples.keys().copied().collect();
-        let values: Vec<_> = series.samples.values().map(|v| f64::from_bits(*v)).collect();
+        let values: Vec<_> = series
+            .samples
+            .values()
+            .map(|v| f64::from_bits(*v))
+            .collect();
         writer.samples(&times, &values).unwrap();
     }
     writer.finish(&symbols, origin(10)).unwrap().unwrap();
@@ -426,7 +440,11 @@ fn large_chunks_are_copied_and_times_stay_shared() {
         write(&storage, id, &model).unwrap();
         sources.push(open(&storage, id).unwrap());
         for (labels, series) in model {
-            expected.entry(labels).or_default().samples.extend(series.samples);
+            expected
+                .entry(labels)
+                .or_default()
+                .samples
+                .extend(series.samples);
         }
     }
     let mut outputs = vec![MergeOutput {
@@ -434,11 +452,18 @@ fn large_chunks_are_copied_and_times_stay_shared() {
         writer: writer(&storage, 9),
     }];
     let mut symbols = Symbols::new();
-    let merged = merge(&sources, &[], None, &mut outputs, &mut symbols, &mut || Ok(())).unwrap();
+    let merged = merge(&sources, &[], None, &mut outputs, &mut symbols, &mut || {
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(merged.samples_encoded, 0);
     assert_eq!(merged.samples_copied, 3 * 4 * day as u64);
     let output = outputs.pop().unwrap();
-    output.writer.finish(&symbols, origin(100)).unwrap().unwrap();
+    output
+        .writer
+        .finish(&symbols, origin(100))
+        .unwrap()
+        .unwrap();
     let block = open(&storage, 9).unwrap();
     assert_same(&read_all(&block).unwrap(), &expected);
     assert_eq!(block.describe(&mut || Ok(())).unwrap().time_columns, 6);
@@ -456,7 +481,11 @@ fn small_chunks_become_large_ones() {
         write(&storage, id, &model).unwrap();
         sources.push(open(&storage, id).unwrap());
         for (labels, series) in model {
-            expected.entry(labels).or_default().samples.extend(series.samples);
+            expected
+                .entry(labels)
+                .or_default()
+                .samples
+                .extend(series.samples);
         }
     }
     let mut outputs = vec![MergeOutput {
@@ -464,10 +493,17 @@ fn small_chunks_become_large_ones() {
         writer: writer(&storage, 100),
     }];
     let mut symbols = Symbols::new();
-    let merged = merge(&sources, &[], None, &mut outputs, &mut symbols, &mut || Ok(())).unwrap();
+    let merged = merge(&sources, &[], None, &mut outputs, &mut symbols, &mut || {
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(merged.samples_copied, 0);
     let output = outputs.pop().unwrap();
-    output.writer.finish(&symbols, origin(100)).unwrap().unwrap();
+    output
+        .writer
+        .finish(&symbols, origin(100))
+        .unwrap()
+        .unwrap();
     let block = open(&storage, 100).unwrap();
     assert_same(&read_all(&block).unwrap(), &expected);
     assert_eq!(block.describe(&mut || Ok(())).unwrap().chunks, 3);
@@ -497,10 +533,20 @@ fn exemplars_are_bounded_by_window_when_merged() {
         writer: writer(&storage, 9),
     }];
     let mut symbols = Symbols::new();
-    merge(&sources, &[], None, &mut outputs, &mut symbols, &mut || Ok(())).unwrap();
+    merge(&sources, &[], None, &mut outputs, &mut symbols, &mut || {
+        Ok(())
+    })
+    .unwrap();
     let output = outputs.pop().unwrap();
-    output.writer.finish(&symbols, origin(100)).unwrap().unwrap();
-    let exemplars = open(&storage, 9).unwrap().exemplars(0, TimeRange::ALL).unwrap();
+    output
+        .writer
+        .finish(&symbols, origin(100))
+        .unwrap()
+        .unwrap();
+    let exemplars = open(&storage, 9)
+        .unwrap()
+        .exemplars(0, TimeRange::ALL)
+        .unwrap();
     assert_eq!(exemplars.len(), EXEMPLARS_PER_SERIES_MAX);
     assert!((exemplars[0].value - 1072.0).abs() < f64::EPSILON);
     assert!((exemplars[127].value - 2099.0).abs() < f64::EPSILON);
@@ -509,7 +555,9 @@ fn exemplars_are_bounded_by_window_when_merged() {
 #[test]
 fn a_merge_ends_when_its_caller_says_so() {
     let storage = memory();
-    let model: Model = (0..4).map(|n| (numbered(n), regular(&grid(0, 5), n))).collect();
+    let model: Model = (0..4)
+        .map(|n| (numbered(n), regular(&grid(0, 5), n)))
+        .collect();
     write(&storage, 1, &model).unwrap();
     let sources = [open(&storage, 1).unwrap()];
     let mut outputs = [MergeOutput {
@@ -519,9 +567,20 @@ fn a_merge_ends_when_its_caller_says_so() {
     let mut calls = 0;
     let mut each = || {
         calls += 1;
-        if calls == 3 { Err(Error::Cancelled) } else { Ok(()) }
+        if calls == 3 {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
     };
-    let merged = merge(&sources, &[], None, &mut outputs, &mut Symbols::new(), &mut each);
+    let merged = merge(
+        &sources,
+        &[],
+        None,
+        &mut outputs,
+        &mut Symbols::new(),
+        &mut each,
+    );
     assert!(matches!(merged, Err(Error::Cancelled)));
     drop(outputs);
     assert_eq!(storage.list(Path::new(DIR)).unwrap().len(), 1);

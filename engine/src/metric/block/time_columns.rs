@@ -248,8 +248,7 @@ impl TimeColumnsWriter {
 
     fn find_bytes(&self, column: &[u8]) -> Option<u32> {
         let hash = self.hash_bytes(column);
-        let same =
-            |entry: &ByHash| entry.hash == hash && self.bytes(entry.number) == column;
+        let same = |entry: &ByHash| entry.hash == hash && self.bytes(entry.number) == column;
         self.by_bytes
             .find(ByHash::spread(hash), same)
             .map(|entry| entry.number)
@@ -318,7 +317,9 @@ impl TimeGroup {
         item.take_integers(columns, &mut self.lengths)?;
         for &length in &self.lengths {
             self.starts_bytes.push(start);
-            let end = u64::try_from(length).ok().and_then(|n| start.checked_add(n));
+            let end = u64::try_from(length)
+                .ok()
+                .and_then(|n| start.checked_add(n));
             let end = end.filter(|end| *end <= end_bytes);
             match end {
                 Some(end) => start = end,

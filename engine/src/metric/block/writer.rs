@@ -287,7 +287,9 @@ impl MetricBlockWriter {
             self.has_row = true;
         }
         if !self.directory.has_room() {
-            return Err(Error::Unsupported("a series of so many chunks in one block"));
+            return Err(Error::Unsupported(
+                "a series of so many chunks in one block",
+            ));
         }
         Ok(())
     }
