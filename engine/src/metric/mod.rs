@@ -14,6 +14,7 @@
 //! | `pages.rs` | a list that never moves its entries |
 
 mod batch;
+pub(crate) mod block;
 mod exemplar;
 #[cfg(test)]
 mod golden_test;
