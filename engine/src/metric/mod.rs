@@ -5,6 +5,7 @@
 //! | `batch.rs` | what a sender writes |
 //! | `prepare.rs` | rows become series, the batch becomes record parts |
 //! | `head.rs` | the shards: apply, delete, replay, the budget |
+//! | `view.rs` | the parts that a snapshot reads |
 //! | `read.rs` | questions at a snapshot |
 //! | `registry.rs`, `series_hash.rs` | which series there are, by hash and by reference |
 //! | `index.rs` | which series carry which labels |
@@ -30,6 +31,7 @@ mod series;
 mod series_hash;
 mod side;
 mod tombstone;
+mod view;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
@@ -38,3 +40,4 @@ pub use head::MetricStats;
 pub use metadata::{METADATA_METRICS_MAX, Metadata, MetricKind};
 pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};
+pub(crate) use view::MetricView;
