@@ -8,7 +8,7 @@
 //!   So a snapshot finds every series it can see, and perhaps some it cannot.
 
 use parking_lot::RwLock;
-use rootline_index::{Matcher, MemIndex, SharedSymbols, Symbol};
+use rootline_index::{Matcher, MemIndex, Postings, SharedSymbols, Symbol};
 
 use super::registry::{Registry, SeriesNumber};
 /// Bytes of a row until the first count: eight labels in the postings of common values.
@@ -95,4 +95,25 @@ impl HeadIndex {
                 .collect(),
         )
     }
+
+    /// Every label name, and a series that has it. In no promised order.
+    pub(crate) fn names(&self) -> Vec<(Symbol, SeriesNumber)> {
+        let inner = self.inner.read();
+        examples(&inner, inner.index.label_names())
+    }
+
+    /// Every value of a label, and a series that has it. In no promised order.
+    pub(crate) fn values(&self, name: Symbol) -> Vec<(Symbol, SeriesNumber)> {
+        let inner = self.inner.read();
+        examples(&inner, inner.index.label_values(name))
+    }
+}
+
+fn examples<'i>(
+    inner: &Inner,
+    rows: impl Iterator<Item = (Symbol, &'i Postings)>,
+) -> Vec<(Symbol, SeriesNumber)> {
+    let first = |rows: &Postings| inner.series.get(rows.iter().next()? as usize).copied();
+    rows.filter_map(|(symbol, rows)| Some((symbol, first(rows)?)))
+        .collect()
 }

@@ -1,0 +1,67 @@
+//! Questions to one block.
+
+use std::collections::BTreeSet;
+
+use rootline_index::Labels;
+
+use super::{
+    exemplar::Exemplar,
+    part::{Asked, Part},
+    view::MetricBlock,
+};
+use crate::{block::BlockMeta, budget::Reservation, error::Error, time::TimeRange};
+
+impl MetricBlock {
+    pub(super) fn meta(&self) -> &BlockMeta {
+        match *self {}
+    }
+
+    /// The first `limit` label names of the series that satisfy the matchers and have samples in the
+    /// range. Only where no later delete hides anything, as the next.
+    pub(super) fn label_names(&self, _: &Asked<'_>, _: usize) -> Result<BTreeSet<String>, Error> {
+        match *self {}
+    }
+
+    pub(super) fn label_values(
+        &self,
+        _: &Asked<'_>,
+        _: &str,
+        _: &str,
+        _: usize,
+    ) -> Result<BTreeSet<String>, Error> {
+        match *self {}
+    }
+
+    pub(super) fn exemplars(
+        &self,
+        _: &Asked<'_>,
+        _: &mut Reservation,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, Error> {
+        match *self {}
+    }
+
+    pub(super) fn time_bounds(
+        &self,
+        _: &Part<'_>,
+        _: Asked<'_>,
+        _: &mut Option<TimeRange>,
+    ) -> Result<(), Error> {
+        match *self {}
+    }
+}
+
+/// The series of a block that a question is about, one after the other.
+#[derive(Debug)]
+pub(super) struct BlockRows<'v> {
+    block: &'v MetricBlock,
+}
+
+impl<'v> BlockRows<'v> {
+    pub(super) fn select(block: &'v MetricBlock, _: Asked<'v>, _: bool) -> Result<Self, Error> {
+        Ok(Self { block })
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<(Labels, u32)>, Error> {
+        match *self.block {}
+    }
+}
