@@ -40,6 +40,8 @@ mod series_reader;
 mod side;
 mod tombstone;
 mod view;
+#[cfg(test)]
+mod view_test;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
