@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rootline_index::Labels;
 
 use super::{
+    cardinality::CardinalityBy,
     exemplar::Exemplar,
     part::{Asked, Part},
     view::MetricBlock,
@@ -37,6 +38,36 @@ impl MetricBlock {
         _: &Asked<'_>,
         _: &mut Reservation,
     ) -> Result<Vec<(Labels, Vec<Exemplar>)>, Error> {
+        match *self {}
+    }
+
+    /// Whether every series has a sample, and all samples lie in `range`.
+    pub(super) fn has_all_in(&self, _: TimeRange) -> bool {
+        match *self {}
+    }
+
+    /// Bytes of the columns of a series.
+    pub(super) fn sample_bytes(&self, _: u32) -> Result<u64, Error> {
+        match *self {}
+    }
+
+    /// The names, values or pairs that stand on most series.
+    pub(super) fn largest(
+        &self,
+        _: &Asked<'_>,
+        _: CardinalityBy<'_>,
+        _: usize,
+    ) -> Result<Vec<(String, String)>, Error> {
+        match *self {}
+    }
+
+    /// Series that carry a label, or a pair, and how many values the label has.
+    pub(super) fn count(
+        &self,
+        _: &Asked<'_>,
+        _: &str,
+        _: Option<&str>,
+    ) -> Result<(u64, u64), Error> {
         match *self {}
     }
 

@@ -8,6 +8,7 @@
 //! | `view.rs` | the parts that a snapshot reads |
 //! | `read.rs` | questions at a snapshot |
 //! | `part.rs`, `head_read.rs`, `block_read.rs` | what one part of the view answers |
+//! | `cardinality.rs` | how many series stand under what |
 //! | `series_reader.rs` | one series after the other out of the parts |
 //! | `registry.rs`, `series_hash.rs` | which series there are, by hash and by reference |
 //! | `index.rs` | which series carry which labels |
@@ -19,6 +20,7 @@
 
 mod batch;
 mod block_read;
+mod cardinality;
 mod exemplar;
 #[cfg(test)]
 mod golden_test;
@@ -44,6 +46,7 @@ mod view;
 mod view_test;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
+pub use cardinality::{Cardinality, CardinalityBy, CardinalityItem};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
 pub(crate) use head::MetricHead;
 pub use head::MetricStats;

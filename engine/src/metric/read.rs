@@ -48,7 +48,7 @@ pub struct SeriesExemplars {
 }
 
 impl MetricView {
-    fn asked<'q>(
+    pub(super) fn asked<'q>(
         &'q self,
         at: Lsn,
         matchers: &'q [Matcher],
