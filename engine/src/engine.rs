@@ -17,7 +17,7 @@ use crate::{
     error::Error,
     heads::Heads,
     id::TraceId,
-    metric::{MetricBatch, MetricHead, MetricStats},
+    metric::{MetricBatch, MetricHead, MetricStats, MetricView},
     outcome::WriteOutcome,
     replay::{Replay, ReplayProgress, Replayed},
     settings::Settings,
@@ -83,7 +83,7 @@ impl Builder {
         } = self;
         let budget = Budget::new(settings.memory_limit_bytes);
         let heads = Heads {
-            metrics: MetricHead::new(&settings, Arc::clone(&budget)),
+            metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
             spans: SpanHead::new(&settings, Arc::clone(&budget)),
         };
         let log_settings = rootline_wal::Settings {
@@ -283,6 +283,7 @@ impl Engine {
         Ok(Snapshot::new(
             self.clone(),
             self.inner.committer.visibility.pin(),
+            Arc::new(MetricView::of(Arc::clone(&self.heads().metrics))),
         ))
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Lanes number the shards: metric shards first, then span shards.
 
+use std::sync::Arc;
+
 use rootline_wal::Lsn;
 
 use crate::{
@@ -22,7 +24,7 @@ pub(crate) struct Prepared {
 /// Both heads.
 #[derive(Debug)]
 pub(crate) struct Heads {
-    pub(crate) metrics: MetricHead,
+    pub(crate) metrics: Arc<MetricHead>,
     pub(crate) spans: SpanHead,
 }
 

@@ -224,7 +224,7 @@ pub fn check_record(lsn: Lsn, payload: &[u8]) -> Result<(), Error> {
         ..Settings::default()
     };
     let heads = Heads {
-        metrics: MetricHead::new(&settings, Arc::clone(&budget)),
+        metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
         spans: SpanHead::new(&settings, budget),
     };
     let record = Record {
