@@ -178,6 +178,28 @@ pub enum Error {
         /// Kept free.
         reserve_bytes: u64,
     },
+    /// Something is in the way.
+    #[error("{path} exists already and is not empty")]
+    AlreadyExists {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// A snapshot that is not intact.
+    #[error("the snapshot is damaged: {path} at byte {offset_bytes}: {reason}")]
+    DamagedSnapshot {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        offset_bytes: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A directory without a store in it.
+    #[error("{dir} holds no store: neither log, manifest nor blocks")]
+    NotAStore {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file operation failed.
     #[error("{operation} {path} failed: {source}")]
     Storage {
@@ -253,6 +275,7 @@ impl Error {
             | Self::InvalidSpan { .. }
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers
+            | Self::AlreadyExists { .. }
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
             Self::MemoryFull { .. } | Self::DiskLow { .. } => ErrorKind::Retry,
             Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
@@ -260,11 +283,12 @@ impl Error {
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }
+            | Self::DamagedSnapshot { .. }
             | Self::CorruptManifest { .. }
             | Self::CorruptRecord { .. }
             | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::TraceNotFound(_) => ErrorKind::NotFound,
+            Self::TraceNotFound(_) | Self::NotAStore { .. } => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
             Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,

@@ -12,6 +12,7 @@
 //! The engine knows no protocol and no async runtime: calls block, from any thread.
 #![deny(unsafe_code)]
 
+pub mod backup;
 mod batch;
 mod batch_pool;
 mod block;
@@ -27,6 +28,7 @@ mod error;
 mod filenames;
 mod heads;
 mod id;
+pub mod inspect;
 mod lanes;
 mod manifest;
 mod metric;
@@ -42,6 +44,7 @@ mod time;
 mod tombstone;
 mod value;
 mod varint;
+pub mod verify;
 mod visibility;
 
 pub use batch::WriteBatch;

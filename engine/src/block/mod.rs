@@ -20,7 +20,10 @@ mod source;
 mod tests;
 mod writer;
 
-use std::fmt;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use rootline_wal::Lsn;
 
@@ -137,4 +140,9 @@ impl SectionKind {
             Self::Metadata => "metadata",
         }
     }
+}
+
+/// The file of a block in the directory of blocks.
+pub(crate) fn path_of(dir: &Path, id: BlockId) -> PathBuf {
+    filenames::block(dir, id)
 }
