@@ -6,6 +6,7 @@ pub mod bitpack;
 mod coded;
 mod exceptions;
 pub mod integers;
+pub mod kernel;
 mod last_bits;
 mod rational;
 mod raw;
