@@ -48,11 +48,15 @@ pub mod verify;
 mod visibility;
 
 pub use batch::WriteBatch;
+#[doc(hidden)]
+pub use block::check_block_footer;
 pub use budget::{Budget, Holder, Reservation};
 pub use control::{CHECK_ROWS, QueryControl, QueryLimits};
 pub use engine::{Builder, Engine, EngineStats};
 pub use error::{Error, ErrorKind};
 pub use id::{SeriesRef, SpanId, TraceId};
+#[doc(hidden)]
+pub use manifest::check_manifest_edit;
 pub use metric::*;
 pub use outcome::{Rejections, WriteOutcome};
 pub use replay::{ReplayProgress, Replayed, check_record};

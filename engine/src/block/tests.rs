@@ -621,3 +621,49 @@ mod codec {
         }
     }
 }
+
+/// Version 1 reads the same for ever, and is still what is written.
+mod golden {
+    use super::*;
+
+    const GOLDEN: &[u8] = include_bytes!("../../tests/golden/v1/block.rlb");
+
+    fn sections() -> Vec<(SectionKind, Vec<Vec<u8>>)> {
+        vec![
+            (SectionKind::Strings, vec![b"__name__".to_vec()]),
+            (SectionKind::Metadata, Vec::new()),
+            (SectionKind::Values, vec![b"one".to_vec(), b"two".to_vec()]),
+        ]
+    }
+
+    #[test]
+    fn the_writer_still_writes_the_golden_block() {
+        let disk = PowerCutStorage::new();
+        let dir = Path::new("/blocks");
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        storage.create_dir_all(dir).unwrap();
+        write(&storage, dir, 42, &sections());
+        let written = disk.content(&filenames::block(dir, BlockId(42))).unwrap();
+        assert_eq!(written, GOLDEN, "{}", written.escape_ascii());
+    }
+
+    #[test]
+    fn the_golden_block_reads_as_what_it_was_made_of() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = filenames::block(temp.path(), BlockId(42));
+        std::fs::write(path, GOLDEN).unwrap();
+        for storage in storages() {
+            let block = open(&storage, temp.path(), 42).unwrap();
+            let expected = BlockMeta {
+                file_bytes: GOLDEN.len() as u64,
+                ..meta(42)
+            };
+            assert_eq!(block.meta(), &expected);
+            for (kind, items) in sections() {
+                let section = block.section(kind).unwrap();
+                let bytes = section.bytes(0..section.len_bytes()).unwrap();
+                assert_eq!(bytes.into_cow(), items.concat());
+            }
+        }
+    }
+}

@@ -473,3 +473,25 @@ impl Replay {
         Stopped
     }
 }
+
+/// Decodes bytes as a record of the manifest, as opening one does. For fuzzing.
+///
+/// # Errors
+/// What is wrong with them.
+#[doc(hidden)]
+pub fn check_manifest_edit(bytes: &[u8]) -> Result<(), String> {
+    let edit = edit::decode(bytes).map_err(|error| error.to_string())?;
+    let written = edit::encode(edit.next_block, &edit.changes);
+    let again = edit::decode(&written).map_err(|error| error.to_string());
+    let changes = again.map(|again| again.changes.len());
+    assert_eq!(
+        changes,
+        Ok(edit.changes.len()),
+        "what is read is written and read"
+    );
+    let mut version = Version::default();
+    for change in edit.changes {
+        version.apply(change)?;
+    }
+    Ok(())
+}
