@@ -19,6 +19,7 @@
 //! | `pages.rs` | a list that never moves its entries |
 
 mod batch;
+pub(crate) mod block;
 mod block_read;
 mod cardinality;
 mod exemplar;
