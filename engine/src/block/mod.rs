@@ -145,6 +145,8 @@ impl SectionKind {
 /// The file of a block in the directory of blocks.
 pub(crate) fn path_of(dir: &Path, id: BlockId) -> PathBuf {
     filenames::block(dir, id)
+}
+
 /// Decodes bytes as the footer of a block and as one of its ends, as opening a block does. For fuzzing.
 ///
 /// # Errors
