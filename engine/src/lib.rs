@@ -34,6 +34,7 @@ mod replay;
 mod settings;
 mod snapshot;
 mod span;
+mod store;
 mod sync;
 mod time;
 mod tombstone;

@@ -13,7 +13,7 @@ use crate::{
     engine::Engine,
     error::Error,
     id::{SeriesRef, TraceId},
-    metric::{Metadata, SeriesExemplars, SeriesSamples},
+    metric::{Metadata, MetricView, SeriesExemplars, SeriesSamples},
     span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
     time::TimeRange,
     visibility::Pin,
@@ -24,15 +24,17 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     engine: Engine,
+    view: Arc<MetricView>,
     pin: Arc<Pin>,
     spans_at: Lsn,
 }
 
 impl Snapshot {
-    pub(crate) fn new(engine: Engine, pin: Pin) -> Self {
+    pub(crate) fn new(engine: Engine, pin: Pin, view: Arc<MetricView>) -> Self {
         let spans_at = pin.lsn();
         Self {
             engine,
+            view,
             pin: Arc::new(pin),
             spans_at,
         }
@@ -69,9 +71,8 @@ impl Snapshot {
             self.pin.check_age()?;
             visit(series)
         };
-        self.engine
-            .heads()
-            .metrics
+        self.view
+            .current
             .select(self.pin.lsn(), matchers, range, query, checked)?;
         self.pin.check_age()
     }
@@ -87,9 +88,8 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<(SeriesRef, Labels)>, Error> {
         self.fresh(
-            self.engine
-                .heads()
-                .metrics
+            self.view
+                .current
                 .series(self.pin.lsn(), matchers, range, query)?,
         )
     }
@@ -104,7 +104,7 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let metrics = &self.engine.heads().metrics;
+        let metrics = &self.view.current;
         self.fresh(metrics.label_names(self.pin.lsn(), matchers, range, query)?)
     }
 
@@ -120,7 +120,7 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let metrics = &self.engine.heads().metrics;
+        let metrics = &self.view.current;
         self.fresh(metrics.label_values(self.pin.lsn(), name, matchers, range, limit, query)?)
     }
 
@@ -134,7 +134,7 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let metrics = &self.engine.heads().metrics;
+        let metrics = &self.view.current;
         self.fresh(metrics.exemplars(self.pin.lsn(), matchers, range, query)?)
     }
 
@@ -143,7 +143,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn metadata(&self, metric: Option<&str>) -> Result<Vec<Metadata>, Error> {
-        self.fresh(self.engine.heads().metrics.metadata(self.pin.lsn(), metric))
+        self.fresh(self.view.current.metadata(self.pin.lsn(), metric))
     }
 
     /// From the first to the last sample of the series that `matchers` select.
@@ -156,9 +156,8 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
         self.fresh(
-            self.engine
-                .heads()
-                .metrics
+            self.view
+                .current
                 .time_bounds(self.pin.lsn(), matchers, query)?,
         )
     }
@@ -168,7 +167,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn trace(&self, id: TraceId, query: &QueryControl) -> Result<Option<Trace>, Error> {
-        self.fresh(self.engine.heads().spans.trace(self.spans_at, id, query)?)
+        self.fresh(self.engine.spans().trace(self.spans_at, id, query)?)
     }
 
     /// A trace in a line: root, times, counts.
@@ -182,8 +181,7 @@ impl Snapshot {
     ) -> Result<Option<TraceSummary>, Error> {
         self.fresh(
             self.engine
-                .heads()
-                .spans
+                .spans()
                 .trace_summary(self.spans_at, id, query)?,
         )
     }
@@ -199,8 +197,7 @@ impl Snapshot {
         visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
         self.engine
-            .heads()
-            .spans
+            .spans()
             .scan(self.spans_at, filter, query, visit)?;
         self.pin.check_age()
     }
@@ -210,12 +207,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
-        self.fresh(
-            self.engine
-                .heads()
-                .spans
-                .services(self.spans_at, range, query)?,
-        )
+        self.fresh(self.engine.spans().services(self.spans_at, range, query)?)
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -230,8 +222,7 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         self.fresh(
             self.engine
-                .heads()
-                .spans
+                .spans()
                 .operations(self.spans_at, service, range, query)?,
         )
     }
@@ -241,7 +232,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
-        self.fresh(self.engine.heads().spans.tag_names(self.spans_at, query)?)
+        self.fresh(self.engine.spans().tag_names(self.spans_at, query)?)
     }
 
     /// The first `limit` values of an attribute, sorted by their display form.
@@ -255,18 +246,16 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        self.fresh(self.engine.heads().spans.tag_values(
-            self.spans_at,
-            key,
-            prefix,
-            limit,
-            query,
-        )?)
+        self.fresh(
+            self.engine
+                .spans()
+                .tag_values(self.spans_at, key, prefix, limit, query)?,
+        )
     }
 
     /// The text of a service or operation number in a [`SpanHit`].
     pub fn symbol(&self, id: u32) -> Arc<str> {
-        self.engine.heads().spans.symbol(id)
+        self.engine.spans().symbol(id)
     }
 
     /// From the first start to the last end of all spans.
@@ -274,12 +263,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
-        self.fresh(
-            self.engine
-                .heads()
-                .spans
-                .time_bounds(self.spans_at, query)?,
-        )
+        self.fresh(self.engine.spans().time_bounds(self.spans_at, query)?)
     }
 
     /// The engine this is a snapshot of.

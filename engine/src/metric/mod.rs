@@ -30,6 +30,7 @@ mod series;
 mod series_hash;
 mod side;
 mod tombstone;
+mod view;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
@@ -38,3 +39,5 @@ pub use head::MetricStats;
 pub use metadata::{METADATA_METRICS_MAX, Metadata, MetricKind};
 pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};
+pub(crate) use series_hash::HashKey;
+pub(crate) use view::{FrozenGeneration, MetricView};

@@ -1,7 +1,8 @@
 //! Which series there are: from the hash of their label bytes to their number, reference and labels.
 //!
-//! A *series number* (`u32`) is dense and lives as long as the process: the low bits are the shard,
-//! the rest the slot in it. A [`SeriesRef`] is what the log knows the series by.
+//! A *series number* (`u32`) is dense and lives as long as its generation: the low bits are the shard,
+//! the rest the slot in it. A [`SeriesRef`] is what the log knows the series by, within a generation;
+//! references go on from one generation to the next and are never given out again.
 //!
 //! Each shard has one lock over its table and rows. A series belongs to the shard that the hash of
 //! its canonical bytes names. Other forms of its bytes (a sender's own) are *aliases*, which live in
@@ -11,7 +12,7 @@
 //! leaves, and are not taken under a shard's lock.
 //!
 //! Invariants
-//! - A series, once registered, keeps number, reference and labels while the process lives.
+//! - A series, once registered, keeps number, reference and labels while its generation lives.
 //! - One label set has one series: the canonical hash is probed again under the write lock.
 
 use std::{
@@ -266,6 +267,22 @@ impl Registry {
             next_ref: AtomicU64::new(1),
             by_ref: RwLock::default(),
         }
+    }
+
+    /// The registry of the generation that follows: empty, with the same key, limits and sharding;
+    /// references go on. Called while nobody registers in this one.
+    pub(crate) fn successor(&self) -> Self {
+        let next = Self::new(self.sharding.shards(), self.limits, self.series_max);
+        Self {
+            key: self.key.clone(),
+            next_ref: AtomicU64::new(self.next_ref.load(Ordering::Relaxed)),
+            ..next
+        }
+    }
+
+    /// The lowest reference that was never given out.
+    pub(crate) fn next_ref(&self) -> SeriesRef {
+        SeriesRef(self.next_ref.load(Ordering::Relaxed))
     }
 
     pub(crate) fn key(&self) -> &HashKey {
@@ -564,7 +581,8 @@ impl Registry {
     }
 
     /// Takes a definition from the log: reference and sorted pairs. Canonical bytes are given for
-    /// the hash.
+    /// the hash. One label set may come under several references, one for each generation that the
+    /// log holds; the first is the one it goes on with.
     ///
     /// # Errors
     /// What contradicts an earlier definition, as the reason of a corrupt record.
@@ -580,7 +598,6 @@ impl Registry {
         let by_ref = self.by_ref.read().get(&series.0).copied();
         let known = self.lookup(hash);
         let number = match (by_ref, known) {
-            (Some(by_ref), Some(known)) if by_ref == known.number => by_ref,
             (None, None) => {
                 let (resolved, is_new) = self
                     .insert(hash, Some(series), pairs)
@@ -591,19 +608,21 @@ impl Registry {
                 self.by_ref.write().insert(series.0, resolved.number);
                 resolved.number
             }
-            (None, Some(known)) if known.series == series => {
+            (None, Some(known)) => {
                 self.by_ref.write().insert(series.0, known.number);
+                if known.series != series {
+                    // What this record defines is the reference of another generation.
+                    return Ok(known.number);
+                }
                 known.number
             }
+            (Some(by_ref), Some(known)) if by_ref == known.number && known.series != series => {
+                return Ok(by_ref);
+            }
+            (Some(by_ref), Some(known)) if by_ref == known.number => by_ref,
             (Some(_), _) => {
                 return Err(format!(
                     "series {series} is defined again with other labels"
-                ));
-            }
-            (None, Some(known)) => {
-                let other = known.series;
-                return Err(format!(
-                    "series {series} is defined with the labels of series {other}"
                 ));
             }
         };
@@ -764,7 +783,12 @@ mod tests {
                 .unwrap_err()
                 .contains("series 7 is defined again")
         );
-        assert!(restore(8, "x").unwrap_err().contains("labels of series 7"));
+        assert_eq!(
+            restore(8, "x").unwrap(),
+            first,
+            "another generation knew the same series by another reference"
+        );
+        assert!(restore(8, "y").is_err());
         let labels = Labels::from_pairs([("new", "x")]).unwrap();
         let next = register(&registry, &canonical(&labels)).unwrap();
         assert!(
