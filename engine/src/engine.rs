@@ -349,6 +349,11 @@ impl Engine {
         self.inner.committer.close()
     }
 
+    #[cfg(test)]
+    pub(crate) fn committer(&self) -> &Committer {
+        &self.inner.committer
+    }
+
     pub(crate) fn spans(&self) -> &SpanHead {
         &self.inner.committer.spans
     }

@@ -23,6 +23,8 @@ mod control;
 mod engine;
 mod error;
 mod filenames;
+#[cfg(test)]
+mod freeze_test;
 mod heads;
 mod id;
 mod lanes;
