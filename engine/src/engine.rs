@@ -109,12 +109,7 @@ impl Builder {
         .run()?;
         let visibility = Visibility::new(Arc::clone(&clock), settings.snapshot_max_age);
         visibility.start_at(wal.last_lsn());
-        let store = Store::new(MetricView {
-            frozen: Vec::new(),
-            current: Arc::clone(&heads.metrics),
-            tombstones: Arc::default(),
-            floor_ns: None,
-        });
+        let store = Store::new(MetricView::of(Arc::clone(&heads.metrics)));
         let hash_key = heads.metrics.hash_key();
         let committer = Committer::new(
             heads,

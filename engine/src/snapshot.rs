@@ -12,7 +12,7 @@ use crate::{
     control::QueryControl,
     engine::Engine,
     error::Error,
-    id::{SeriesRef, TraceId},
+    id::TraceId,
     metric::{Metadata, MetricView, SeriesExemplars, SeriesSamples},
     span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
     time::TimeRange,
@@ -24,18 +24,20 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     engine: Engine,
-    view: Arc<MetricView>,
     pin: Arc<Pin>,
+    /// The parts of the metric store as of the pin.
+    metrics: Arc<MetricView>,
     spans_at: Lsn,
 }
 
 impl Snapshot {
-    pub(crate) fn new(engine: Engine, pin: Pin, view: Arc<MetricView>) -> Self {
+    /// The view and the pin were taken together: every batch up to the pin is in the view, whole.
+    pub(crate) fn new(engine: Engine, pin: Pin, metrics: Arc<MetricView>) -> Self {
         let spans_at = pin.lsn();
         Self {
             engine,
-            view,
             pin: Arc::new(pin),
+            metrics,
             spans_at,
         }
     }
@@ -71,8 +73,7 @@ impl Snapshot {
             self.pin.check_age()?;
             visit(series)
         };
-        self.view
-            .current
+        self.metrics
             .select(self.pin.lsn(), matchers, range, query, checked)?;
         self.pin.check_age()
     }
@@ -86,15 +87,14 @@ impl Snapshot {
         matchers: &[Matcher],
         range: TimeRange,
         query: &QueryControl,
-    ) -> Result<Vec<(SeriesRef, Labels)>, Error> {
-        self.fresh(
-            self.view
-                .current
-                .series(self.pin.lsn(), matchers, range, query)?,
-        )
+    ) -> Result<Vec<Labels>, Error> {
+        let found = self
+            .metrics
+            .series(self.pin.lsn(), matchers, range, query)?;
+        self.fresh(found)
     }
 
-    /// Label names of those series, sorted.
+    /// The first `limit` label names of those series, sorted.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
@@ -102,13 +102,16 @@ impl Snapshot {
         &self,
         matchers: &[Matcher],
         range: TimeRange,
+        limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let metrics = &self.view.current;
-        self.fresh(metrics.label_names(self.pin.lsn(), matchers, range, query)?)
+        let found = self
+            .metrics
+            .label_names(self.pin.lsn(), matchers, range, limit, query)?;
+        self.fresh(found)
     }
 
-    /// The first `limit` values of label `name` among those series, sorted.
+    /// The first `limit` values of label `name` that begin with `prefix` among those series, sorted.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
@@ -116,12 +119,16 @@ impl Snapshot {
         &self,
         name: &str,
         matchers: &[Matcher],
+        prefix: &str,
         range: TimeRange,
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let metrics = &self.view.current;
-        self.fresh(metrics.label_values(self.pin.lsn(), name, matchers, range, limit, query)?)
+        let at = self.pin.lsn();
+        let found = self
+            .metrics
+            .label_values(at, name, matchers, prefix, range, limit, query)?;
+        self.fresh(found)
     }
 
     /// Exemplars in `range` of the series that `matchers` select, oldest first in each.
@@ -134,8 +141,10 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let metrics = &self.view.current;
-        self.fresh(metrics.exemplars(self.pin.lsn(), matchers, range, query)?)
+        let found = self
+            .metrics
+            .exemplars(self.pin.lsn(), matchers, range, query)?;
+        self.fresh(found)
     }
 
     /// Metadata of one metric or of all, sorted by name.
@@ -143,7 +152,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn metadata(&self, metric: Option<&str>) -> Result<Vec<Metadata>, Error> {
-        self.fresh(self.view.current.metadata(self.pin.lsn(), metric))
+        self.fresh(self.metrics.metadata(self.pin.lsn(), metric))
     }
 
     /// From the first to the last sample of the series that `matchers` select.
@@ -155,11 +164,8 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        self.fresh(
-            self.view
-                .current
-                .time_bounds(self.pin.lsn(), matchers, query)?,
-        )
+        let found = self.metrics.time_bounds(self.pin.lsn(), matchers, query)?;
+        self.fresh(found)
     }
 
     /// A trace with all its spans and who called whom.

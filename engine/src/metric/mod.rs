@@ -5,6 +5,7 @@
 //! | `batch.rs` | what a sender writes |
 //! | `prepare.rs` | rows become series, the batch becomes record parts |
 //! | `head.rs` | the shards: apply, delete, replay, the budget |
+//! | `view.rs` | the parts that a snapshot reads |
 //! | `read.rs` | questions at a snapshot |
 //! | `registry.rs`, `series_hash.rs` | which series there are, by hash and by reference |
 //! | `index.rs` | which series carry which labels |
@@ -40,4 +41,4 @@ pub use metadata::{METADATA_METRICS_MAX, Metadata, MetricKind};
 pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};
 pub(crate) use series_hash::HashKey;
-pub(crate) use view::{FrozenGeneration, MetricView};
+pub(crate) use view::{FrozenGeneration, MetricBlock, MetricView};

@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use rootline_engine::{Exemplar, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange, TraceId};
+use rootline_engine::{
+    Exemplar, Labels, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange, TraceId,
+};
 use rootline_query::{GroupSamplesBy, MetricStatsGroup, Selector, metric_stats};
 use tonic::{Request, Response, Status};
 
@@ -78,9 +80,12 @@ impl v1::metrics_server::Metrics for MetricsService {
         let (metadata, _, asked) = request.into_parts();
         let answer = move |query: &mut Query| {
             let (selector, range) = any(query, asked.series.as_ref(), asked.range.as_ref())?;
-            let names = query
-                .snapshot
-                .label_names(selector.matchers(), range, &query.control)?;
+            let names = query.snapshot.label_names(
+                selector.matchers(),
+                range,
+                usize::MAX,
+                &query.control,
+            )?;
             query
                 .memory
                 .take(names.iter().map(|n| n.len() as u64 + ITEM_BYTES).sum())?;
@@ -109,6 +114,7 @@ impl v1::metrics_server::Metrics for MetricsService {
             let mut values = query.snapshot.label_values(
                 &asked.name,
                 selector.matchers(),
+                "",
                 range,
                 limit.saturating_add(1),
                 &query.control,
@@ -274,7 +280,9 @@ fn select(
     let mut info = request::info(query, range, "the samples stored");
     let mut truncated = false;
     let mut failed: Option<Refusal> = None;
+    let mut canonical = Vec::new();
     let mut add = |series: &SeriesSamples<'_>| {
+        let series_ref = series_ref(series.labels, &mut canonical);
         let chunks = series
             .timestamps
             .chunks(CHUNK_SAMPLES_MAX)
@@ -291,7 +299,7 @@ fn select(
                 .map(|l| l.name.len() + l.value.len())
                 .sum::<usize>();
             message.chunks.push(v1::SeriesChunk {
-                series_ref: series.id.0,
+                series_ref,
                 labels,
                 times_ns: times.to_vec(),
                 values: values.to_vec(),
@@ -330,6 +338,15 @@ fn select(
     sender.send(message)
 }
 
+/// A number for a series that is the same in every answer, before and after a restart: a hash of its
+/// labels in their canonical form, for which `canonical` is room. The labels are what tells series
+/// apart; two of them may share the number.
+fn series_ref(labels: &Labels, canonical: &mut Vec<u8>) -> u64 {
+    canonical.clear();
+    labels.encode_canonical(canonical);
+    xxhash_rust::xxh3::xxh3_64(canonical)
+}
+
 fn series(
     query: &mut Query,
     selector: &Selector,
@@ -343,7 +360,7 @@ fn series(
     query.memory.take(
         found
             .iter()
-            .map(|(_, l)| l.heap_bytes() as u64 + ITEM_BYTES)
+            .map(|l| l.heap_bytes() as u64 + ITEM_BYTES)
             .sum(),
     )?;
     let mut info = labels_info(query, range, selector, found.is_empty())?;
@@ -354,11 +371,12 @@ fn series(
     }
     let mut message = v1::SeriesResponse::default();
     let mut bytes = 0;
-    for (id, labels) in found {
+    let mut canonical = Vec::new();
+    for labels in found {
         query.control.check()?;
         bytes += labels.heap_bytes() + labels.len() * LABEL_BYTES;
         message.series.push(v1::SeriesLabels {
-            series_ref: id.0,
+            series_ref: series_ref(&labels, &mut canonical),
             labels: request::labels(&labels),
         });
         if bytes >= MESSAGE_BYTES {
