@@ -13,7 +13,7 @@ use rootline_wal::{Lsn, PowerCutStorage};
 
 use crate::{
     Engine, MatchOp, QueryControl, QueryLimits, Settings, TimeRange, Timestamp,
-    metric::{MetricHead, MetricView},
+    metric::{FrozenReader, MetricHead, MetricView, Samples},
 };
 
 const WRITERS: u64 = 3;
@@ -170,4 +170,84 @@ fn references_go_on_and_deletes_are_listed_for_frozen_generations() {
     let view = engine.committer().store.view();
     let listed: Vec<Lsn> = view.tombstones.iter().map(|t| t.lsn).collect();
     assert_eq!(listed, [lsn]);
+}
+
+#[test]
+fn a_frozen_generation_read_whole_is_what_a_snapshot_at_its_cut_sees() {
+    let engine = open(&PowerCutStorage::new());
+    let mut seed = 1u64;
+    let mut random = |n: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % n
+    };
+    for _ in 0..60 {
+        let mut batch = engine.batch();
+        for _ in 0..40 {
+            let mut pairs = vec![("n".to_owned(), format!("{}", random(3)))];
+            for l in 0..random(4) {
+                pairs.push((format!("l{}", l * random(3)), format!("v{}", random(3))));
+            }
+            let mut labels = rootline_index::LabelsBuilder::default();
+            for (name, value) in &pairs {
+                labels.set(name, value);
+            }
+            let row = batch.metrics().series(&labels.build().unwrap());
+            for _ in 0..random(20) {
+                let time = i64::try_from(random(3000)).unwrap() * 1_000_000;
+                let value = f64::from(u32::try_from(random(5)).unwrap());
+                batch
+                    .metrics()
+                    .sample(row, Timestamp::from_nanos(time), value);
+            }
+        }
+        engine.write(&mut batch).unwrap();
+        if random(5) == 0 {
+            let n = format!("{}", random(3));
+            let start = i64::try_from(random(3000)).unwrap() * 1_000_000;
+            let range = TimeRange::new(
+                Timestamp::from_nanos(start),
+                Timestamp::from_nanos(start + 400_000_000),
+            );
+            let matcher = Matcher::new(MatchOp::Equal, "n", &n).unwrap();
+            engine.delete_series(&[matcher], range.unwrap()).unwrap();
+        }
+    }
+    let frozen = engine.committer().freeze().unwrap().unwrap();
+    let (head, cut) = (&*frozen.head, frozen.cut);
+    let mut expected = Vec::new();
+    head.select(cut, &[], TimeRange::ALL, &control(&engine), &mut |series| {
+        let bits: Vec<u64> = series.values.iter().map(|v| v.to_bits()).collect();
+        expected.push((series.labels.clone(), series.timestamps.to_vec(), bits));
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    assert!(expected.len() > 20);
+
+    let reader = FrozenReader::new(head, cut);
+    let (mut read, mut pairs) = (Vec::new(), Vec::new());
+    let mut samples = Samples::default();
+    for number in reader.by_labels() {
+        reader.pairs(number, &mut pairs);
+        reader.samples(number, &mut samples);
+        let mut counted = BTreeMap::new();
+        reader.count_by(number, 1_000_000_000, &mut |second, count| {
+            *counted.entry(second).or_insert(0) += count;
+        });
+        for second in samples.times.iter().map(|t| t / 1_000_000_000) {
+            let count = counted.entry(second).or_insert(0);
+            *count = count
+                .checked_sub(1)
+                .expect("the forecast leaves nothing out");
+        }
+        let symbols = reader.symbols();
+        let texts = pairs
+            .iter()
+            .map(|&(name, value)| (symbols.resolve(name), symbols.resolve(value)));
+        if !samples.times.is_empty() {
+            let bits: Vec<u64> = samples.values.iter().map(|v| v.to_bits()).collect();
+            let labels = Labels::from_pairs(texts).unwrap();
+            read.push((labels, samples.times.clone(), bits));
+        }
+    }
+    assert_eq!(read, expected);
 }

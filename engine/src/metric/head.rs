@@ -31,7 +31,7 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::{Matcher, Symbol};
 use rootline_wal::Lsn;
 
@@ -186,6 +186,11 @@ impl MetricHead {
         self.shards
             .get(shard)
             .expect("a shard number is below `shards`")
+    }
+
+    /// Every shard, held still. Whoever applies waits meanwhile: for frozen generations.
+    pub(super) fn read_all(&self) -> Vec<RwLockReadGuard<'_, Shard>> {
+        self.shards.iter().map(RwLock::read).collect()
     }
 
     /// Remembers that record `lsn` holds the definitions that were prepared. Called when the record

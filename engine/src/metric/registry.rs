@@ -24,7 +24,7 @@ use std::{
 };
 
 use hashbrown::{HashMap, HashTable};
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use rootline_index::{LabelFault, LabelLimits, Labels, LabelsBuilder, SharedSymbols, Symbol};
 use rootline_wal::Lsn;
 
@@ -190,6 +190,49 @@ impl Alias {
     }
 }
 
+/// All series, held still: for a walk over a registry that nobody writes to.
+#[derive(Debug)]
+pub(crate) struct RegistryRows<'r> {
+    sharding: Sharding,
+    shards: Vec<RwLockReadGuard<'r, RegistryShard>>,
+    shapes: RwLockReadGuard<'r, Shapes>,
+}
+
+impl RegistryRows<'_> {
+    /// Every series, shard by shard.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = SeriesNumber> {
+        let sharding = self.sharding;
+        self.shards
+            .iter()
+            .enumerate()
+            .flat_map(move |(shard, table)| {
+                let slots = 0..table.rows.len();
+                slots.filter_map(move |slot| sharding.number(shard, slot))
+            })
+    }
+
+    /// The label pairs of a series, sorted by the names' text.
+    pub(crate) fn pairs(&self, number: SeriesNumber) -> impl Iterator<Item = (Symbol, Symbol)> {
+        let (names, values) = self.names_and_values(number).unwrap_or_default();
+        names.iter().copied().zip(values.iter().copied())
+    }
+
+    /// One of these pairs.
+    #[inline]
+    pub(crate) fn pair(&self, number: SeriesNumber, at: usize) -> Option<(Symbol, Symbol)> {
+        let (names, values) = self.names_and_values(number)?;
+        Some((*names.get(at)?, *values.get(at)?))
+    }
+
+    #[inline]
+    fn names_and_values(&self, number: SeriesNumber) -> Option<(&[Symbol], &[Symbol])> {
+        let table = self.shards.get(self.sharding.shard(number))?;
+        let row = table.rows.get(self.sharding.slot(number))?;
+        let names = self.shapes.names.get(row.shape as usize)?;
+        Some((names, table.values(row, names.len())))
+    }
+}
+
 impl RegistryShard {
     #[inline]
     fn find(&self, hash: u128) -> Option<(u32, &Row)> {
@@ -277,6 +320,15 @@ impl Registry {
             key: self.key.clone(),
             next_ref: AtomicU64::new(self.next_ref.load(Ordering::Relaxed)),
             ..next
+        }
+    }
+
+    /// All series, held still. Whoever registers waits meanwhile.
+    pub(crate) fn rows(&self) -> RegistryRows<'_> {
+        RegistryRows {
+            sharding: self.sharding,
+            shards: self.shards.iter().map(RwLock::read).collect(),
+            shapes: self.shapes.read(),
         }
     }
 
