@@ -141,7 +141,8 @@ pub struct MetricStats {
 
 impl MetricHead {
     pub(crate) fn new(settings: &Settings, budget: Arc<Budget>) -> Self {
-        let registry = Registry::new(settings.metric_shards, settings.labels, settings.series_max);
+        let registry = Registry::new(settings.metric_shards, settings.labels, settings.series_max)
+            .limit_labels(settings.series_max_per_label.clone());
         let metadata = Arc::new(SharedMetadata::new(Arc::clone(&budget)));
         Self::with(registry, metadata, budget)
     }

@@ -24,7 +24,7 @@ use std::{
 };
 
 use hashbrown::{HashMap, HashTable};
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::{LabelFault, LabelLimits, Labels, LabelsBuilder, SharedSymbols, Symbol};
 use rootline_wal::Lsn;
 
@@ -108,6 +108,61 @@ pub(crate) struct Resolved {
     pub(crate) defined: Lsn,
 }
 
+/// How many series each value of some labels has, and may have.
+#[derive(Debug, Default)]
+struct LabelCounts {
+    limits: Vec<(String, u64)>,
+    /// By limit and value.
+    counts: Mutex<StdHashMap<(usize, Box<str>), u64>>,
+}
+
+impl LabelCounts {
+    /// Counts a series; with `is_checked` only if no limit stands against it.
+    fn add(&self, pairs: &[(&str, &str)], is_checked: bool) -> Result<(), Error> {
+        if self.limits.is_empty() {
+            return Ok(());
+        }
+        let mut counts = self.counts.lock();
+        for (label, value, limit) in self.limited(pairs) {
+            let max = self.limits.get(limit).map_or(u64::MAX, |(_, max)| *max);
+            let count = counts.get(&(limit, value.into())).copied();
+            if is_checked && count.unwrap_or(0) >= max {
+                return Err(Error::SeriesLimitOfLabel {
+                    label: label.to_owned(),
+                    value: value.to_owned(),
+                    max,
+                });
+            }
+        }
+        for (_, value, limit) in self.limited(pairs) {
+            *counts.entry((limit, value.into())).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, pairs: &[(&str, &str)]) {
+        let mut counts = self.counts.lock();
+        for (_, value, limit) in self.limited(pairs) {
+            if let Some(count) = counts.get_mut(&(limit, value.into())) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    fn limited<'a>(
+        &'a self,
+        pairs: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = (&'a str, &'a str, usize)> {
+        self.limits
+            .iter()
+            .enumerate()
+            .filter_map(|(limit, (name, _))| {
+                let (_, value) = pairs.iter().find(|(n, _)| n == name)?;
+                Some((name.as_str(), *value, limit))
+            })
+    }
+}
+
 /// All series of the head.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -115,6 +170,7 @@ pub(crate) struct Registry {
     key: HashKey,
     limits: LabelLimits,
     series_max: u64,
+    of_labels: LabelCounts,
     shards: Vec<RwLock<RegistryShard>>,
     pub(crate) symbols: SharedSymbols,
     shapes: RwLock<Shapes>,
@@ -302,6 +358,7 @@ impl Registry {
             key: HashKey::random(),
             limits,
             series_max,
+            of_labels: LabelCounts::default(),
             shards: (0..sharding.shards()).map(|_| RwLock::default()).collect(),
             symbols: SharedSymbols::new(),
             shapes: RwLock::default(),
@@ -312,10 +369,17 @@ impl Registry {
         }
     }
 
+    /// Bounds how many series one value of these labels has.
+    pub(crate) fn limit_labels(mut self, limits: Vec<(String, u64)>) -> Self {
+        self.of_labels.limits = limits;
+        self
+    }
+
     /// The registry of the generation that follows: empty, with the same key, limits and sharding;
     /// references go on. Called while nobody registers in this one.
     pub(crate) fn successor(&self) -> Self {
-        let next = Self::new(self.sharding.shards(), self.limits, self.series_max);
+        let next = Self::new(self.sharding.shards(), self.limits, self.series_max)
+            .limit_labels(self.of_labels.limits.clone());
         Self {
             key: self.key.clone(),
             next_ref: AtomicU64::new(self.next_ref.load(Ordering::Relaxed)),
@@ -456,11 +520,17 @@ impl Registry {
                 (n < self.series_max).then_some(n + 1)
             })
             .map_err(|_| over())?;
+        let texts: Vec<(&str, &str)> = labels.iter().collect();
+        if let Err(error) = self.of_labels.add(&texts, true) {
+            self.series.fetch_sub(1, Ordering::Relaxed);
+            return Err(error);
+        }
         let pairs = self.symbols.intern_pairs(labels.iter());
         let inserted = self.insert(hash, None, &pairs);
         // One who lost the race counted a series that is not there.
         if !matches!(inserted, Some((_, true))) {
             self.series.fetch_sub(1, Ordering::Relaxed);
+            self.of_labels.remove(&texts);
         }
         inserted.map(|(resolved, _)| resolved).ok_or_else(over)
     }
@@ -656,6 +726,7 @@ impl Registry {
                     .ok_or("series numbers are used up")?;
                 if is_new {
                     self.series.fetch_add(1, Ordering::Relaxed);
+                    self.count_restored(pairs);
                 }
                 self.by_ref.write().insert(series.0, resolved.number);
                 resolved.number
@@ -680,6 +751,17 @@ impl Registry {
         };
         self.set_defined(&[number], lsn);
         Ok(number)
+    }
+
+    fn count_restored(&self, pairs: &[(Symbol, Symbol)]) {
+        if self.of_labels.limits.is_empty() {
+            return;
+        }
+        let symbols = self.symbols.read();
+        let text = |symbol| symbols.try_resolve(symbol).unwrap_or_default();
+        let texts: Vec<_> = pairs.iter().map(|&(n, v)| (text(n), text(v))).collect();
+        // What is in the log is stored, whatever the limits are now.
+        let _ = self.of_labels.add(&texts, false);
     }
 
     /// The series numbers of references in the log, held still for a run of look-ups.
@@ -784,6 +866,29 @@ mod tests {
             Err(Error::InvalidLabels(_))
         ));
         assert_eq!(registry.len(), 1);
+    }
+
+    #[test]
+    fn a_value_of_a_limited_label_has_so_many_series_in_each_generation() {
+        let limited = registry(100).limit_labels(vec![("job".to_owned(), 2)]);
+        let next = limited.successor();
+        for registry in [&limited, &next] {
+            let add = |job: &str, i: u64| {
+                let labels = Labels::from_pairs([("i", &*i.to_string()), ("job", job)]).unwrap();
+                register(registry, &canonical(&labels))
+            };
+            add("a", 1).unwrap();
+            add("a", 2).unwrap();
+            assert!(add("a", 2).is_ok(), "known");
+            let refused = add("a", 3).unwrap_err();
+            assert!(
+                matches!(&refused, Error::SeriesLimitOfLabel { value, max: 2, .. } if value == "a"),
+                "{refused}"
+            );
+            assert_eq!(refused.kind(), crate::ErrorKind::InvalidRequest);
+            add("b", 3).unwrap();
+            assert_eq!(registry.len(), 3);
+        }
     }
 
     #[test]
