@@ -33,6 +33,7 @@ mod metric;
 mod outcome;
 mod record;
 mod replay;
+mod seal;
 mod settings;
 mod snapshot;
 mod span;
