@@ -246,6 +246,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A change of the manifest that contradicts what it says. A broken invariant of the store.
+    #[error("edit of the manifest refused: {reason}")]
+    InvalidEdit {
+        /// What does not fit.
+        reason: String,
+    },
     /// The store can be read, not written.
     #[error("the store is read-only: {reason}")]
     ReadOnly {
@@ -274,7 +280,7 @@ impl Error {
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
             Self::MemoryFull { .. } | Self::DiskLow { .. } => ErrorKind::Retry,
             Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
-            Self::Storage { .. } => ErrorKind::Internal,
+            Self::Storage { .. } | Self::InvalidEdit { .. } => ErrorKind::Internal,
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }
