@@ -24,6 +24,7 @@ mod control;
 mod disk;
 mod engine;
 mod error;
+mod files;
 mod filenames;
 #[cfg(test)]
 mod freeze_test;
