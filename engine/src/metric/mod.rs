@@ -16,6 +16,7 @@
 //! | `pages.rs` | a list that never moves its entries |
 
 mod batch;
+pub(crate) mod block;
 mod exemplar;
 mod frozen;
 #[cfg(test)]
