@@ -168,7 +168,9 @@ impl StoreFiles {
     /// Which store blocks belong to, if one was ever published.
     pub(crate) fn store_id(version: &Version) -> Option<StoreId> {
         let bytes = version.state.get(STATE_STORE_ID)?;
-        Some(StoreId::from_bytes(<[u8; 16]>::try_from(bytes.as_slice()).ok()?))
+        Some(StoreId::from_bytes(
+            <[u8; 16]>::try_from(bytes.as_slice()).ok()?,
+        ))
     }
 
     /// Opens a block that was just written.

@@ -24,8 +24,8 @@ mod control;
 mod disk;
 mod engine;
 mod error;
-mod files;
 mod filenames;
+mod files;
 #[cfg(test)]
 mod freeze_test;
 mod heads;

@@ -13,7 +13,7 @@ use super::{
     label_order,
     metadata::Metadata,
     registry::{RegistryRows, SeriesNumber, Sharding},
-    series::Samples,
+    runs::Samples,
 };
 use crate::time::TimeRange;
 

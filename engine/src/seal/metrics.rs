@@ -260,13 +260,20 @@ mod tests {
 
     #[test]
     fn of_many_days_the_largest_get_a_block_each() {
-        let days: Vec<(i64, u64)> = (0..100).map(|day| (day, 10_000 + day.unsigned_abs())).collect();
+        let days: Vec<(i64, u64)> = (0..100)
+            .map(|day| (day, 10_000 + day.unsigned_abs()))
+            .collect();
         assert_eq!(plan(&days), (84..100).collect::<Vec<i64>>());
         let sparse: Vec<(i64, u64)> = (0..200_000).map(|day| (day, 1)).collect();
         assert!(plan(&sparse).is_empty());
-        let mixed: Vec<(i64, u64)> = (0..5).map(|day| (day, 9_000 * (day.unsigned_abs() % 2))).collect();
+        let mixed: Vec<(i64, u64)> = (0..5)
+            .map(|day| (day, 9_000 * (day.unsigned_abs() % 2)))
+            .collect();
         let days = Days::plan(&mixed.into_iter().collect());
         assert_eq!(days.own, [1, 3]);
-        assert_eq!((days.route(1), days.route(3), days.route(2)), (0, 1, days.spanning()));
+        assert_eq!(
+            (days.route(1), days.route(3), days.route(2)),
+            (0, 1, days.spanning())
+        );
     }
 }
