@@ -22,7 +22,7 @@ use rootline_wal::{Clock, Lsn, Storage, StoreId};
 use crate::{
     block::{self, Block, BlockId, BlockMeta, OpenFiles, Signal},
     error::{Error, ErrorKind},
-    filenames::{BLOCKS_DIR, MANIFEST_DIR},
+    filenames::{BLOCKS_DIR, LOG_DIR, MANIFEST_DIR},
     id::SeriesRef,
     manifest::{Change, Manifest, Version},
     metric::{Metadata, MetricBlock, MetricView},
@@ -158,6 +158,28 @@ impl StoreFiles {
             read_only,
             files,
         })
+    }
+
+    /// Whether some block could not be opened.
+    pub(crate) fn has_damaged_blocks(&self) -> bool {
+        !self.damage.lock().is_empty()
+    }
+
+    /// The log ends before the metric cut: records after it would be taken for sealed. So nothing is
+    /// written. Returns why.
+    pub(crate) fn note_short_log(&self, dir: &Path, last: Lsn, cut: Lsn) -> String {
+        let path = dir.join(LOG_DIR);
+        let reason = format!(
+            "the log ends at record {last}, and blocks hold records up to {cut}: was it removed?"
+        );
+        let text = format!("{}: {reason}", path.display());
+        self.manifest.make_read_only(text.clone());
+        self.damage.lock().push(FileDamage {
+            path,
+            offset_bytes: 0,
+            reason,
+        });
+        text
     }
 
     /// Damage found so far.

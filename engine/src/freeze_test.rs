@@ -107,7 +107,7 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
             }
         });
         for _ in 0..10 {
-            if let Some(frozen) = engine.committer().freeze().unwrap() {
+            if let Some(frozen) = engine.committer().freeze(Lsn::ZERO).unwrap() {
                 let held = batches(&engine, &[&frozen.head], frozen.cut);
                 assert!(held.values().all(|count| *count == SERIES));
             }
@@ -141,8 +141,11 @@ fn a_generation_gives_its_memory_back_when_its_last_reader_is_gone() {
     let engine = open(&PowerCutStorage::new());
     write(&engine, 0, 1);
     let empty = {
-        engine.committer().freeze().unwrap().unwrap();
-        assert!(engine.committer().freeze().unwrap().is_none(), "empty");
+        engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
+        assert!(
+            engine.committer().freeze(Lsn::ZERO).unwrap().is_none(),
+            "empty"
+        );
         engine.committer().store.view().current.charged_bytes()
     };
     let held = engine.stats().memory_metric_head_bytes;
@@ -164,7 +167,7 @@ fn references_go_on_and_deletes_are_listed_for_frozen_generations() {
     assert!(engine.committer().store.view().tombstones.is_empty());
     write(&engine, 0, 2);
     let refs = engine.committer().store.view().current.next_ref();
-    engine.committer().freeze().unwrap().unwrap();
+    engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
     assert_eq!(engine.committer().store.view().current.next_ref(), refs);
     let lsn = engine.delete_series(&all, TimeRange::ALL).unwrap();
     let view = engine.committer().store.view();
@@ -212,7 +215,7 @@ fn a_frozen_generation_read_whole_is_what_a_snapshot_at_its_cut_sees() {
             engine.delete_series(&[matcher], range.unwrap()).unwrap();
         }
     }
-    let frozen = engine.committer().freeze().unwrap().unwrap();
+    let frozen = engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
     let (head, cut) = (&*frozen.head, frozen.cut);
     let mut expected = Vec::new();
     head.select(cut, &[], TimeRange::ALL, &control(&engine), &mut |series| {

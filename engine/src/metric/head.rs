@@ -37,7 +37,7 @@ use rootline_wal::Lsn;
 
 use super::{
     index::HeadIndex,
-    metadata::SharedMetadata,
+    metadata::{Metadata, SharedMetadata},
     pages::Pages,
     prepare::{PreparedMetrics, PreparedSample},
     registry::{Registry, SeriesNumber},
@@ -464,11 +464,14 @@ impl MetricHead {
         }
     }
 
-    /// Whether nothing was ever written to it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.shards
-            .iter()
-            .all(|shard| shard.read().series.len() == 0)
+    /// Metadata that came after record `after` up to `up_to`, by rising name.
+    pub(crate) fn metadata_between(&self, after: Lsn, up_to: Lsn) -> Vec<Metadata> {
+        self.metadata.read().between(after, up_to).collect()
+    }
+
+    /// Takes metadata that blocks hold, before any record is replayed.
+    pub(crate) fn restore_metadata(&self, lsn: Lsn, entries: &[Metadata]) {
+        self.metadata.apply(lsn, entries, lsn);
     }
 
     /// Charges what the registry has grown by since the last call.
