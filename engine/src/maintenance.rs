@@ -459,6 +459,6 @@ impl Drop for Maintenance {
 fn run(core: &Core) {
     while !core.stopping.load(Ordering::Acquire) {
         core.tick();
-        core.bell.wait(TICK);
+        core.bell.wait(core.clock.wait_bound(TICK));
     }
 }
