@@ -19,8 +19,10 @@ use rootline_index::Symbol;
 use rootline_wal::Lsn;
 
 use super::{
+    block::ColumnCache,
     head::MetricHead,
     part::{Asked, Part, PartData, SeriesMerge},
+    series_reader::Caches,
     view::MetricView,
 };
 use crate::{budget::Holder, control::QueryControl, error::Error, time::TimeRange};
@@ -123,7 +125,7 @@ impl MetricView {
             filled.push(part);
         }
         let exact = match filled.as_slice() {
-            [only] => only.counts_exactly(asked.range),
+            [only] => only.counts_exactly(asked.range)?,
             _ => false,
         };
         Ok(answer(named, limit, series, exact))
@@ -143,15 +145,16 @@ fn walk(
 ) -> Result<Cardinality, Error> {
     let mut merge = SeriesMerge::new(parts, asked, true)?;
     let mut held = asked.budget.reserve(Holder::Queries, 0)?;
+    let mut caches = Caches::default();
     let mut counts = Counts::new();
     let mut series = 0;
     while let Some((labels, rows)) = merge.next()? {
         asked.ctl.check()?;
         series += 1;
         let mut bytes = 0;
-        for &(part, row) in rows {
-            if let (Some(part), Some(size)) = (parts.get(part), sizes.get(part)) {
-                bytes += part.series_bytes(row, *size)?;
+        for &(index, row) in rows {
+            if let (Some(part), Some(size)) = (parts.get(index), sizes.get(index)) {
+                bytes += part.series_bytes(row, *size, caches.of(index))?;
             }
         }
         let wanted = |name: &str| match by {
@@ -244,18 +247,18 @@ impl Part<'_> {
     }
 
     /// Bytes of the samples of one series, about.
-    fn series_bytes(&self, row: u32, size: Size) -> Result<u64, Error> {
+    fn series_bytes(&self, row: u32, size: Size, cache: &mut ColumnCache) -> Result<u64, Error> {
         match self.data {
             PartData::Head(_) => Ok(size.share_bytes(1)),
-            PartData::Block(block) => block.sample_bytes(row),
+            PartData::Block(block) => block.value_bytes(row, cache),
         }
     }
 
     /// Whether its index counts series as reading them would.
-    fn counts_exactly(&self, range: TimeRange) -> bool {
+    fn counts_exactly(&self, range: TimeRange) -> Result<bool, Error> {
         match self.data {
-            PartData::Head(_) => false,
-            PartData::Block(block) => self.hiding.is_empty() && block.has_all_in(range),
+            PartData::Head(_) => Ok(false),
+            PartData::Block(block) => Ok(self.hiding.is_empty() && block.has_all_in(range)?),
         }
     }
 

@@ -10,11 +10,8 @@ use rootline_index::{Labels, Matcher};
 use rootline_wal::Lsn;
 
 use super::{
-    MetricHead,
-    block_read::BlockRows,
-    registry::SeriesNumber,
-    series_reader::SeriesReader,
-    view::{MetricBlock, MetricView},
+    MetricHead, block::MetricBlock, block_read::BlockRows, registry::SeriesNumber,
+    series_reader::SeriesReader, view::MetricView,
 };
 use crate::{
     budget::{Budget, Reservation},
@@ -111,7 +108,6 @@ impl MetricView {
 }
 
 /// Series of one part that a question may be about, in the order of labels.
-#[derive(Debug)]
 pub(super) struct Candidates<'v> {
     part: &'v Part<'v>,
     rows: Rows<'v>,
@@ -119,7 +115,6 @@ pub(super) struct Candidates<'v> {
     check: Option<SeriesReader<'v>>,
 }
 
-#[derive(Debug)]
 enum Rows<'v> {
     Head {
         list: vec::IntoIter<(Labels, SeriesNumber)>,
@@ -204,7 +199,6 @@ struct Next {
 /// The candidates of all parts, each series once, in the order of labels.
 ///
 /// Labels of a block are resolved one series ahead, so that the answer is never held whole.
-#[derive(Debug)]
 pub(super) struct SeriesMerge<'v> {
     parts: Vec<Candidates<'v>>,
     heads: BinaryHeap<Reverse<Next>>,

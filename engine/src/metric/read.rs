@@ -238,7 +238,7 @@ impl MetricView {
             ctl.check()?;
             let of_part = match part.data {
                 PartData::Head(head) => head.exemplars(&asked, &mut held)?,
-                PartData::Block(block) => block.exemplars(&asked, &mut held)?,
+                PartData::Block(block) => block.asked_exemplars(&asked, &mut held)?,
             };
             for (labels, mut exemplars) in of_part {
                 part.hiding.ranges(&labels, &mut hidden);

@@ -18,12 +18,8 @@ use std::sync::Arc;
 
 use rootline_wal::Lsn;
 
-use super::MetricHead;
+use super::{MetricHead, block::MetricBlock};
 use crate::tombstone::Tombstone;
-
-/// A sealed block of samples.
-#[derive(Debug)]
-pub(crate) enum MetricBlock {}
 
 /// A generation that takes no writes any more.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! Few series have any, so rows are listed by number. The exemplars of a row stand in the order in
 //! which they arrived.
 
+use roaring::RoaringBitmap;
 use rootline_index::Labels;
 
 use super::{
@@ -138,6 +139,26 @@ pub(super) fn read(
     let bytes = section.bytes(item.bytes.clone())?;
     let found = find_row(&bytes, item.first_row, row);
     section.placed(item.bytes.start, found)
+}
+
+/// Adds the rows of an item to `out`.
+pub(super) fn rows(
+    bytes: &[u8],
+    first_row: u32,
+    out: &mut RoaringBitmap,
+) -> Result<(), ColumnError> {
+    let mut item = Item::new(bytes);
+    let mut at = u64::from(first_row);
+    while !item.is_at_end() {
+        at = at.saturating_add(item.take_u64()?);
+        item.take_u64()?;
+        item.take_bytes()?;
+        // A row past the block's is no series' either.
+        if let Ok(row) = u32::try_from(at) {
+            out.insert(row);
+        }
+    }
+    Ok(())
 }
 
 /// Looks for a row in an item and reads its list.

@@ -28,6 +28,8 @@ mod time_columns;
 mod writer;
 
 pub(crate) use merge::{COPIED_SAMPLES_MIN, MergeOutput, Merged, merge};
-pub(crate) use reader::{ChunkInfo, ColumnCache, EncodingShare, MetricBlock, MetricBlockContents};
+pub(crate) use reader::{
+    ChunkInfo, ColumnCache, EncodingShare, MetricBlock, MetricBlockContents, SeriesLabels,
+};
 pub(crate) use stats::{ChunkStats, STATS_SAMPLES_MIN};
 pub(crate) use writer::{BlockOrigin, EncodedChunk, MetricBlockWriter};

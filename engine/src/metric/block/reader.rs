@@ -9,7 +9,12 @@
 //!
 //! No locks; shared in an `Arc`. Whoever reads owns a [`ColumnCache`].
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use roaring::RoaringBitmap;
 use rootline_index::{
@@ -48,6 +53,8 @@ pub(crate) struct MetricBlock {
     directory: RowTable,
     exemplars: RowTable,
     times: TimeColumns,
+    /// Rows that have exemplars alone, once somebody asked.
+    sampleless: OnceLock<RoaringBitmap>,
 }
 
 /// A section that the series index reads.
@@ -173,6 +180,7 @@ impl MetricBlock {
             directory,
             exemplars,
             times,
+            sampleless: OnceLock::new(),
             block,
         })
     }
@@ -327,6 +335,43 @@ impl MetricBlock {
     /// Whether any series has exemplars.
     pub(crate) fn has_exemplars(&self) -> bool {
         self.exemplars.own > 0
+    }
+
+    /// The rows that have exemplars. Reads all of them.
+    pub(crate) fn rows_with_exemplars(&self) -> Result<RoaringBitmap, Error> {
+        let mut rows = RoaringBitmap::new();
+        if self.has_exemplars() {
+            let section = SectionReader::open(&self.block, SectionKind::Exemplars)?;
+            let mut next = 0;
+            while let Some(item) = self.exemplars.item(&section, next)? {
+                let bytes = section.bytes(item.bytes.clone())?;
+                let found = exemplars::rows(&bytes, item.first_row, &mut rows);
+                section.placed(item.bytes.start, found)?;
+                next += 1;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The rows that have exemplars and no samples. The first call reads all exemplars.
+    pub(crate) fn rows_without_samples(&self) -> Result<&RoaringBitmap, Error> {
+        if let Some(rows) = self.sampleless.get() {
+            return Ok(rows);
+        }
+        let mut cache = ColumnCache::default();
+        let mut rows = RoaringBitmap::new();
+        for row in self.rows_with_exemplars()? {
+            if self.chunk_count(row, &mut cache)? == 0 {
+                rows.insert(row);
+            }
+        }
+        Ok(self.sampleless.get_or_init(|| rows))
+    }
+
+    /// Chunks of a series.
+    pub(crate) fn chunk_count(&self, row: u32, cache: &mut ColumnCache) -> Result<usize, Error> {
+        self.load_group(row, cache)?;
+        Ok(cache.group.chunks_of(row).len())
     }
 
     /// Type, unit and help of metrics as they were when the block was made, by rising name.
