@@ -96,10 +96,20 @@ fn check(disk: &PowerCutStorage, fate: &Fate, story: &str) {
     );
     assert_eq!(replayed.orphaned_samples, 0, "{story}");
     let stats = engine.stats();
-    assert_eq!((stats.read_only, stats.damage), (None, Vec::new()), "{story}");
+    assert_eq!(
+        (stats.read_only, stats.damage),
+        (None, Vec::new()),
+        "{story}"
+    );
     // It goes on from there.
-    engine.flush().unwrap_or_else(|e| panic!("{story}: flushing: {e}"));
-    assert_eq!(observe(&engine.snapshot().unwrap()).unwrap(), seen, "{story}");
+    engine
+        .flush()
+        .unwrap_or_else(|e| panic!("{story}: flushing: {e}"));
+    assert_eq!(
+        observe(&engine.snapshot().unwrap()).unwrap(),
+        seen,
+        "{story}"
+    );
 }
 
 #[test]

@@ -66,7 +66,11 @@ fn play(seed: u64) {
                 engine.flush().unwrap();
                 let stats = engine.stats();
                 assert_eq!(stats.metric_cut, stats.visible_lsn, "{at}");
-                assert_eq!((stats.metrics.samples, stats.frozen_generations), (0, 0), "{at}");
+                assert_eq!(
+                    (stats.metrics.samples, stats.frozen_generations),
+                    (0, 0),
+                    "{at}"
+                );
             }
             _ => {
                 let op = random_op(&mut rng);

@@ -272,7 +272,10 @@ fn what_is_not_written_to_any_more_is_sealed_by_itself() {
     assert_eq!(engine.stats().blocks, 0, "it was written to");
     clock.advance(Duration::from_secs(1));
     engine.tick();
-    assert_eq!((engine.stats().blocks, engine.stats().metrics.series), (1, 0));
+    assert_eq!(
+        (engine.stats().blocks, engine.stats().metrics.series),
+        (1, 0)
+    );
     clock.advance(Duration::from_secs(86_400));
     engine.tick();
     assert_eq!(engine.stats().seals.seals, 1, "nothing more to do");
@@ -416,10 +419,15 @@ fn a_block_that_does_not_open_is_reported_and_costs_only_itself() {
         let query = engine.query_control(None, rootline_engine::QueryLimits::default());
         let mut count = 0;
         snapshot
-            .select(&[], rootline_engine::TimeRange::ALL, &query, &mut |series| {
-                count += series.timestamps.len();
-                Ok(std::ops::ControlFlow::Continue(()))
-            })
+            .select(
+                &[],
+                rootline_engine::TimeRange::ALL,
+                &query,
+                &mut |series| {
+                    count += series.timestamps.len();
+                    Ok(std::ops::ControlFlow::Continue(()))
+                },
+            )
             .unwrap();
         count
     };

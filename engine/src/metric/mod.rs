@@ -50,7 +50,7 @@ mod view;
 mod view_test;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
-pub(crate) use block::{BlockOrigin, MetricBlockWriter};
+pub(crate) use block::{BlockOrigin, MetricBlock, MetricBlockWriter};
 pub use cardinality::{Cardinality, CardinalityBy, CardinalityItem};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
 pub(crate) use frozen::FrozenReader;
@@ -61,4 +61,4 @@ pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};
 pub(crate) use runs::Samples;
 pub(crate) use series_hash::HashKey;
-pub(crate) use view::{FrozenGeneration, MetricBlock, MetricView};
+pub(crate) use view::{FrozenGeneration, MetricView};

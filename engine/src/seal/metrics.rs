@@ -260,13 +260,13 @@ mod tests {
 
     #[test]
     fn of_many_days_the_largest_get_a_block_each() {
-        let days: Vec<(i64, u64)> = (0..100)
+        let days: Vec<(i64, u64)> = (0..100i64)
             .map(|day| (day, 10_000 + day.unsigned_abs()))
             .collect();
         assert_eq!(plan(&days), (84..100).collect::<Vec<i64>>());
         let sparse: Vec<(i64, u64)> = (0..200_000).map(|day| (day, 1)).collect();
         assert!(plan(&sparse).is_empty());
-        let mixed: Vec<(i64, u64)> = (0..5)
+        let mixed: Vec<(i64, u64)> = (0..5i64)
             .map(|day| (day, 9_000 * (day.unsigned_abs() % 2)))
             .collect();
         let days = Days::plan(&mixed.into_iter().collect());
