@@ -16,6 +16,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use serde_json::json;
 
 use crate::{
+    api::upkeep,
     listen,
     node::{NodeState, Phase},
     otlp,
@@ -100,18 +101,18 @@ async fn metrics(State(state): State<Arc<NodeState>>) -> Response {
     response
 }
 
-/// Seals what is in memory into blocks.
+/// Seals what is in memory into blocks, and says what was sealed.
 async fn flush(State(state): State<Arc<NodeState>>) -> Response {
     let flushed = match state.engine() {
         Ok(engine) => {
             let engine = engine.clone();
-            tokio::task::spawn_blocking(move || engine.flush()).await
+            tokio::task::spawn_blocking(move || upkeep::flush(&engine)).await
         }
         Err(refusal) => return refused(&state, &refusal),
     };
     match flushed {
-        Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
-        Ok(Err(error)) => refused(&state, &error.into()),
+        Ok(Ok(flushed)) => Json(upkeep::flushed_json(&flushed)).into_response(),
+        Ok(Err(refusal)) => refused(&state, &refusal),
         Err(panic) => {
             tracing::error!(error = %panic, "a flush failed in an unexpected way");
             refused(
