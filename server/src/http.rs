@@ -60,14 +60,21 @@ async fn live() -> &'static str {
     "live\n"
 }
 
-/// Whether reads and writes are served; if not, why and how far.
+/// Whether reads and writes are served, or reads alone; if not, why and how far.
 async fn ready(State(state): State<Arc<NodeState>>) -> Response {
     let version = env!("CARGO_PKG_VERSION");
     let (status, body) = match (state.phase(), state.open_error()) {
-        (Phase::Ready, _) => (
-            StatusCode::OK,
-            json!({ "status": "ready", "version": version }),
-        ),
+        // Whoever only reads is served: taking the node out of rotation would help nobody.
+        (Phase::Ready, _) => match state.read_only() {
+            None => (
+                StatusCode::OK,
+                json!({ "status": "ready", "version": version }),
+            ),
+            Some(reason) => (
+                StatusCode::OK,
+                json!({ "status": "read-only", "version": version, "reason": reason }),
+            ),
+        },
         (Phase::Stopping, _) => (
             StatusCode::SERVICE_UNAVAILABLE,
             json!({ "status": "stopping", "version": version }),

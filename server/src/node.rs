@@ -190,6 +190,15 @@ impl NodeState {
         self.engine.get()
     }
 
+    /// Why the store takes no writes though it answers questions; `None` if it takes them.
+    pub fn read_only(&self) -> Option<String> {
+        let stats = self.engine.get()?.stats();
+        stats
+            .log
+            .poisoned
+            .then(|| "a sync of the log failed: check the disk and restart the node".to_owned())
+    }
+
     /// The memory budget that bodies are read against.
     ///
     /// # Errors
