@@ -10,7 +10,11 @@
 //! A failure in 1 or 2 leaves nothing of the batch behind but unused series definitions. After a
 //! failure in 3 the log is closed and the batch is never shown.
 //!
-//! Lock order: commit lock → the log's own → a lane's queue.
+//! Every write holds the *writers' lock* shared from preparing to acknowledging, so that whoever takes
+//! it whole finds no batch in flight. Freezing does: the cut between two generations is then exactly
+//! the watermark. Waiting for memory comes before the lock.
+//!
+//! Lock order: writers' lock → commit lock → the log's own → a lane's queue, the view's lock.
 
 use std::{
     sync::{
@@ -20,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::Matcher;
 use rootline_wal::{Durability, Lsn, Wal};
 
@@ -31,10 +35,14 @@ use crate::{
     heads::{Heads, Prepared},
     id::TraceId,
     lanes::{Lanes, Shards},
+    metric::{FrozenGeneration, MetricView},
     outcome::WriteOutcome,
     record::{self, RecordWriter, Tag, deletes, deletes::Delete},
+    span::SpanHead,
+    store::Store,
     time::TimeRange,
-    visibility::Visibility,
+    tombstone::Tombstone,
+    visibility::{Pin, Visibility},
 };
 
 /// Share of the memory limit past which writers wait, then are refused.
@@ -42,7 +50,10 @@ const WRITERS_WAIT_PERCENT: u64 = 85;
 
 #[derive(Debug)]
 pub(crate) struct Committer {
-    pub(crate) heads: Heads,
+    /// The writers' lock: held shared by every write, whole by freezing and closing.
+    heads: RwLock<Heads>,
+    pub(crate) spans: Arc<SpanHead>,
+    pub(crate) store: Store,
     pub(crate) visibility: Arc<Visibility>,
     pub(crate) wal: Arc<Wal>,
     pub(crate) budget: Arc<Budget>,
@@ -50,14 +61,13 @@ pub(crate) struct Committer {
     order: Mutex<()>,
     durability: Durability,
     memory_wait: Duration,
-    /// Held shared by every write, so that closing can wait for those under way.
-    open: RwLock<()>,
     closed: AtomicBool,
 }
 
 impl Committer {
     pub(crate) fn new(
         heads: Heads,
+        store: Store,
         visibility: Arc<Visibility>,
         wal: Arc<Wal>,
         budget: Arc<Budget>,
@@ -66,7 +76,9 @@ impl Committer {
     ) -> Self {
         let lanes = Lanes::new(heads.lanes());
         Self {
-            heads,
+            spans: Arc::clone(&heads.spans),
+            heads: RwLock::new(heads),
+            store,
             visibility,
             wal,
             budget,
@@ -74,14 +86,14 @@ impl Committer {
             order: Mutex::new(()),
             durability,
             memory_wait,
-            open: RwLock::new(()),
             closed: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn write(&self, batch: &mut WriteBatch<'_>) -> Result<WriteOutcome, Error> {
-        let _open = self.enter()?;
+        self.check_open()?;
         self.wait_for_memory()?;
+        let heads = self.enter()?;
         batch.record.clear();
         let WriteBatch {
             metrics,
@@ -90,13 +102,10 @@ impl Committer {
             record,
         } = batch;
         let prepared = Prepared {
-            metrics: self.heads.metrics.prepare(
-                metrics,
-                self.wal.durable_lsn(),
-                record,
-                rejections,
-            )?,
-            spans: self.heads.spans.prepare(spans, record, rejections)?,
+            metrics: heads
+                .metrics
+                .prepare(metrics, self.wal.durable_lsn(), record, rejections)?,
+            spans: heads.spans.prepare(spans, record, rejections)?,
             deletes: Vec::new(),
         };
         let mut outcome = WriteOutcome {
@@ -106,7 +115,7 @@ impl Committer {
             rejections: std::mem::take(rejections),
         };
         if !record.is_empty() {
-            outcome.lsn = Some(self.commit(prepared, record)?);
+            outcome.lsn = Some(self.commit(&heads, prepared, record)?);
         }
         Ok(outcome)
     }
@@ -138,38 +147,74 @@ impl Committer {
     /// Stops taking writes, waits for those under way, syncs and closes the log. Reads go on.
     pub(crate) fn close(&self) -> Result<(), Error> {
         self.closed.store(true, Ordering::Release);
-        let _none_under_way = self.open.write();
+        let _none_under_way = self.heads.write();
         self.wal.close()?;
         Ok(())
     }
 
+    /// A snapshot of now.
+    pub(crate) fn pin(&self) -> (Pin, Arc<MetricView>) {
+        self.store.pin(&self.visibility)
+    }
+
+    /// Ends the current generation of metrics and starts the next: waits for the writes under way,
+    /// and keeps new ones waiting meanwhile, which takes no longer than one sync. `None` if the
+    /// generation holds nothing.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if a write failed on its way: what it left behind is neither in nor out.
+    pub(crate) fn freeze(&self) -> Result<Option<FrozenGeneration>, Error> {
+        let mut heads = self.heads.write();
+        if heads.metrics.is_empty() {
+            return Ok(None);
+        }
+        let cut = self.visibility.visible();
+        if cut != self.wal.last_lsn() {
+            return Err(Error::Closed {
+                reason: "a batch could not be stored; reopen the store".to_owned(),
+            });
+        }
+        let next = Arc::new(heads.metrics.successor());
+        let frozen = FrozenGeneration {
+            head: std::mem::replace(&mut heads.metrics, Arc::clone(&next)),
+            cut,
+        };
+        self.store.swap(|view| {
+            view.frozen.push(frozen.clone());
+            view.current = next;
+        });
+        Ok(Some(frozen))
+    }
+
     // A delete frees memory in the end, so it does not wait for any.
     fn delete(&self, delete: Delete, record: &RecordWriter) -> Result<Lsn, Error> {
-        let _open = self.enter()?;
+        let heads = self.enter()?;
         let prepared = Prepared {
             deletes: vec![delete],
             ..Prepared::default()
         };
-        let lsn = self.commit(prepared, record)?;
+        let lsn = self.commit(&heads, prepared, record)?;
         // Shards give back what no snapshot can see any more when they are next written to; one at
         // rest is told here.
-        self.heads.metrics.reclaim(self.visibility.floor());
+        heads.metrics.reclaim(self.visibility.floor());
         Ok(lsn)
     }
 
-    fn enter(&self) -> Result<parking_lot::RwLockReadGuard<'_, ()>, Error> {
-        let closed = || Error::Closed {
-            reason: "it was closed".to_owned(),
-        };
+    fn check_open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed {
+                reason: "it was closed".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn enter(&self) -> Result<RwLockReadGuard<'_, Heads>, Error> {
         // `close` sets the flag first, so a writer that got past the lock saw it unset before.
-        if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        let open = self.open.read();
-        if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        Ok(open)
+        self.check_open()?;
+        let heads = self.heads.read();
+        self.check_open()?;
+        Ok(heads)
     }
 
     fn wait_for_memory(&self) -> Result<(), Error> {
@@ -186,16 +231,29 @@ impl Committer {
         })
     }
 
-    fn commit(&self, prepared: Prepared, record: &RecordWriter) -> Result<Lsn, Error> {
+    fn commit(
+        &self,
+        heads: &Heads,
+        prepared: Prepared,
+        record: &RecordWriter,
+    ) -> Result<Lsn, Error> {
         let reservation = self.reserve(&prepared, record)?;
         let (lsn, queued) = {
             let _order = self.order.lock();
             let lsn = self.wal.append(record::KIND_BATCH, &[record.payload()])?;
-            self.heads.metrics.logged(&prepared.metrics, lsn);
+            heads.metrics.logged(&prepared.metrics, lsn);
+            for delete in &prepared.deletes {
+                if let Delete::Series { matchers, range } = delete {
+                    self.store.add_tombstone(Tombstone {
+                        lsn,
+                        matchers: matchers.clone(),
+                        range: *range,
+                    });
+                }
+            }
             (
                 lsn,
-                self.lanes
-                    .push(&self.heads, lsn, prepared, Some(reservation)),
+                self.lanes.push(heads, lsn, prepared, Some(reservation)),
             )
         };
         self.wal.wait_durable(lsn)?;
@@ -203,7 +261,7 @@ impl Committer {
             self.visibility.applied(lsn);
         }
         self.lanes
-            .drain(&self.heads, &self.visibility, self.apply_limit());
+            .drain(heads, &self.visibility, self.apply_limit());
         self.visibility.wait(lsn)?;
         Ok(lsn)
     }

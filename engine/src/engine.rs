@@ -17,12 +17,13 @@ use crate::{
     error::Error,
     heads::Heads,
     id::TraceId,
-    metric::{MetricBatch, MetricHead, MetricStats},
+    metric::{HashKey, MetricBatch, MetricHead, MetricStats, MetricView},
     outcome::WriteOutcome,
     replay::{Replay, ReplayProgress, Replayed},
     settings::Settings,
     snapshot::Snapshot,
     span::{SpanHead, SpanStats},
+    store::Store,
     time::TimeRange,
     visibility::Visibility,
 };
@@ -83,8 +84,8 @@ impl Builder {
         } = self;
         let budget = Budget::new(settings.memory_limit_bytes);
         let heads = Heads {
-            metrics: MetricHead::new(&settings, Arc::clone(&budget)),
-            spans: SpanHead::new(&settings, Arc::clone(&budget)),
+            metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
+            spans: Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
         };
         let log_settings = rootline_wal::Settings {
             durability: settings.durability,
@@ -108,8 +109,11 @@ impl Builder {
         .run()?;
         let visibility = Visibility::new(Arc::clone(&clock), settings.snapshot_max_age);
         visibility.start_at(wal.last_lsn());
+        let store = Store::new(MetricView::of(Arc::clone(&heads.metrics)));
+        let hash_key = heads.metrics.hash_key();
         let committer = Committer::new(
             heads,
+            store,
             visibility,
             wal,
             budget,
@@ -120,6 +124,7 @@ impl Builder {
             inner: Arc::new(Inner {
                 batches: BatchPool::new(Arc::clone(&committer.budget)),
                 committer,
+                hash_key,
                 clock,
                 dir,
                 replayed,
@@ -165,6 +170,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     committer: Committer,
+    hash_key: HashKey,
     batches: BatchPool,
     clock: Arc<dyn Clock>,
     dir: PathBuf,
@@ -219,11 +225,10 @@ impl Engine {
 
     /// An empty batch for this store.
     pub fn batch<'a>(&self) -> WriteBatch<'a> {
-        self.inner.batches.take().unwrap_or_else(|| {
-            WriteBatch::new(MetricBatch::new(
-                self.inner.committer.heads.metrics.hash_key(),
-            ))
-        })
+        self.inner
+            .batches
+            .take()
+            .unwrap_or_else(|| WriteBatch::new(MetricBatch::new(self.inner.hash_key.clone())))
     }
 
     /// Gives back a batch that is no longer needed, so that the next [`batch`](Self::batch) has its
@@ -280,10 +285,8 @@ impl Engine {
     /// # Errors
     /// None in this release.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        Ok(Snapshot::new(
-            self.clone(),
-            self.inner.committer.visibility.pin(),
-        ))
+        let (pin, view) = self.inner.committer.pin();
+        Ok(Snapshot::new(self.clone(), pin, view))
     }
 
     /// Bounds for a query, by this store's clock.
@@ -315,8 +318,8 @@ impl Engine {
         let committer = &self.inner.committer;
         let budget = &committer.budget;
         EngineStats {
-            metrics: committer.heads.metrics.stats(),
-            spans: committer.heads.spans.stats(),
+            metrics: committer.store.view().current.stats(),
+            spans: committer.spans.stats(),
             log: committer.wal.stats(),
             visible_lsn: committer.visibility.visible(),
             durable_lsn: committer.wal.durable_lsn(),
@@ -341,7 +344,12 @@ impl Engine {
         self.inner.committer.close()
     }
 
-    pub(crate) fn heads(&self) -> &Heads {
-        &self.inner.committer.heads
+    #[cfg(test)]
+    pub(crate) fn committer(&self) -> &Committer {
+        &self.inner.committer
+    }
+
+    pub(crate) fn spans(&self) -> &SpanHead {
+        &self.inner.committer.spans
     }
 }

@@ -96,6 +96,28 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
+    /// More active series than allowed for one value of a label.
+    #[error(
+        "series limit of {max} active series with {label}={value:?} reached (option series-max-per-label)"
+    )]
+    SeriesLimitOfLabel {
+        /// The label.
+        label: String,
+        /// Its value.
+        value: String,
+        /// The limit.
+        max: u64,
+    },
+    /// A sample older than retention keeps.
+    #[error(
+        "sample at {time} is older than {floor}, up to where retention has removed samples (option retention)"
+    )]
+    TooOld {
+        /// Its time.
+        time: Timestamp,
+        /// The oldest time that is kept.
+        floor: Timestamp,
+    },
     /// A span that cannot be stored.
     #[error("invalid span: {reason}")]
     InvalidSpan {
@@ -231,6 +253,8 @@ impl Error {
             | Self::InvalidLabels(_)
             | Self::InvalidMatcher(_)
             | Self::SeriesLimit { .. }
+            | Self::SeriesLimitOfLabel { .. }
+            | Self::TooOld { .. }
             | Self::InvalidSpan { .. }
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers

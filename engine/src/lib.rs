@@ -24,6 +24,8 @@ mod control;
 mod engine;
 mod error;
 mod filenames;
+#[cfg(test)]
+mod freeze_test;
 mod heads;
 mod id;
 mod lanes;
@@ -36,6 +38,7 @@ mod retention;
 mod settings;
 mod snapshot;
 mod span;
+mod store;
 mod sync;
 mod time;
 mod tombstone;

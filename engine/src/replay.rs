@@ -224,8 +224,8 @@ pub fn check_record(lsn: Lsn, payload: &[u8]) -> Result<(), Error> {
         ..Settings::default()
     };
     let heads = Heads {
-        metrics: MetricHead::new(&settings, Arc::clone(&budget)),
-        spans: SpanHead::new(&settings, budget),
+        metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
+        spans: Arc::new(SpanHead::new(&settings, budget)),
     };
     let record = Record {
         lsn,

@@ -258,7 +258,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "series-max",
         Value::One("N"),
         "50000000",
-        "Active series; samples of further ones are refused for good.",
+        "Active series: those written to since they were last sealed. Samples of further ones are refused for good.",
         |c, v| set(&mut c.series_max, count(v))
     ),
     option!(
@@ -603,6 +603,13 @@ impl Config {
         settings.memory_limit_bytes = self.memory_limit_bytes;
         settings.memory_wait = self.memory_wait;
         settings.series_max = self.series_max;
+        settings
+            .series_max_per_label
+            .clone_from(&self.series_max_per_label);
+        settings.seal_idle = self.seal_idle;
+        settings.log_bytes_max = self.log_bytes_max;
+        settings.retention_age = self.retention_age;
+        settings.retention_bytes = self.retention_bytes;
         settings.snapshot_max_age = self.snapshot_max_age;
         settings
     }

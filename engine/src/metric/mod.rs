@@ -5,9 +5,11 @@
 //! | `batch.rs` | what a sender writes |
 //! | `prepare.rs` | rows become series, the batch becomes record parts |
 //! | `head.rs` | the shards: apply, delete, replay, the budget |
+//! | `view.rs` | the parts that a snapshot reads |
 //! | `read.rs` | questions at a snapshot |
 //! | `registry.rs`, `series_hash.rs` | which series there are, by hash and by reference |
 //! | `index.rs` | which series carry which labels |
+//! | `frozen.rs`, `label_order.rs` | a frozen generation read whole, in the order of labels |
 //! | `series.rs` | one series: main stream, marks, what a snapshot sees of it |
 //! | `side.rs`, `tombstone.rs`, `exemplar.rs` | what few series have |
 //! | `metadata.rs` | type, unit and help by metric name |
@@ -15,10 +17,12 @@
 
 mod batch;
 mod exemplar;
+mod frozen;
 #[cfg(test)]
 mod golden_test;
 mod head;
 mod index;
+mod label_order;
 mod metadata;
 #[cfg(test)]
 mod model_test;
@@ -30,11 +34,16 @@ mod series;
 mod series_hash;
 mod side;
 mod tombstone;
+mod view;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
+pub(crate) use frozen::FrozenReader;
 pub(crate) use head::MetricHead;
 pub use head::MetricStats;
 pub use metadata::{METADATA_METRICS_MAX, Metadata, MetricKind};
 pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};
+pub(crate) use series::Samples;
+pub(crate) use series_hash::HashKey;
+pub(crate) use view::{FrozenGeneration, MetricBlock, MetricView};

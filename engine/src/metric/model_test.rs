@@ -284,18 +284,15 @@ fn check(head: &MetricHead, model: &Model, at: u64, which: usize, within: TimeRa
 
     let ctl = control();
     let m = matchers(which);
-    let series: Vec<Labels> = head
-        .series(Lsn(at), &m, within, &ctl)
-        .unwrap()
-        .into_iter()
-        .map(|(_, l)| l)
-        .collect();
+    let series: Vec<Labels> = head.series(Lsn(at), &m, within, &ctl).unwrap();
     assert_eq!(series, want.keys().cloned().collect::<Vec<_>>());
     let names: BTreeSet<String> = want
         .keys()
         .flat_map(|l| l.iter().map(|(n, _)| n.to_owned()))
         .collect();
-    let got = head.label_names(Lsn(at), &m, within, &ctl).unwrap();
+    let got = head
+        .label_names(Lsn(at), &m, within, usize::MAX, &ctl)
+        .unwrap();
     assert_eq!(got, names.into_iter().collect::<Vec<_>>());
     let ids: BTreeSet<String> = want
         .keys()
@@ -303,7 +300,7 @@ fn check(head: &MetricHead, model: &Model, at: u64, which: usize, within: TimeRa
         .map(str::to_owned)
         .collect();
     let got = head
-        .label_values(Lsn(at), "id", &m, within, 3, &ctl)
+        .label_values(Lsn(at), "id", &m, "", within, 3, &ctl)
         .unwrap();
     assert_eq!(got, ids.into_iter().take(3).collect::<Vec<_>>());
 

@@ -28,7 +28,6 @@ use crate::{
     budget::{Holder, Reservation},
     control::QueryControl,
     error::Error,
-    id::SeriesRef,
     time::{TimeRange, Timestamp},
 };
 
@@ -38,9 +37,7 @@ const RUN_SERIES: usize = 256;
 /// Samples of one series, as [`Snapshot`](crate::Snapshot) shows them.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesSamples<'a> {
-    /// The series.
-    pub id: SeriesRef,
-    /// Its labels.
+    /// What the series is called, which is what it is: two series never share their labels.
     pub labels: &'a Labels,
     /// Nanoseconds since the epoch, strictly rising. Not empty.
     pub timestamps: &'a [i64],
@@ -51,9 +48,7 @@ pub struct SeriesSamples<'a> {
 /// Exemplars of one series.
 #[derive(Clone, Debug)]
 pub struct SeriesExemplars {
-    /// The series.
-    pub id: SeriesRef,
-    /// Its labels.
+    /// What the series is called.
     pub labels: Labels,
     /// By rising time. Not empty.
     pub exemplars: Vec<Exemplar>,
@@ -123,14 +118,13 @@ impl MetricHead {
         let may_have = |series: &Series| series.may_have_samples(at, range);
         let (candidates, _held) = self.labelled(matchers, ctl, may_have)?;
         let mut reader = SeriesReader::new(self, at, ctl)?;
-        for (labels, id, number) in &candidates {
+        for (labels, number) in &candidates {
             let samples = reader.read(*number, range)?;
             if samples.times.is_empty() {
                 continue;
             }
             let (timestamps, values) = (&samples.times, &samples.values);
             if visit(SeriesSamples {
-                id: *id,
                 labels,
                 timestamps,
                 values,
@@ -153,13 +147,10 @@ impl MetricHead {
         matchers: &[Matcher],
         range: TimeRange,
         ctl: &QueryControl,
-    ) -> Result<Vec<(SeriesRef, Labels)>, Error> {
+    ) -> Result<Vec<Labels>, Error> {
         let has = |series: &Series| series.has_samples(at, range);
         let (found, _held) = self.labelled(matchers, ctl, has)?;
-        Ok(found
-            .into_iter()
-            .map(|(labels, id, _)| (id, labels))
-            .collect())
+        Ok(found.into_iter().map(|(labels, _)| labels).collect())
     }
 
     /// The label names of these series, sorted.
@@ -171,6 +162,7 @@ impl MetricHead {
         at: Lsn,
         matchers: &[Matcher],
         range: TimeRange,
+        limit: usize,
         ctl: &QueryControl,
     ) -> Result<Vec<String>, Error> {
         // Series share few shapes: one visible series of each is enough.
@@ -189,18 +181,20 @@ impl MetricHead {
         for (shape, _) in by_shape.into_iter().filter(|(_, is_seen)| *is_seen) {
             names.extend(self.registry.shape_names(shape).iter());
         }
-        Ok(self.sorted_texts(names, usize::MAX))
+        Ok(self.sorted_texts(names, "", limit))
     }
 
     /// The first `limit` values, sorted, that the label `name` has in these series.
     ///
     /// # Errors
     /// What `ctl` says.
+    #[expect(clippy::too_many_arguments, reason = "a question and its bounds")]
     pub(crate) fn label_values(
         &self,
         at: Lsn,
         name: &str,
         matchers: &[Matcher],
+        prefix: &str,
         range: TimeRange,
         limit: usize,
         ctl: &QueryControl,
@@ -224,7 +218,7 @@ impl MetricHead {
             }
             Ok(())
         })?;
-        Ok(self.sorted_texts(values, limit))
+        Ok(self.sorted_texts(values, prefix, limit))
     }
 
     /// The exemplars in `range` of the series that satisfy the matchers, in the order of labels.
@@ -254,12 +248,8 @@ impl MetricHead {
             .into_iter()
             .map(|(number, mut exemplars)| {
                 exemplars.sort_by_key(|exemplar| exemplar.time);
-                let (id, labels) = self.registry.labels(number, &mut pairs);
-                SeriesExemplars {
-                    id,
-                    labels,
-                    exemplars,
-                }
+                let (_, labels) = self.registry.labels(number, &mut pairs);
+                SeriesExemplars { labels, exemplars }
             })
             .collect();
         answer.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -349,7 +339,7 @@ impl MetricHead {
         matchers: &[Matcher],
         ctl: &QueryControl,
         is_wanted: impl Fn(&Series) -> bool,
-    ) -> Result<(Vec<(Labels, SeriesRef, SeriesNumber)>, Reservation), Error> {
+    ) -> Result<(Vec<(Labels, SeriesNumber)>, Reservation), Error> {
         let mut wanted = Vec::new();
         self.for_each_candidate(matchers, ctl, |number, series| {
             if is_wanted(series) {
@@ -358,8 +348,7 @@ impl MetricHead {
             }
             Ok(())
         })?;
-        let entry_bytes =
-            size_of::<(Labels, SeriesRef, SeriesNumber)>() + size_of::<SeriesNumber>();
+        let entry_bytes = size_of::<(Labels, SeriesNumber)>() + size_of::<SeriesNumber>();
         let list_bytes = (wanted.len() * entry_bytes) as u64;
         let mut held = self.budget.reserve(Holder::Queries, list_bytes)?;
         let mut list = Vec::with_capacity(wanted.len());
@@ -368,9 +357,9 @@ impl MetricHead {
             ctl.check()?;
             let mut bytes = 0;
             for &number in run {
-                let (id, labels) = self.registry.labels(number, &mut pairs);
+                let (_, labels) = self.registry.labels(number, &mut pairs);
                 bytes += labels.heap_bytes();
-                list.push((labels, id, number));
+                list.push((labels, number));
             }
             held.grow(bytes as u64)?;
         }
@@ -379,11 +368,12 @@ impl MetricHead {
         Ok((list, held))
     }
 
-    fn sorted_texts(&self, symbols: HashSet<Symbol>, limit: usize) -> Vec<String> {
+    fn sorted_texts(&self, symbols: HashSet<Symbol>, prefix: &str, limit: usize) -> Vec<String> {
         let table = self.registry.symbols.read();
         let texts: BTreeSet<&str> = symbols
             .into_iter()
             .filter_map(|symbol| table.try_resolve(symbol))
+            .filter(|text| text.starts_with(prefix))
             .collect();
         texts.into_iter().take(limit).map(str::to_owned).collect()
     }

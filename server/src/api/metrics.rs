@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use rootline_engine::{
-    Error as EngineError, Exemplar, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange, TraceId,
+    Error as EngineError, Exemplar, Labels, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange,
+    TraceId,
 };
 use rootline_query::{GroupSamplesBy, MetricStatsGroup, Selector, metric_stats};
 use tonic::{Request, Response, Status};
@@ -82,15 +83,18 @@ impl v1::metrics_server::Metrics for MetricsService {
         let (metadata, _, asked) = request.into_parts();
         let answer = move |query: &mut Query| {
             let (selector, range) = any(query, asked.series.as_ref(), asked.range.as_ref())?;
-            let mut names =
-                query
-                    .snapshot
-                    .label_names(selector.matchers(), range, &query.control)?;
+            // One more than asked for tells whether there is more.
+            let limit = limit_of(asked.limit);
+            let mut names = query.snapshot.label_names(
+                selector.matchers(),
+                range,
+                limit.saturating_add(1),
+                &query.control,
+            )?;
             query
                 .memory
                 .take(names.iter().map(|n| n.len() as u64 + ITEM_BYTES).sum())?;
             let mut info = labels_info(query, range, &selector, names.is_empty())?;
-            let limit = limit_of(asked.limit);
             info.truncated = names.len() > limit;
             names.truncate(limit);
             Ok(v1::LabelNamesResponse {
@@ -116,11 +120,11 @@ impl v1::metrics_server::Metrics for MetricsService {
             let mut values = query.snapshot.label_values(
                 &asked.name,
                 selector.matchers(),
+                &asked.prefix,
                 range,
-                usize::MAX,
+                limit.saturating_add(1),
                 &query.control,
             )?;
-            values.retain(|value| value.starts_with(&asked.prefix));
             query
                 .memory
                 .take(values.iter().map(|v| v.len() as u64 + ITEM_BYTES).sum())?;
@@ -307,7 +311,9 @@ fn select(
     let mut info = request::info(query, range, "the samples stored");
     let mut truncated = false;
     let mut failed: Option<Refusal> = None;
+    let mut canonical = Vec::new();
     let mut add = |series: &SeriesSamples<'_>| {
+        let series_ref = series_ref(series.labels, &mut canonical);
         let chunks = series
             .timestamps
             .chunks(CHUNK_SAMPLES_MAX)
@@ -324,7 +330,7 @@ fn select(
                 .map(|l| l.name.len() + l.value.len())
                 .sum::<usize>();
             message.chunks.push(v1::SeriesChunk {
-                series_ref: series.id.0,
+                series_ref,
                 labels,
                 times_ns: times.to_vec(),
                 values: values.to_vec(),
@@ -363,6 +369,15 @@ fn select(
     sender.send(message)
 }
 
+/// A number for a series that is the same in every answer, before and after a restart: a hash of its
+/// labels in their canonical form, for which `canonical` is room. The labels are what tells series
+/// apart; two of them may share the number.
+fn series_ref(labels: &Labels, canonical: &mut Vec<u8>) -> u64 {
+    canonical.clear();
+    labels.encode_canonical(canonical);
+    xxhash_rust::xxh3::xxh3_64(canonical)
+}
+
 fn series(
     query: &mut Query,
     selector: &Selector,
@@ -376,7 +391,7 @@ fn series(
     query.memory.take(
         found
             .iter()
-            .map(|(_, l)| l.heap_bytes() as u64 + ITEM_BYTES)
+            .map(|l| l.heap_bytes() as u64 + ITEM_BYTES)
             .sum(),
     )?;
     let mut info = labels_info(query, range, selector, found.is_empty())?;
@@ -387,11 +402,12 @@ fn series(
     }
     let mut message = v1::SeriesResponse::default();
     let mut bytes = 0;
-    for (id, labels) in found {
+    let mut canonical = Vec::new();
+    for labels in found {
         query.control.check()?;
         bytes += labels.heap_bytes() + labels.len() * LABEL_BYTES;
         message.series.push(v1::SeriesLabels {
-            series_ref: id.0,
+            series_ref: series_ref(&labels, &mut canonical),
             labels: request::labels(&labels),
         });
         if bytes >= MESSAGE_BYTES {
