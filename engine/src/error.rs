@@ -187,6 +187,19 @@ pub enum Error {
     /// The log failed.
     #[error(transparent)]
     Wal(#[from] rootline_wal::Error),
+    /// Room on disk is short: new data are refused until there is more. Transient.
+    #[error(
+        "disk is low: {free_bytes} bytes free in {dir}, {reserve_bytes} are kept for sealing and \
+         deletes (option disk-reserve)"
+    )]
+    DiskLow {
+        /// Data directory.
+        dir: PathBuf,
+        /// Free now.
+        free_bytes: u64,
+        /// Kept free.
+        reserve_bytes: u64,
+    },
     /// A file operation failed.
     #[error("{operation} {path} failed: {source}")]
     Storage {
@@ -233,6 +246,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A change of the manifest that contradicts what it says. A broken invariant of the store.
+    #[error("edit of the manifest refused: {reason}")]
+    InvalidEdit {
+        /// What does not fit.
+        reason: String,
+    },
     /// The store can be read, not written.
     #[error("the store is read-only: {reason}")]
     ReadOnly {
@@ -259,9 +278,9 @@ impl Error {
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
-            Self::MemoryFull { .. } => ErrorKind::Retry,
+            Self::MemoryFull { .. } | Self::DiskLow { .. } => ErrorKind::Retry,
             Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
-            Self::Storage { .. } => ErrorKind::Internal,
+            Self::Storage { .. } | Self::InvalidEdit { .. } => ErrorKind::Internal,
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }

@@ -2,6 +2,10 @@
 //!
 //! Public so that benchmarks and fuzzers reach them; an embedder needs none of it.
 
+pub mod bitpack;
+pub mod integers;
+pub mod times;
+
 /// Why bytes are no column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -1,0 +1,231 @@
+//! Bit packing of unsigned integers of 0 to 64 bits, in two layouts.
+//!
+//! - **Group**: exactly [`GROUP_VALUES`] values as [`LANES`] interleaved lanes of 64-bit words. Value
+//!   `i` belongs to lane `i % 16`; a lane is a bit stream, low bits first, of its 64 values; word `w`
+//!   of all lanes stand beside each other. So one row of 16 values needs the same shifts in every
+//!   lane, and a vector of any length unpacks it with shifts and masks alone.
+//! - **Run**: any number of values as one stream of bits, low bits first, the last byte filled with
+//!   zero bits.
+//!
+//! Words and bytes are little-endian. Bytes: `docs/formats/integer-column.md`.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "hot loops; rows are counted by the width, which every entry checks against the bytes"
+)]
+
+/// Values of a full group.
+pub const GROUP_VALUES: usize = 1024;
+/// Interleaved bit streams of a full group: two vectors of AVX-512, four of AVX2.
+pub const LANES: usize = 16;
+/// Values of one lane.
+const ROWS: usize = GROUP_VALUES / LANES;
+/// One word of every lane.
+const ROW_BYTES: usize = LANES * size_of::<u64>();
+/// The widest value.
+pub const WIDTH_MAX: u32 = u64::BITS;
+
+/// Bytes of a full group at `width` bits.
+pub const fn group_bytes(width: u32) -> usize {
+    width as usize * ROW_BYTES
+}
+
+/// Bytes of a run of `count` values at `width` bits.
+pub const fn run_bytes(count: usize, width: u32) -> usize {
+    (count * width as usize).div_ceil(8)
+}
+
+/// The low `width` bits set.
+#[inline]
+pub const fn mask(width: u32) -> u64 {
+    if width == 0 {
+        0
+    } else {
+        u64::MAX >> (WIDTH_MAX - width)
+    }
+}
+
+/// Appends a full group; bits of a value above `width` are left out.
+pub fn pack_group(values: &[u64; GROUP_VALUES], width: u32, out: &mut Vec<u8>) {
+    assert!(width <= WIDTH_MAX, "a width is at most 64 bits");
+    let mask = mask(width);
+    let mut word = [0_u64; LANES];
+    let mut filled = 0;
+    for row in values.as_chunks::<LANES>().0 {
+        for (word, value) in word.iter_mut().zip(row) {
+            *word |= (value & mask) << filled;
+        }
+        filled += width;
+        if filled >= WIDTH_MAX {
+            for word in word {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            filled -= WIDTH_MAX;
+            let kept = width - filled;
+            for (word, value) in word.iter_mut().zip(row) {
+                *word = (value & mask).checked_shr(kept).unwrap_or(0);
+            }
+        }
+    }
+}
+
+/// Unpacks a full group and adds `base` to every value, wrapping. `bytes` are exactly those of the
+/// group; otherwise nothing is done and `false` comes back.
+#[must_use]
+pub fn unpack_group(bytes: &[u8], width: u32, base: i64, out: &mut [i64; GROUP_VALUES]) -> bool {
+    if width > WIDTH_MAX || bytes.len() != group_bytes(width) {
+        return false;
+    }
+    if width == 0 {
+        out.fill(base);
+    } else {
+        unpack_rows(bytes, width, base, out);
+    }
+    true
+}
+
+#[inline(always)]
+fn load(bytes: &[u8; ROW_BYTES], lane: usize) -> u64 {
+    u64::from_le_bytes(bytes.as_chunks::<8>().0[lane])
+}
+
+#[inline(always)]
+fn unpack_rows(bytes: &[u8], width: u32, base: i64, out: &mut [i64; GROUP_VALUES]) {
+    let words = bytes.as_chunks::<ROW_BYTES>().0;
+    let mask = mask(width);
+    let base = base.cast_unsigned();
+    let mut bit = 0;
+    for row in out.as_chunks_mut::<LANES>().0 {
+        let (at, shift) = (bit as usize / 64, bit % 64);
+        let low = &words[at];
+        if shift + width <= WIDTH_MAX {
+            for (lane, value) in row.iter_mut().enumerate() {
+                *value = ((load(low, lane) >> shift) & mask)
+                    .wrapping_add(base)
+                    .cast_signed();
+            }
+        } else {
+            let high = &words[at + 1];
+            for (lane, value) in row.iter_mut().enumerate() {
+                let joined = (load(low, lane) >> shift) | (load(high, lane) << (WIDTH_MAX - shift));
+                *value = (joined & mask).wrapping_add(base).cast_signed();
+            }
+        }
+        bit += width;
+    }
+}
+
+/// Appends a run; bits of a value above `width` are left out.
+pub fn pack_run(values: &[u64], width: u32, out: &mut Vec<u8>) {
+    assert!(width <= WIDTH_MAX, "a width is at most 64 bits");
+    let mask = mask(width);
+    let (mut word, mut filled) = (0_u128, 0_u32);
+    let start = out.len();
+    for value in values {
+        word |= u128::from(value & mask) << filled;
+        filled += width;
+        if filled >= WIDTH_MAX {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the low word is what is full"
+            )]
+            out.extend_from_slice(&(word as u64).to_le_bytes());
+            word >>= WIDTH_MAX;
+            filled -= WIDTH_MAX;
+        }
+    }
+    out.extend_from_slice(&word.to_le_bytes()[..filled.div_ceil(8) as usize]);
+    debug_assert_eq!(out.len() - start, run_bytes(values.len(), width));
+}
+
+/// Unpacks a run as long as `out` and adds `base` to every value, wrapping. `bytes` are exactly
+/// those of the run; otherwise nothing is done and `false` comes back.
+#[must_use]
+pub fn unpack_run(bytes: &[u8], width: u32, base: i64, out: &mut [i64]) -> bool {
+    if width > WIDTH_MAX || bytes.len() != run_bytes(out.len(), width) {
+        return false;
+    }
+    if width == 0 {
+        out.fill(base);
+        return true;
+    }
+    let mask = mask(width);
+    let base = base.cast_unsigned();
+    let width = width as usize;
+    for (i, value) in out.iter_mut().enumerate() {
+        let bit = i * width;
+        let (at, shift) = (bit / 8, bit % 8);
+        let mut word = load_padded(bytes, at) >> shift;
+        if shift + width > 64 {
+            word |= u64::from(bytes[at + 8]) << (64 - shift);
+        }
+        *value = (word & mask).wrapping_add(base).cast_signed();
+    }
+    true
+}
+
+/// Eight bytes from `at`, zeros behind the end.
+#[inline]
+fn load_padded(bytes: &[u8], at: usize) -> u64 {
+    let rest = &bytes[at..];
+    match rest.first_chunk::<8>() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            u64::from_le_bytes(word)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Any 64 bits, from a seed.
+    fn noise(seed: u64) -> [u64; GROUP_VALUES] {
+        let mut state = seed | 1;
+        std::array::from_fn(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn groups_of_every_width_come_back(seed: u64, base: i64) {
+            let values = noise(seed);
+            for width in 0..=WIDTH_MAX {
+                let mut bytes = Vec::new();
+                pack_group(&values, width, &mut bytes);
+                prop_assert_eq!(bytes.len(), group_bytes(width));
+                let mut out = [0; GROUP_VALUES];
+                prop_assert!(unpack_group(&bytes, width, base, &mut out));
+                for (value, out) in values.iter().zip(out) {
+                    prop_assert_eq!((value & mask(width)).cast_signed().wrapping_add(base), out);
+                }
+            }
+        }
+
+        #[test]
+        fn runs_of_every_width_come_back(seed: u64, base: i64, count in 0..200_usize) {
+            let values = &noise(seed)[..count];
+            for width in 0..=WIDTH_MAX {
+                let mut bytes = Vec::new();
+                pack_run(values, width, &mut bytes);
+                prop_assert_eq!(bytes.len(), run_bytes(count, width));
+                let mut out = vec![0; count];
+                prop_assert!(unpack_run(&bytes, width, base, &mut out));
+                for (value, out) in values.iter().zip(out) {
+                    prop_assert_eq!((value & mask(width)).cast_signed().wrapping_add(base), out);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Sealing: a frozen generation becomes blocks.
+
+mod windows;
+
+pub(crate) use windows::Windows;
