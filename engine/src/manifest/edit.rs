@@ -224,17 +224,19 @@ mod tests {
                 signal,
                 lsn: Lsn(lsn)
             }),
-            (any::<u64>(), range(), "[a-z]{0,3}", ".{0,9}").prop_map(|(lsn, range, name, value)| {
-                let matchers = vec![
-                    Matcher::equal(&name, &value),
-                    Matcher::new(MatchOp::NotRegex, "pod", "a|b.*").unwrap(),
-                ];
-                Change::AddTombstone(Tombstone {
-                    lsn: Lsn(lsn),
-                    matchers,
-                    range,
-                })
-            }),
+            (any::<u64>(), range(), "[a-z]{0,3}", ".{0,9}").prop_map(
+                |(lsn, range, name, value)| {
+                    let matchers = vec![
+                        Matcher::equal(&name, &value),
+                        Matcher::new(MatchOp::NotRegex, "pod", "a|b.*").unwrap(),
+                    ];
+                    Change::AddTombstone(Tombstone {
+                        lsn: Lsn(lsn),
+                        matchers,
+                        range,
+                    })
+                }
+            ),
             any::<u64>().prop_map(|lsn| Change::DropTombstone(Lsn(lsn))),
             (signal(), any::<i64>())
                 .prop_map(|(signal, time_ns)| Change::RetentionFloor { signal, time_ns }),

@@ -39,8 +39,8 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use rootline_wal::{Clock, Durability, Lsn, Record, Settings, Storage, Wal};
 
-pub(crate) use self::version::{BySignal, Change, Version};
 use self::edit::EditError;
+pub(crate) use self::version::{BySignal, Change, Version};
 use crate::{block::BlockId, error::Error};
 
 /// Kind of a record that changes the version before it.
