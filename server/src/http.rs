@@ -113,7 +113,12 @@ async fn flush(State(state): State<Arc<NodeState>>) -> Response {
     let flushed = match state.engine() {
         Ok(engine) => {
             let engine = engine.clone();
-            tokio::task::spawn_blocking(move || upkeep::flush(&engine)).await
+            let turn = Arc::clone(state.upkeep_turns()).acquire_owned().await;
+            let flush = move || {
+                let _turn = turn;
+                upkeep::flush(&engine)
+            };
+            tokio::task::spawn_blocking(flush).await
         }
         Err(refusal) => return refused(&state, &refusal),
     };

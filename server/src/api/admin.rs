@@ -27,7 +27,7 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::FlushResponse>, Status> {
         let (metadata, _, _) = request.into_parts();
         let flush = |command: &mut Command| upkeep::flush(&command.engine);
-        self.queries.command("flush", &metadata, flush).await
+        self.queries.upkeep("flush", &metadata, flush).await
     }
 
     async fn compact(
@@ -36,7 +36,7 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::CompactResponse>, Status> {
         let (metadata, _, _) = request.into_parts();
         let compact = |command: &mut Command| upkeep::compact(&command.engine);
-        self.queries.command("compact", &metadata, compact).await
+        self.queries.upkeep("compact", &metadata, compact).await
     }
 
     async fn create_snapshot(
@@ -47,7 +47,7 @@ impl v1::admin_server::Admin for AdminService {
         let create =
             move |command: &mut Command| upkeep::create_snapshot(&command.engine, &asked.name);
         self.queries
-            .command("create_snapshot", &metadata, create)
+            .upkeep("create_snapshot", &metadata, create)
             .await
     }
 
