@@ -48,6 +48,8 @@ const SEARCHED_CHUNKS_MIN: usize = 8;
 /// An open block of metrics.
 #[derive(Debug)]
 pub(crate) struct MetricBlock {
+    /// As the footer has it, but for deletes that were found not to concern it since.
+    meta: BlockMeta,
     block: Arc<Block>,
     index: DiskIndex<IndexPart>,
     directory: RowTable,
@@ -176,6 +178,7 @@ impl MetricBlock {
             return Err(block.damage(SectionKind::Chunks, 0, reason));
         }
         Ok(Self {
+            meta: block.meta().clone(),
             index,
             directory,
             exemplars,
@@ -187,7 +190,14 @@ impl MetricBlock {
 
     /// What is known of the block.
     pub(crate) fn meta(&self) -> &BlockMeta {
-        self.block.meta()
+        &self.meta
+    }
+
+    /// The same block, known to hold nothing that deletes up to `clean_lsn` hide.
+    pub(crate) fn with_clean_lsn(&self, clean_lsn: rootline_wal::Lsn) -> Result<Self, Error> {
+        let mut block = Self::open(Arc::clone(&self.block))?;
+        block.meta.clean_lsn = self.meta.clean_lsn.max(clean_lsn);
+        Ok(block)
     }
 
     /// The container.
