@@ -6,13 +6,18 @@ use libfuzzer_sys::fuzz_target;
 use rootline_engine::column::{integers, kernel::Kernel};
 
 fuzz_target!(|input: &[u8]| {
-    let Some((count, bytes)) = input.split_first_chunk::<2>() else { return };
+    let Some((count, bytes)) = input.split_first_chunk::<2>() else {
+        return;
+    };
     let count = usize::from(u16::from_le_bytes(*count));
     let mut values = Vec::new();
     let decoded = integers::decode_with(Kernel::Plain, bytes, count, &mut values);
     for kernel in Kernel::ALL {
         let mut others = Vec::new();
-        assert_eq!(integers::decode_with(kernel, bytes, count, &mut others), decoded);
+        assert_eq!(
+            integers::decode_with(kernel, bytes, count, &mut others),
+            decoded
+        );
         assert_eq!(others, values);
     }
     if decoded.is_ok() {
