@@ -21,6 +21,7 @@
 use super::{
     ColumnError, bitpack,
     integers::{self, GROUP},
+    kernel::{Kernel, Op},
 };
 use crate::varint;
 
@@ -482,19 +483,16 @@ fn decode_prefix(
         debug_assert!(fits, "the bytes were cut to length");
     }
     let words = if pairs { slots.div_ceil(2) } else { slots };
-    let symbols = table.read_streams(&mut input, words)?;
-    if pairs {
-        for (pair, &word) in out.as_chunks_mut::<2>().0.iter_mut().zip(&symbols[..words]) {
-            *pair = [i64::from(word & 3), i64::from(word >> 2)];
-        }
-        for (slot, low) in out.iter_mut().zip(&lows) {
-            *slot = (*slot << low_bits).wrapping_add(*low);
-        }
-    } else {
-        for ((slot, &symbol), low) in out.iter_mut().zip(&symbols).zip(&lows) {
-            *slot = (i64::from(symbol) << low_bits).wrapping_add(*low);
-        }
-    }
+    let streams = Streams::take(&mut input)?;
+    Kernel::best().run(ReadSlots {
+        table: &table,
+        streams: &streams,
+        words,
+        pairs,
+        low_bits,
+        lows: &lows,
+        out,
+    });
     let mut next = 0;
     for _ in 0..exception_count {
         // walked above
@@ -551,43 +549,98 @@ impl Table {
         }
         Ok(Self(table))
     }
+}
 
-    /// Reads `words` symbols from four streams, each of which begins with its first word.
-    fn read_streams(
-        &self,
-        input: &mut Input<'_>,
-        words: usize,
-    ) -> Result<[u8; GROUP], ColumnError> {
+/// Four streams, each with zeros behind its end, so that a refill never looks beyond.
+struct Streams([[u8; STREAM_BYTES_MAX + 16]; STREAMS]);
+
+impl Streams {
+    fn take(input: &mut Input<'_>) -> Result<Self, ColumnError> {
         let mut sizes = [0; STREAMS];
         sizes.copy_from_slice(input.take(STREAMS)?);
-        // zeros behind the end, so that a refill never looks beyond
         let mut streams = [[0u8; STREAM_BYTES_MAX + 16]; STREAMS];
         for (stream, &size) in streams.iter_mut().zip(&sizes) {
             let bytes = input.take(usize::from(size) + 1)?;
             stream[..bytes.len()].copy_from_slice(bytes);
         }
-        let mut symbols = [0; GROUP];
-        let mut bits = [0usize; STREAMS];
-        for rows in symbols[..words.next_multiple_of(STREAMS)].chunks_mut(STREAMS * WORDS_PER_REFILL)
-        {
-            let mut windows = [0u64; STREAMS];
-            for ((window, stream), bit) in windows.iter_mut().zip(&streams).zip(&mut bits) {
-                // 256 words of 8 bits end at byte 256
-                let at = (*bit / 8).min(STREAM_BYTES_MAX);
-                if let Some(bytes) = stream[at..].first_chunk::<8>() {
-                    *window = u64::from_le_bytes(*bytes) >> (*bit % 8);
-                }
-            }
+        Ok(Self(streams))
+    }
+
+    /// The bits of a stream from `bit` on, at least 57.
+    #[inline(always)]
+    fn window(&self, stream: usize, bit: usize) -> u64 {
+        // 256 words of 8 bits end at byte 256
+        let at = (bit / 8).min(STREAM_BYTES_MAX);
+        match self.0[stream][at..].first_chunk::<8>() {
+            Some(bytes) => u64::from_le_bytes(*bytes) >> (bit % 8),
+            None => 0,
+        }
+    }
+}
+
+/// Reads code words and joins them with the low bits.
+struct ReadSlots<'a> {
+    table: &'a Table,
+    streams: &'a Streams,
+    words: usize,
+    pairs: bool,
+    low_bits: u32,
+    lows: &'a [i64; GROUP],
+    out: &'a mut [i64; GROUP],
+}
+
+impl Op for ReadSlots<'_> {
+    type Answer = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            table: Table(table),
+            streams,
+            words,
+            pairs,
+            low_bits,
+            lows,
+            out,
+        } = self;
+        let mut symbols = [0u8; GROUP];
+        let (mut bit0, mut bit1, mut bit2, mut bit3) = (0, 0, 0, 0);
+        let rows = &mut symbols[..words.next_multiple_of(STREAMS)];
+        for rows in rows.chunks_mut(STREAMS * WORDS_PER_REFILL) {
+            let mut window0 = streams.window(0, bit0);
+            let mut window1 = streams.window(1, bit1);
+            let mut window2 = streams.window(2, bit2);
+            let mut window3 = streams.window(3, bit3);
             for row in rows.as_chunks_mut::<STREAMS>().0 {
-                for ((symbol, window), bit) in row.iter_mut().zip(&mut windows).zip(&mut bits) {
-                    let [found, length] = self.0[usize::from(*window as u8)];
-                    *symbol = found;
-                    *window >>= length;
-                    *bit += usize::from(length);
-                }
+                let [symbol0, length0] = table[usize::from(window0 as u8)];
+                let [symbol1, length1] = table[usize::from(window1 as u8)];
+                let [symbol2, length2] = table[usize::from(window2 as u8)];
+                let [symbol3, length3] = table[usize::from(window3 as u8)];
+                *row = [symbol0, symbol1, symbol2, symbol3];
+                window0 >>= length0 & 63;
+                window1 >>= length1 & 63;
+                window2 >>= length2 & 63;
+                window3 >>= length3 & 63;
+                bit0 += usize::from(length0);
+                bit1 += usize::from(length1);
+                bit2 += usize::from(length2);
+                bit3 += usize::from(length3);
             }
         }
-        Ok(symbols)
+        let shift = low_bits & 63;
+        if pairs {
+            let pairs = out.as_chunks_mut::<2>().0.iter_mut();
+            for ((pair, low), &word) in pairs.zip(lows.as_chunks::<2>().0).zip(&symbols) {
+                *pair = [
+                    (i64::from(word & 3) << shift).wrapping_add(low[0]),
+                    (i64::from(word >> 2) << shift).wrapping_add(low[1]),
+                ];
+            }
+        } else {
+            for ((slot, low), &symbol) in out.iter_mut().zip(lows).zip(&symbols) {
+                *slot = (i64::from(symbol) << shift).wrapping_add(*low);
+            }
+        }
     }
 }
 

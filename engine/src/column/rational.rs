@@ -17,7 +17,10 @@
     reason = "integers here are below 2^45, and the encoder checks what comes back bit by bit"
 )]
 
-use super::scale::power_of_ten;
+use super::{
+    kernel::{Kernel, Op},
+    scale::power_of_ten,
+};
 
 /// The most digits behind the point of a numerator.
 pub(super) const DIGITS_MAX: u8 = 9;
@@ -70,7 +73,7 @@ pub(super) fn fraction(y: f64, tolerance: f64) -> Option<(i64, i64)> {
 }
 
 /// The float of a fraction whose numerator counts units of `10^-digits`.
-#[inline]
+#[inline(always)]
 fn quotient(numerator: f64, digits_power: f64, denominator: f64) -> f64 {
     numerator / digits_power / denominator
 }
@@ -176,17 +179,20 @@ pub(super) fn rescale(
     Some(())
 }
 
-#[inline]
+#[inline(always)]
 fn numerator_of(ratio: f64, denominator: f64, scale: f64) -> f64 {
     (ratio * denominator / scale + MAGIC) - MAGIC
 }
 
 /// The floats of numerators and denominators.
 pub(super) fn restore_pairs(numerators: &[i64], denominators: &[i64], digits: u8, out: &mut [f64]) {
-    let power = power_of_ten(digits);
-    for ((o, &n), &d) in out.iter_mut().zip(numerators).zip(denominators) {
-        *o = quotient(n as f64, power, d as f64);
-    }
+    Kernel::best().run(Restore {
+        numerators,
+        denominators,
+        fine: None,
+        power: power_of_ten(digits),
+        out,
+    });
 }
 
 /// The floats of ratios on `scale` and denominators.
@@ -197,9 +203,44 @@ pub(super) fn restore_ratios(
     digits: u8,
     out: &mut [f64],
 ) {
-    let (power, fine) = (power_of_ten(digits), scale as f64);
-    for ((o, &ratio), &d) in out.iter_mut().zip(ratios).zip(denominators) {
-        let d = d as f64;
-        *o = quotient(numerator_of(ratio as f64, d, fine), power, d);
+    Kernel::best().run(Restore {
+        numerators: ratios,
+        denominators,
+        fine: Some(scale as f64),
+        power: power_of_ten(digits),
+        out,
+    });
+}
+
+struct Restore<'a> {
+    /// Numerators, or ratios on the fine scale.
+    numerators: &'a [i64],
+    denominators: &'a [i64],
+    fine: Option<f64>,
+    power: f64,
+    out: &'a mut [f64],
+}
+
+impl Op for Restore<'_> {
+    type Answer = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let power = self.power;
+        let columns = self
+            .out
+            .iter_mut()
+            .zip(self.numerators)
+            .zip(self.denominators);
+        if let Some(fine) = self.fine {
+            for ((o, &ratio), &d) in columns {
+                let d = d as f64;
+                *o = quotient(numerator_of(ratio as f64, d, fine), power, d);
+            }
+        } else {
+            for ((o, &n), &d) in columns {
+                *o = quotient(n as f64, power, d as f64);
+            }
+        }
     }
 }

@@ -262,12 +262,20 @@ impl Encoder {
         let (n, d) = (&mut self.integers, &mut self.denominators);
         rational::fractions(values, digits, tolerance, n, d);
         let mut none = std::mem::take(&mut self.places);
-        none.extend((0u16..).zip(d.iter()).filter_map(|(i, &d)| (d == 0).then_some(i)));
+        none.extend(
+            (0u16..)
+                .zip(d.iter())
+                .filter_map(|(i, &d)| (d == 0).then_some(i)),
+        );
         rational::expand(values, digits, n, d);
         bridge(n, &none);
         rational::restore_pairs(n, d, digits, &mut self.predicted);
         let inexact = |(_, (v, p)): &(u16, (&f64, &f64))| v.to_bits() != p.to_bits();
-        let pairs = || (0u16..).zip(values.iter().zip(&self.predicted)).filter(inexact);
+        let pairs = || {
+            (0u16..)
+                .zip(values.iter().zip(&self.predicted))
+                .filter(inexact)
+        };
         // corrections are for those that have a fraction, and a sign bit if it is zero
         let near = pairs()
             .filter(|&(i, (&v, _))| v != 0.0 && none.binary_search(&i).is_err())
@@ -289,11 +297,7 @@ impl Encoder {
             varint::put_u64(&mut self.attempt, fine);
         }
         self.push_exceptions(values);
-        let numerators = if ratios {
-            &self.ratios
-        } else {
-            &self.integers
-        };
+        let numerators = if ratios { &self.ratios } else { &self.integers };
         coded::encode_group(&self.denominators, &mut self.attempt);
         integers::encode_group(numerators, &mut self.attempt);
         if corrected {
@@ -644,7 +648,8 @@ pub fn describe(bytes: &[u8]) -> Result<&'static str, ColumnError> {
 }
 
 fn is_decimal(form: u8) -> bool {
-    form <= FORM_OVER || form >= FORM_IN_STEPS + scale::STEPS_MIN && form <= FORM_IN_STEPS + scale::STEPS_MAX
+    form <= FORM_OVER
+        || form >= FORM_IN_STEPS + scale::STEPS_MIN && form <= FORM_IN_STEPS + scale::STEPS_MAX
 }
 
 fn damaged(offset_bytes: usize, reason: &'static str) -> ColumnError {
@@ -670,14 +675,11 @@ fn decode_groups(
             Err(damaged(0, "bytes in a column of no values"))
         };
     }
-    let mut scratch = Scratch::new();
     let (&head, rest) = bytes
         .split_first()
         .ok_or_else(|| damaged(0, "a column of values without bytes"))?;
     if count <= GROUP {
-        scratch.decode(head, rest, count, 1)?;
-        out.extend_from_slice(scratch.values.get(wanted).unwrap_or_default());
-        return Ok(());
+        return decode_part(head, rest, count, wanted, 1, out);
     }
     if is_whole(head) {
         if count > CONSTANT_VALUES_MAX {
@@ -718,9 +720,29 @@ fn decode_groups(
                 .ok_or_else(|| damaged(at, "an empty group"))?;
             (group_head, group_bytes) = (own, behind);
         }
-        scratch.decode(group_head, group_bytes, values, at)?;
-        out.extend_from_slice(scratch.values.get(from..to).unwrap_or_default());
+        decode_part(group_head, group_bytes, values, from..to, at, out)?;
     }
+    Ok(())
+}
+
+/// Appends the `wanted` values of a group of `count`, 1 to 1,024; `bytes` are those behind its head, `at`
+/// is where they stand in the column.
+fn decode_part(
+    head: u8,
+    bytes: &[u8],
+    count: usize,
+    wanted: Range<usize>,
+    at: usize,
+    out: &mut Vec<f64>,
+) -> Result<(), ColumnError> {
+    let start = out.len();
+    out.resize(start + count, 0.0);
+    let values = out.get_mut(start..).unwrap_or_default();
+    decode_group(head, bytes, at, values)?;
+    if wanted.start > 0 {
+        values.copy_within(wanted.clone(), 0);
+    }
+    out.truncate(start + wanted.len());
     Ok(())
 }
 
@@ -752,120 +774,110 @@ fn decode_constant(head: u8, mut bytes: &[u8], at: usize) -> Result<f64, ColumnE
     }
 }
 
-/// Where a group is decoded: small enough for the first-level cache.
-struct Scratch {
-    values: [f64; GROUP],
-    integers: [i64; GROUP],
-    denominators: [i64; GROUP],
+/// Decodes a group into `values`, 1 to 1,024; `bytes` are those behind its head, `at` is where they stand
+/// in the column.
+fn decode_group(head: u8, bytes: &[u8], at: usize, values: &mut [f64]) -> Result<(), ColumnError> {
+    let form = head & FORM_MASK;
+    let count = values.len();
+    let mut input = GroupInput { bytes, at };
+    match form {
+        FORM_CONSTANT_INTEGER | FORM_CONSTANT_BITS => {
+            if head & (FLAG_WHOLE | FLAG_EXCEPTIONS) != 0 {
+                return Err(input.damaged("flags on a constant"));
+            }
+            values.fill(decode_constant(head, bytes, at)?);
+            return Ok(());
+        }
+        FORM_PATTERNS | FORM_WORDS if head != form => {
+            return Err(input.damaged("flags on bit patterns"));
+        }
+        FORM_WORDS => {
+            if bytes.len() != count * 8 {
+                return Err(input.damaged("words and values differ in number"));
+            }
+            for (v, word) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *v = f64::from_bits(u64::from_le_bytes(*word));
+            }
+            return Ok(());
+        }
+        FORM_PATTERNS => {
+            let mut scratch = [0; GROUP];
+            let zeros = input.byte()?;
+            if zeros > 63 {
+                return Err(input.damaged("more zeros than bits"));
+            }
+            let integers = input.integers(&mut scratch, count)?;
+            raw::restore(integers, zeros, values);
+            return input.end();
+        }
+        _ => {}
+    }
+
+    let mut scratch = [0; GROUP];
+    let mut exceptions = None;
+    match form {
+        FORM_PAIRS | FORM_RATIOS => {
+            exceptions = decode_rational(head, &mut input, &mut scratch, values)?;
+        }
+        _ => {
+            let scale = match form {
+                FORM_TIMES => Scale::Times(input.unit()?),
+                FORM_OVER => Scale::Over(input.unit()?),
+                _ if form <= scale::POWER_OF_TEN_MAX => Scale::OverPower(form),
+                _ if form <= FORM_TIMES_INVERSE + scale::INVERSE_MAX => {
+                    Scale::TimesInverse(form - FORM_TIMES_INVERSE)
+                }
+                _ if is_decimal(form) && form > FORM_CONSTANT_BITS => {
+                    Scale::InSteps(form - FORM_IN_STEPS)
+                }
+                _ => return Err(input.damaged("unknown form of values")),
+            };
+            if head & FLAG_EXCEPTIONS != 0 {
+                exceptions = Some(input.exceptions(count)?);
+            }
+            let integers = input.integers(&mut scratch, count)?;
+            scale.restore(integers, values);
+        }
+    }
+    if head & FLAG_CORRECTED != 0 {
+        let corrections = input.integers(&mut scratch, count)?;
+        last_bits::apply(values, corrections);
+    }
+    if let Some(exceptions) = exceptions {
+        exceptions.apply(values);
+    }
+    input.end()
 }
 
-impl Scratch {
-    fn new() -> Self {
-        Self {
-            values: [0.0; GROUP],
-            integers: [0; GROUP],
-            denominators: [0; GROUP],
-        }
+/// The denominators' own scratch is made only where there are some.
+#[inline(never)]
+fn decode_rational<'a>(
+    head: u8,
+    input: &mut GroupInput<'a>,
+    scratch: &mut [i64; GROUP],
+    values: &mut [f64],
+) -> Result<Option<exceptions::Exceptions<'a>>, ColumnError> {
+    let count = values.len();
+    let ratios = head & FORM_MASK == FORM_RATIOS;
+    let digits = input.byte()?;
+    if digits > rational::DIGITS_MAX {
+        return Err(input.damaged("too many digits of a numerator"));
     }
-
-    /// Decodes a group of `count` values, 1 to 1,024; `bytes` are those behind its head, `at` is where
-    /// they stand in the column.
-    fn decode(
-        &mut self,
-        head: u8,
-        bytes: &[u8],
-        count: usize,
-        at: usize,
-    ) -> Result<(), ColumnError> {
-        let form = head & FORM_MASK;
-        let Some(values) = self.values.get_mut(..count) else {
-            return Err(damaged(at, "a group of more than 1,024 values"));
-        };
-        let mut input = GroupInput { bytes, at };
-        match form {
-            FORM_CONSTANT_INTEGER | FORM_CONSTANT_BITS => {
-                if head & (FLAG_WHOLE | FLAG_EXCEPTIONS) != 0 {
-                    return Err(input.damaged("flags on a constant"));
-                }
-                values.fill(decode_constant(head, bytes, at)?);
-                return Ok(());
-            }
-            FORM_PATTERNS | FORM_WORDS if head != form => {
-                return Err(input.damaged("flags on bit patterns"));
-            }
-            FORM_WORDS => {
-                if bytes.len() != count * 8 {
-                    return Err(input.damaged("words and values differ in number"));
-                }
-                for (v, word) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
-                    *v = f64::from_bits(u64::from_le_bytes(*word));
-                }
-                return Ok(());
-            }
-            FORM_PATTERNS => {
-                let zeros = input.byte()?;
-                if zeros > 63 {
-                    return Err(input.damaged("more zeros than bits"));
-                }
-                let integers = input.integers(&mut self.integers, count)?;
-                raw::restore(integers, zeros, values);
-                return input.end();
-            }
-            _ => {}
-        }
-
-        let mut exceptions = None;
-        match form {
-            FORM_PAIRS | FORM_RATIOS => {
-                let digits = input.byte()?;
-                if digits > rational::DIGITS_MAX {
-                    return Err(input.damaged("too many digits of a numerator"));
-                }
-                let fine = if form == FORM_RATIOS {
-                    input.number()?
-                } else {
-                    1
-                };
-                if head & FLAG_EXCEPTIONS != 0 {
-                    exceptions = Some(input.exceptions(count)?);
-                }
-                let denominators = input.integers(&mut self.denominators, count)?;
-                let numerators = input.integers(&mut self.integers, count)?;
-                if form == FORM_RATIOS {
-                    rational::restore_ratios(numerators, denominators, fine, digits, values);
-                } else {
-                    rational::restore_pairs(numerators, denominators, digits, values);
-                }
-            }
-            _ => {
-                let scale = match form {
-                    FORM_TIMES => Scale::Times(input.unit()?),
-                    FORM_OVER => Scale::Over(input.unit()?),
-                    _ if form <= scale::POWER_OF_TEN_MAX => Scale::OverPower(form),
-                    _ if form <= FORM_TIMES_INVERSE + scale::INVERSE_MAX => {
-                        Scale::TimesInverse(form - FORM_TIMES_INVERSE)
-                    }
-                    _ if is_decimal(form) && form > FORM_CONSTANT_BITS => {
-                        Scale::InSteps(form - FORM_IN_STEPS)
-                    }
-                    _ => return Err(input.damaged("unknown form of values")),
-                };
-                if head & FLAG_EXCEPTIONS != 0 {
-                    exceptions = Some(input.exceptions(count)?);
-                }
-                let integers = input.integers(&mut self.integers, count)?;
-                scale.restore(integers, values);
-            }
-        }
-        if head & FLAG_CORRECTED != 0 {
-            let corrections = input.integers(&mut self.integers, count)?;
-            last_bits::apply(values, corrections);
-        }
-        if let Some(exceptions) = exceptions {
-            exceptions.apply(values);
-        }
-        input.end()
+    let fine = if ratios { input.number()? } else { 1 };
+    let exceptions = if head & FLAG_EXCEPTIONS != 0 {
+        Some(input.exceptions(count)?)
+    } else {
+        None
+    };
+    let mut denominators = [0; GROUP];
+    let denominators = input.integers(&mut denominators, count)?;
+    let numerators = input.integers(scratch, count)?;
+    if ratios {
+        rational::restore_ratios(numerators, denominators, fine, digits, values);
+    } else {
+        rational::restore_pairs(numerators, denominators, digits, values);
     }
+    Ok(exceptions)
 }
 
 /// The bytes of a group, read from the front.
