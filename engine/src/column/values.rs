@@ -62,6 +62,8 @@ const _: () = assert!(FORM_IN_STEPS + scale::STEPS_MAX <= FORM_MASK);
 pub struct Encoder {
     /// The power of ten of the group before: neighbours are alike.
     digits: u8,
+    /// Digits and tolerance of the ratios of a group before, if it was ratios that it became.
+    rational: Option<(u8, f64)>,
     integers: Vec<i64>,
     denominators: Vec<i64>,
     ratios: Vec<i64>,
@@ -144,6 +146,20 @@ impl Encoder {
         const SHORT_BITS: usize = 16;
         /// Nor do these need the bit patterns as one.
         const MEDIUM_BITS: usize = 40;
+        let mut ratio_tried = false;
+        if !keeps_all(&self.sample, self.digits)
+            && let Some((digits, tolerance)) = self.rational.take()
+            && rational_digits(&self.sample, Some((digits, tolerance))) == Some((digits, tolerance))
+        {
+            // perhaps like the group before; if not exactly so, others have their chance
+            let exact = self.try_rational(values, digits, tolerance);
+            self.keep_shorter();
+            ratio_tried = true;
+            self.rational = Some((digits, tolerance));
+            if exact && !self.is_longer_than(MEDIUM_BITS, values) {
+                return;
+            }
+        }
         let digits = match exact_digits(&self.sample, self.digits) {
             ExactDigits::All(digits) => {
                 self.digits = digits;
@@ -167,11 +183,14 @@ impl Encoder {
         {
             self.try_scale(values, Scale::Over(divisor), false);
         }
-        if self.is_longer_than(SHORT_BITS, values)
-            && let Some((digits, tolerance)) = rational_digits(&self.sample)
+        if !ratio_tried
+            && self.is_longer_than(SHORT_BITS, values)
+            && let Some((digits, tolerance)) = rational_digits(&self.sample, None)
         {
             self.try_rational(values, digits, tolerance);
-            self.keep_shorter();
+            if self.keep_shorter() {
+                self.rational = Some((digits, tolerance));
+            }
         }
         if self.is_longer_than(MEDIUM_BITS, values) {
             self.begin(values);
@@ -188,10 +207,12 @@ impl Encoder {
         self.group.is_empty() || self.group.len() * 8 > values.len() * bits
     }
 
-    fn keep_shorter(&mut self) {
-        if self.group.is_empty() || self.attempt.len() < self.group.len() {
+    fn keep_shorter(&mut self) -> bool {
+        let shorter = self.group.is_empty() || self.attempt.len() < self.group.len();
+        if shorter {
             std::mem::swap(&mut self.group, &mut self.attempt);
         }
+        shorter
     }
 
     fn begin(&mut self, values: &[f64]) {
@@ -255,7 +276,8 @@ impl Encoder {
         !corrected && self.places.len() * 256 <= values.len()
     }
 
-    fn try_rational(&mut self, values: &[f64], digits: u8, tolerance: f64) {
+    /// Tries ratios of integers. `true`: hardly anything is left over.
+    fn try_rational(&mut self, values: &[f64], digits: u8, tolerance: f64) -> bool {
         self.begin(values);
         self.denominators.resize(values.len(), 0);
         self.ratios.resize(values.len(), 0);
@@ -303,6 +325,7 @@ impl Encoder {
         if corrected {
             self.push_corrections(values);
         }
+        !corrected && self.places.len() * 64 <= values.len()
     }
 
     fn push_head(&mut self, form: u8, corrected: bool) {
@@ -348,6 +371,12 @@ fn encode_constant(value: f64, flags: u8, out: &mut Vec<u8>) {
     }
 }
 
+/// Whether so many digits behind the point give all of the sample back.
+fn keeps_all(sample: &[f64], digits: u8) -> bool {
+    let scale = Scale::OverPower(digits);
+    sample.iter().all(|&v| scale.keeps(v))
+}
+
 /// What the digits of a sample are like.
 enum ExactDigits {
     All(u8),
@@ -357,11 +386,7 @@ enum ExactDigits {
 
 /// How many digits behind the point give the sample back exactly. `hint` is tried first.
 fn exact_digits(sample: &[f64], hint: u8) -> ExactDigits {
-    let all_keep = |digits| {
-        let scale = Scale::OverPower(digits);
-        sample.iter().all(|&v| scale.keeps(v))
-    };
-    if all_keep(hint) && (hint == 0 || !all_keep(hint - 1)) {
+    if keeps_all(sample, hint) && (hint == 0 || !keeps_all(sample, hint - 1)) {
         return ExactDigits::All(hint);
     }
     let mut by_digits = [0usize; 18];
@@ -460,40 +485,32 @@ fn common_divisor(sample: &[f64]) -> Option<u64> {
         .then_some(common)
 }
 
-/// Digits of numerators, and a tolerance, for which the sample consists of small fractions.
-fn rational_digits(sample: &[f64]) -> Option<(u8, f64)> {
+/// Digits of numerators, and a tolerance, for which the sample consists of small fractions; `hint` is
+/// taken if it will do.
+fn rational_digits(sample: &[f64], hint: Option<(u8, f64)>) -> Option<(u8, f64)> {
     /// Numerator and denominator together: clearly less than a mantissa.
-    const BITS_MAX: f64 = 42.0;
-    let mut best = None;
+    const BITS_MAX: u32 = 42;
+    let rate = |digits, tolerance| {
+        let fit = rational::fit(sample, digits, tolerance);
+        let found = u32::try_from(fit.found).unwrap_or(u32::MAX);
+        let small = found > 0 && fit.found * 10 >= sample.len() * 9 && fit.bits < BITS_MAX * found;
+        small.then(|| fit.bits / found)
+    };
+    if let Some((digits, tolerance)) = hint
+        && rate(digits, tolerance).is_some()
+    {
+        return hint;
+    }
     for tolerance in [rational::TOLERANCE_ROUNDED, rational::TOLERANCE_COMPUTED] {
-        for digits in [0, 1, 2, 3, 4, 6, 9] {
-            let power = scale::power_of_ten(digits);
-            let (mut bits, mut found) = (0.0, 0u32);
-            for (i, &v) in (0u32..).zip(sample) {
-                if let Some((n, d)) = rational::fraction(v * power, tolerance) {
-                    bits += bits_of(n) + bits_of(d);
-                    found += 1;
-                } else if (i + 1 - found) * 8 > i + 8 {
-                    break;
-                }
-            }
-            if found == 0 || usize::try_from(found).unwrap_or(0) * 10 < sample.len() * 9 {
-                continue;
-            }
-            let mean = bits / f64::from(found);
-            if mean < BITS_MAX && best.is_none_or(|(least, _, _)| mean < least) {
-                best = Some((mean, digits, tolerance));
-            }
-        }
-        if best.is_some() {
-            break;
+        let best = [0, 1, 2, 3, 4, 6, 9]
+            .into_iter()
+            .filter_map(|digits| Some((rate(digits, tolerance)?, digits)))
+            .min();
+        if let Some((_, digits)) = best {
+            return Some((digits, tolerance));
         }
     }
-    best.map(|(_, digits, tolerance)| (digits, tolerance))
-}
-
-fn bits_of(n: i64) -> f64 {
-    f64::from(64 - n.unsigned_abs().leading_zeros())
+    None
 }
 
 fn gcd(mut a: u64, mut b: u64) -> u64 {
