@@ -125,7 +125,7 @@ impl Encoder {
         if let Some(&first) = values.first()
             && all_same(values)
         {
-            encode_constant(first, 0, &mut self.group);
+            self.encode_constant_group(first, values.len());
             return;
         }
         self.take_sample(values);
@@ -136,6 +136,21 @@ impl Encoder {
             for v in values {
                 self.group.extend_from_slice(&v.to_bits().to_le_bytes());
             }
+        }
+    }
+
+    fn encode_constant_group(&mut self, value: f64, count: usize) {
+        match scale::digits_behind_point(value) {
+            Some(digits @ 1..) => {
+                // a decimal of few digits is shorter than its bits
+                let scale = Scale::OverPower(digits);
+                let n = scale.nearest(value).map_or(0, |(n, _)| n);
+                self.integers.clear();
+                self.integers.resize(count, n);
+                self.group.push(head_of(scale));
+                integers::encode_group(&self.integers, &mut self.group);
+            }
+            _ => encode_constant(value, 0, &mut self.group),
         }
     }
 
