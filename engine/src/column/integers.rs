@@ -33,13 +33,18 @@ use crate::{column::ColumnError, varint};
 
 use self::exceptions::Exceptions;
 pub use self::plan::Plan;
-use super::bitpack::{self, GROUP_VALUES, WIDTH_MAX};
+use super::{
+    bitpack::{self, GROUP_VALUES, WIDTH_MAX},
+    kernel::{Kernel, Op},
+};
 
 /// Values of a full group.
 pub const GROUP: usize = GROUP_VALUES;
 
 /// Widths that share the first byte with the form.
 const SHORT_WIDTHS: u8 = 40;
+/// Values from which on vectors pay.
+const VECTORS_FROM: usize = 64;
 /// First bytes from here on: the width has a byte of its own.
 const LONG_CODES: u8 = Form::COUNT * SHORT_WIDTHS;
 /// First bytes from here on are no group.
@@ -126,12 +131,18 @@ pub fn decode_group(
     out: &mut [i64; GROUP],
 ) -> Result<usize, ColumnError> {
     match out.get_mut(..count) {
-        Some(out) if count > 0 => decode_into(bytes, out),
+        Some(out) if count > 0 => kernel_for(count).run(DecodeGroups {
+            bytes,
+            out,
+            behind: true,
+            finish: AsTheyAre,
+        }),
         _ => Err(damaged(0, "a group has 1 to 1,024 values")),
     }
 }
 
 /// Decodes the group at the front of `bytes`, which has as many values as `out`.
+#[inline(always)]
 fn decode_into(bytes: &[u8], out: &mut [i64]) -> Result<usize, ColumnError> {
     let mut input = Input { bytes, at: 0 };
     let code = input.byte()?;
@@ -237,34 +248,102 @@ pub fn encode(values: &[i64], out: &mut Vec<u8>) {
 ///
 /// If the bytes are no column of so many values; `out` is as long as before then.
 pub fn decode(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<(), ColumnError> {
+    decode_with(kernel_for(count), bytes, count, out)
+}
+
+/// A few values are decoded before a vector is filled.
+pub(super) fn kernel_for(count: usize) -> Kernel {
+    if count < VECTORS_FROM {
+        Kernel::Plain
+    } else {
+        Kernel::best()
+    }
+}
+
+/// [`decode`] with chosen instructions, to compare them.
+///
+/// # Errors
+///
+/// As `decode`.
+pub fn decode_with(
+    kernel: Kernel,
+    bytes: &[u8],
+    count: usize,
+    out: &mut Vec<i64>,
+) -> Result<(), ColumnError> {
+    decode_finished(kernel, bytes, count, out, AsTheyAre)
+}
+
+/// What is done with the values of a group while they are at hand.
+pub(super) trait Finish {
+    /// Changes the next group's values; implementations are `#[inline(always)]`.
+    fn finish(&mut self, group: &mut [i64]);
+}
+
+/// Nothing is done.
+struct AsTheyAre;
+
+impl Finish for AsTheyAre {
+    #[inline(always)]
+    fn finish(&mut self, _: &mut [i64]) {}
+}
+
+/// [`decode_with`], and finishes every group.
+pub(super) fn decode_finished(
+    kernel: Kernel,
+    bytes: &[u8],
+    count: usize,
+    out: &mut Vec<i64>,
+    finish: impl Finish,
+) -> Result<(), ColumnError> {
     // A group has a byte at least.
     if count.div_ceil(GROUP) > bytes.len() {
         return Err(damaged(bytes.len(), "the column ends inside a group"));
     }
     let start = out.len();
     out.resize(start + count, 0);
-    let result = decode_groups(bytes, &mut out[start..]);
+    let result = kernel.run(DecodeGroups {
+        bytes,
+        out: &mut out[start..],
+        behind: false,
+        finish,
+    });
     if result.is_err() {
         out.truncate(start);
     }
-    result
+    result.map(|_| ())
 }
 
-fn decode_groups(bytes: &[u8], out: &mut [i64]) -> Result<(), ColumnError> {
-    let mut at = 0;
-    for group in out.chunks_mut(GROUP) {
-        match decode_into(&bytes[at..], group) {
-            Ok(taken) => at += taken,
-            Err(ColumnError::Damaged {
-                offset_bytes,
-                reason,
-            }) => return Err(damaged(at + offset_bytes, reason)),
+/// Decodes groups until `out` is full; gives the bytes they took.
+struct DecodeGroups<'a, F> {
+    bytes: &'a [u8],
+    out: &'a mut [i64],
+    /// Whether there may be bytes behind the last group.
+    behind: bool,
+    finish: F,
+}
+
+impl<F: Finish> Op for DecodeGroups<'_, F> {
+    type Answer = Result<usize, ColumnError>;
+
+    #[inline(always)]
+    fn run(mut self) -> Self::Answer {
+        let mut at = 0;
+        for group in self.out.chunks_mut(GROUP) {
+            match decode_into(&self.bytes[at..], group) {
+                Ok(taken) => at += taken,
+                Err(ColumnError::Damaged {
+                    offset_bytes,
+                    reason,
+                }) => return Err(damaged(at + offset_bytes, reason)),
+            }
+            self.finish.finish(group);
         }
-    }
-    if at == bytes.len() {
-        Ok(())
-    } else {
-        Err(damaged(at, "bytes behind the last group"))
+        if self.behind || at == self.bytes.len() {
+            Ok(at)
+        } else {
+            Err(damaged(at, "bytes behind the last group"))
+        }
     }
 }
 

@@ -15,7 +15,11 @@
 )]
 
 use crate::{
-    column::{ColumnError, integers},
+    column::{
+        ColumnError,
+        integers::{self, Finish},
+        kernel::Kernel,
+    },
     varint,
 };
 
@@ -111,6 +115,15 @@ pub fn bounds(bytes: &[u8]) -> Result<Bounds, ColumnError> {
 ///
 /// If the bytes are no column; `out` is as long as before then.
 pub fn decode(bytes: &[u8], out: &mut Vec<i64>) -> Result<(), ColumnError> {
+    decode_with(Kernel::best(), bytes, out)
+}
+
+/// [`decode`] with chosen instructions, to compare them.
+///
+/// # Errors
+///
+/// As `decode`.
+pub fn decode_with(kernel: Kernel, bytes: &[u8], out: &mut Vec<i64>) -> Result<(), ColumnError> {
     let Header {
         bounds,
         step_ns,
@@ -127,23 +140,19 @@ pub fn decode(bytes: &[u8], out: &mut Vec<i64>) -> Result<(), ColumnError> {
         return Ok(());
     };
     let steps_at = bytes.len() - steps.len();
-    integers::decode(steps, count, out).map_err(
+    let mut rising = Rising {
+        first_ns: bounds.first_ns,
+        step_ns: step_ns.cast_signed(),
+        before_ns: None,
+        holds: true,
+    };
+    integers::decode_finished(kernel, steps, count, out, &mut rising).map_err(
         |ColumnError::Damaged {
              offset_bytes,
              reason,
-         }| { damaged(steps_at + offset_bytes, reason) },
+         }| damaged(steps_at + offset_bytes, reason),
     )?;
-    let times_ns = &mut out[start..];
-    for time_ns in &mut *times_ns {
-        *time_ns = bounds
-            .first_ns
-            .wrapping_add(time_ns.wrapping_mul(step_ns.cast_signed()));
-    }
-    let mut rising = true;
-    for (earlier, later) in times_ns.iter().zip(&times_ns[1..]) {
-        rising &= earlier < later;
-    }
-    if rising && times_ns[0] == bounds.first_ns && times_ns[count - 1] == bounds.last_ns {
+    if rising.holds && out[start] == bounds.first_ns && rising.before_ns == Some(bounds.last_ns) {
         Ok(())
     } else {
         out.truncate(start);
@@ -151,6 +160,34 @@ pub fn decode(bytes: &[u8], out: &mut Vec<i64>) -> Result<(), ColumnError> {
             steps_at,
             "timestamps do not rise from the first to the last one",
         ))
+    }
+}
+
+/// Makes timestamps of steps and sees to it that they rise.
+struct Rising {
+    first_ns: i64,
+    step_ns: i64,
+    /// The last timestamp of the group before.
+    before_ns: Option<i64>,
+    holds: bool,
+}
+
+impl Finish for &mut Rising {
+    #[inline(always)]
+    fn finish(&mut self, group: &mut [i64]) {
+        let (first_ns, step_ns) = (self.first_ns, self.step_ns);
+        for value in &mut *group {
+            *value = first_ns.wrapping_add(value.wrapping_mul(step_ns));
+        }
+        let (Some(&first), Some(&last)) = (group.first(), group.last()) else {
+            return;
+        };
+        let mut falls = 0_u64;
+        for (earlier, later) in group.iter().zip(&group[1..]) {
+            falls |= u64::from(earlier >= later);
+        }
+        self.holds &= falls == 0 && self.before_ns.is_none_or(|before_ns| before_ns < first);
+        self.before_ns = Some(last);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Choosing the encoding of a group.
 //!
 //! 1. Equal values are a constant; nothing else is tried.
-//! 2. Groups above [`SMALL`] values: each form is rated on so many of them, and only forms near the
+//! 2. Groups above [`SMALL`] values: each form is rated on a sample of them, and only forms near the
 //!    best rating go on.
 //! 3. The others: residuals of all values, and for these the exact cost of every width worth its
 //!    exceptions. The cheapest wins; at equal cost the form that decodes faster.
@@ -19,6 +19,8 @@ use super::{
 const SAMPLE: usize = 64;
 /// Values before each sampled one, for the form with the longest memory.
 const LOOK_BACK: usize = 2;
+/// Groups of no more get exceptions only in the form that is cheapest without.
+const TINY: usize = 16;
 /// Groups of no more are tried in every form.
 const SMALL: usize = LOOK_BACK + SAMPLE - 1;
 /// Values of a sample that may be exceptions: a little less than their greatest share.
@@ -71,12 +73,20 @@ impl Plan {
         if low == high {
             return Self::constant(low, values.len());
         }
-        if values.len() <= SMALL {
-            // The scratch of a small group is small: clearing 8 KiB costs more than all the rest.
-            Self::cheapest::<SMALL>(values, |_| true)
+        // The scratch of a small group is small: clearing 8 KiB costs more than all the rest.
+        if values.len() <= TINY {
+            let plain = Self::cheapest::<TINY>(values, |_| true, false);
+            let patched = plain.with_exceptions(values);
+            if patched.price() < plain.price() {
+                patched
+            } else {
+                plain
+            }
+        } else if values.len() <= SMALL {
+            Self::cheapest::<SMALL>(values, |_| true, true)
         } else {
             let ratings = Ratings::of(values);
-            Self::cheapest::<GROUP>(values, |form| ratings.is_promising(form))
+            Self::cheapest::<GROUP>(values, |form| ratings.is_promising(form), true)
         }
     }
 
@@ -99,13 +109,27 @@ impl Plan {
         plan
     }
 
-    fn cheapest<const ROOM: usize>(values: &[i64], is_promising: impl Fn(Form) -> bool) -> Self {
+    /// The plan of a tiny group again, with exceptions if they pay.
+    fn with_exceptions(&self, values: &[i64]) -> Self {
+        let form = if self.form == Form::Zero {
+            Form::Frame
+        } else {
+            self.form
+        };
+        Self::of_form::<TINY>(form, self.slope, values, &mut [0; TINY], true)
+    }
+
+    fn cheapest<const ROOM: usize>(
+        values: &[i64],
+        is_promising: impl Fn(Form) -> bool,
+        patched: bool,
+    ) -> Self {
         let mut residuals = [0_i64; ROOM];
-        let residuals = &mut residuals[..values.len()];
+        let residuals = &mut residuals;
         let mut best: Option<Self> = None;
         let mut consider = |form, slope| {
             let bound = best.as_ref().map_or(usize::MAX, Self::price);
-            let plan = Self::of_form::<ROOM>(form, slope, values, residuals);
+            let plan = Self::of_form::<ROOM>(form, slope, values, residuals, patched);
             if plan.price() < bound {
                 best = Some(plan);
             }
@@ -131,7 +155,7 @@ impl Plan {
         match best {
             Some(best) => best,
             // Not reached: the best rated form is promising.
-            None => Self::of_form::<ROOM>(Form::Frame, 0, values, residuals),
+            None => Self::of_form::<ROOM>(Form::Frame, 0, values, residuals, patched),
         }
     }
 
@@ -140,14 +164,16 @@ impl Plan {
         slope: i64,
         values: &[i64],
         residuals: &mut [i64],
+        patched: bool,
     ) -> Self {
         let skipped = form.skipped();
+        let residuals = &mut residuals[..values.len()];
         fill_residuals(form, slope, values, residuals);
         let mut plan = Self {
             form,
             first: values[0],
             slope,
-            fit: Fit::of::<ROOM>(&residuals[skipped..], values.len() == GROUP),
+            fit: Fit::of::<ROOM>(&residuals[skipped..], values.len() == GROUP, patched),
             count: values.len(),
             cost_bytes: 0,
         };
@@ -234,7 +260,9 @@ impl Plan {
             varint::put_i64(out, number);
         }
         if width > 0 || self.fit.exceptions > 0 {
-            if values.len() <= SMALL {
+            if values.len() <= TINY {
+                self.write_slots::<TINY>(values, out);
+            } else if values.len() <= SMALL {
                 self.write_slots::<SMALL>(values, out);
             } else {
                 self.write_slots::<GROUP>(values, out);
@@ -266,7 +294,7 @@ impl Plan {
 
 impl Fit {
     /// The cheapest base, width and exceptions for `residuals` (at least one).
-    fn of<const ROOM: usize>(residuals: &[i64], full: bool) -> Self {
+    fn of<const ROOM: usize>(residuals: &[i64], full: bool, patched: bool) -> Self {
         let (low, high) = low_and_high(residuals);
         let width = bits_of(difference(high, low));
         let mut best = Self {
@@ -276,7 +304,10 @@ impl Fit {
             rest_width: 0,
             cost_bytes: slots_bytes(residuals.len(), full, width),
         };
-        if width > 0 && residuals.len() >= EXCEPTIONS_SHARE {
+        if patched
+            && best.cost_bytes > exceptions::COST_BYTES_MIN
+            && residuals.len() >= EXCEPTIONS_SHARE
+        {
             let (mut lows, mut highs) = ([0; ROOM], [0; ROOM]);
             if let Some(ends) = Ends::of(residuals, &mut lows, &mut highs) {
                 best.try_exceptions(residuals, full, &ends);
