@@ -165,6 +165,19 @@ pub enum Error {
     /// The log failed.
     #[error(transparent)]
     Wal(#[from] rootline_wal::Error),
+    /// Room on disk is short: new data are refused until there is more. Transient.
+    #[error(
+        "disk is low: {free_bytes} bytes free in {dir}, {reserve_bytes} are kept for sealing and \
+         deletes (option disk-reserve)"
+    )]
+    DiskLow {
+        /// Data directory.
+        dir: PathBuf,
+        /// Free now.
+        free_bytes: u64,
+        /// Kept free.
+        reserve_bytes: u64,
+    },
     /// A file operation failed.
     #[error("{operation} {path} failed: {source}")]
     Storage {
@@ -241,20 +254,20 @@ impl Error {
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
-            Self::MemoryFull { .. } => ErrorKind::Retry,
+            Self::MemoryFull { .. } | Self::DiskLow { .. } => ErrorKind::Retry,
             Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
             Self::Storage { .. } | Self::InvalidEdit { .. } => ErrorKind::Internal,
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }
-            | Self::CorruptManifest { .. } => ErrorKind::Corrupted,
-            Self::ReadOnly { .. } => ErrorKind::Closed,
+            | Self::CorruptManifest { .. }
+            | Self::CorruptRecord { .. }
+            | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::CorruptRecord { .. } | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::TraceNotFound(_) => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-            Self::Closed { .. } => ErrorKind::Closed,
+            Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Wal(e) => match e.kind() {
                 rootline_wal::ErrorKind::Retry => ErrorKind::Retry,

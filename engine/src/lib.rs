@@ -19,7 +19,9 @@ mod budget;
 pub mod chunk;
 pub mod column;
 mod commit;
+mod compaction;
 mod control;
+mod disk;
 mod engine;
 mod error;
 mod filenames;
@@ -31,6 +33,7 @@ mod metric;
 mod outcome;
 mod record;
 mod replay;
+mod retention;
 mod settings;
 mod snapshot;
 mod span;
@@ -42,11 +45,15 @@ mod varint;
 mod visibility;
 
 pub use batch::WriteBatch;
+#[doc(hidden)]
+pub use block::check_block_footer;
 pub use budget::{Budget, Holder, Reservation};
 pub use control::{CHECK_ROWS, QueryControl, QueryLimits};
 pub use engine::{Builder, Engine, EngineStats};
 pub use error::{Error, ErrorKind};
 pub use id::{SeriesRef, SpanId, TraceId};
+#[doc(hidden)]
+pub use manifest::check_manifest_edit;
 pub use metric::*;
 pub use outcome::{Rejections, WriteOutcome};
 pub use replay::{ReplayProgress, Replayed, check_record};

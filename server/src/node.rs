@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     body::{self, BodyLimits, WireBody},
+    buffer_pool::BufferPool,
     config::Config,
     refusal::{Refusal, RefusalKind},
     self_metrics::{Protocol, SelfMetrics},
@@ -62,6 +63,8 @@ pub struct NodeState {
     clock: Arc<dyn Clock>,
     phase: AtomicU8,
     engine: OnceLock<Engine>,
+    /// Room of decompressed bodies, kept for the next.
+    buffers: OnceLock<Arc<BufferPool>>,
     progress: Arc<ReplayProgress>,
     metrics: SelfMetrics,
     /// One permit for each write that waits or runs.
@@ -92,6 +95,7 @@ impl NodeState {
             clock,
             phase: AtomicU8::new(Phase::Starting as u8),
             engine: OnceLock::new(),
+            buffers: OnceLock::new(),
             progress: Arc::new(ReplayProgress::default()),
             metrics: SelfMetrics::default(),
             write_places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
@@ -141,6 +145,9 @@ impl NodeState {
 
     /// The engine is open: starts serving, unless the node is stopping already.
     pub fn set_ready(&self, engine: Engine) {
+        let _ = self
+            .buffers
+            .set(BufferPool::new(Arc::clone(engine.budget())));
         let _ = self.engine.set(engine);
         let (from, to) = (Phase::Starting as u8, Phase::Ready as u8);
         let _ = self
@@ -249,12 +256,13 @@ impl NodeState {
             .await
             .map_err(|_| busy())?;
         let limits = self.body_limits();
+        let buffers = self.buffers.get().cloned();
         let started = self.clock.monotonic();
         // Once begun, a write runs to its end even if the sender goes away, and keeps its permits.
         let written = tokio::task::spawn_blocking(move || {
             let _permits = (place, turn);
             let wire_bytes = wire.bytes.len() as u64;
-            let (bytes, mut reservation) = wire.decompress(&limits)?;
+            let (bytes, mut reservation) = wire.decompress(&limits, buffers.as_ref())?;
             // The batch's own columns are about as large as what they are decoded from.
             body::grow(&mut reservation, bytes.len() as u64)?;
             let mut batch = engine.batch();

@@ -138,3 +138,22 @@ impl SectionKind {
         }
     }
 }
+
+/// Decodes bytes as the footer of a block and as one of its ends, as opening a block does. For fuzzing.
+///
+/// # Errors
+/// What is wrong with them as a footer.
+#[doc(hidden)]
+pub fn check_block_footer(bytes: &[u8]) -> Result<(), &'static str> {
+    if let format::EndRead::End(end) = format::End::decode(bytes) {
+        let _ = end.adds_up();
+    }
+    let footer = format::Footer::decode(bytes)?;
+    let again = format::Footer::decode(&footer.encode());
+    assert_eq!(
+        again.as_ref(),
+        Ok(&footer),
+        "what is read is written and read"
+    );
+    Ok(())
+}
