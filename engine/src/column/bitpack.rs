@@ -9,9 +9,16 @@
 //!
 //! Words and bytes are little-endian. Bytes: `docs/formats/integer-column.md`.
 
+//! Unpacking is plain code, `#[inline(always)]`, so that it takes part in the vectors of the `kernel::Op` that
+//! calls it. Packing is not: it is a small part of encoding.
+
 #![expect(
     clippy::indexing_slicing,
     reason = "hot loops; rows are counted by the width, which every entry checks against the bytes"
+)]
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into an `Op` is compiled for its vectors"
 )]
 
 /// Values of a full group.
@@ -229,6 +236,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::column::kernel::{Kernel, Op};
 
     /// Any 64 bits, from a seed.
     fn noise(seed: u64) -> [u64; GROUP_VALUES] {
@@ -241,7 +249,50 @@ mod tests {
         })
     }
 
+    /// Unpacks a group, or a run of another length.
+    struct Unpack<'a> {
+        bytes: &'a [u8],
+        width: u32,
+        base: i64,
+        out: &'a mut [i64],
+    }
+
+    impl Op for Unpack<'_> {
+        type Answer = bool;
+
+        #[inline(always)]
+        fn run(self) -> bool {
+            match self.out.as_mut_array() {
+                Some(out) => unpack_group(self.bytes, self.width, self.base, out),
+                None => unpack_run(self.bytes, self.width, self.base, self.out),
+            }
+        }
+    }
+
     proptest! {
+        // Every case goes through all widths.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn every_kernel_unpacks_every_width_alike(seed: u64, base: i64, count in 0..1000_usize) {
+            let values = noise(seed);
+            for width in 0..=WIDTH_MAX {
+                let (mut group, mut run) = (Vec::new(), Vec::new());
+                pack_group(&values, width, &mut group);
+                pack_run(&values[..count], width, &mut run);
+                let mut plain = vec![0; GROUP_VALUES];
+                prop_assert!(unpack_group(&group, width, base, plain.as_mut_array().unwrap()));
+                for kernel in Kernel::ALL {
+                    for (bytes, count) in [(&group, GROUP_VALUES), (&run, count)] {
+                        let mut out = vec![7; count];
+                        let unpack = Unpack { bytes, width, base, out: &mut out };
+                        prop_assert!(kernel.run(unpack));
+                        prop_assert!(out == plain[..count]);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn groups_of_every_width_come_back(seed: u64, base: i64) {
             let values = noise(seed);

@@ -25,6 +25,10 @@
     clippy::indexing_slicing,
     reason = "hot loops over groups whose length is checked at every entry"
 )]
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into an `Op` is compiled for its vectors"
+)]
 
 mod exceptions;
 mod plan;
@@ -181,16 +185,13 @@ fn decode_into(bytes: &[u8], out: &mut [i64]) -> Result<usize, ColumnError> {
     } else {
         None
     };
-    let fits = match <&mut [i64; GROUP]>::try_from(&mut *out) {
-        Ok(out) => {
-            let bytes = input.take(bitpack::group_bytes(width))?;
-            bitpack::unpack_group(bytes, width, base, out)
-        }
-        Err(_) => {
-            let slots = &mut out[skipped..];
-            let bytes = input.take(bitpack::run_bytes(slots.len(), width))?;
-            bitpack::unpack_run(bytes, width, base, slots)
-        }
+    let fits = if let Some(full) = out.as_mut_array() {
+        let bytes = input.take(bitpack::group_bytes(width))?;
+        bitpack::unpack_group(bytes, width, base, full)
+    } else {
+        let slots = &mut out[skipped..];
+        let bytes = input.take(bitpack::run_bytes(slots.len(), width))?;
+        bitpack::unpack_run(bytes, width, base, slots)
     };
     debug_assert!(fits, "the bytes were cut to length");
     if let Some(exceptions) = exceptions {
@@ -433,6 +434,11 @@ mod tests {
         decode(&bytes[3..], values.len(), &mut out).unwrap();
         assert_eq!(out[0], 7);
         assert!(out[1..] == *values);
+        for kernel in Kernel::ALL {
+            out.clear();
+            decode_with(kernel, &bytes[3..], values.len(), &mut out).unwrap();
+            assert!(out == *values);
+        }
         bytes.len() - 3
     }
 
@@ -457,7 +463,8 @@ mod tests {
         )
             .prop_map(|(length, start, step, noise_bits, seed, sums, outliers)| {
                 let mut state = seed | 1;
-                let mut values: Vec<i64> = (0..length as i64)
+                let mut values: Vec<i64> = (0..)
+                    .take(length)
                     .map(|i| {
                         state ^= state << 13;
                         state ^= state >> 7;
@@ -551,5 +558,79 @@ mod tests {
         assert_eq!(out.capacity(), 0);
         assert!(decode(&[], 0, &mut out).is_ok());
         assert!(decode(&[0], 0, &mut out).is_err());
+    }
+
+    /// A group in every form, with exceptions and without, and a rest; numbers from formulas.
+    fn golden_column() -> Vec<i64> {
+        let mut column = Vec::new();
+        let mixed = |i: i64| {
+            let mixed = i.wrapping_mul(0x1e37_79b9_7f4a_7c15);
+            (mixed ^ (mixed >> 29)).wrapping_mul(0x3f58_476d_1ce4_e5b9)
+        };
+        let scatter = |i: i64, bound: i64| (mixed(i) >> 33).rem_euclid(bound);
+        let outlier = |i: i64| if i % 100 == 50 { i << 40 } else { 0 };
+        let mut group = |value: &mut dyn FnMut(i64) -> i64| column.extend((0..1024).map(value));
+        group(&mut |_| -7);
+        group(&mut |i| scatter(i, 50));
+        group(&mut |i| -1_000_000 + scatter(i, 50) - outlier(i));
+        let mut sum = 5;
+        group(&mut |i| {
+            sum += scatter(i, 100) + outlier(i);
+            sum
+        });
+        let mut step = -3;
+        group(&mut |i| {
+            step += scatter(i, 9) - 4;
+            sum += step;
+            sum
+        });
+        group(&mut |i| i * -10_000 + scatter(i, 100));
+        group(&mut |i| i * 7_003 / 10 + scatter(i, 100) + outlier(i));
+        group(&mut |i| mixed(mixed(i)));
+        column.extend((0..10).map(|i| 300 + scatter(i, 8)));
+        column
+    }
+
+    #[test]
+    fn the_golden_column_of_version_1_reads_as_it_was_written() {
+        let golden = include_bytes!("../../tests/golden/v1/integer-column.bin");
+        let column = golden_column();
+        let forms: Vec<&str> = column
+            .chunks(GROUP)
+            .map(|group| Plan::new(group).name())
+            .collect();
+        assert_eq!(
+            forms,
+            [
+                "constant",
+                "zero",
+                "frame",
+                "delta",
+                "delta of delta",
+                "trend",
+                "fine trend",
+                "frame",
+                "frame"
+            ]
+        );
+        let mut out = Vec::new();
+        decode(golden, column.len(), &mut out).unwrap();
+        assert!(out == column);
+        let mut written = Vec::new();
+        encode(&column, &mut written);
+        assert!(written == golden);
+    }
+
+    #[test]
+    fn the_examples_of_the_format_page_are_right() {
+        for (values, bytes) in [
+            (&[5, 5, 5][..], &[40, 10][..]),
+            (&[1, 7, 3, 0], &[3, 0b1111_1001, 0]),
+            (&[1000, 1010, 1021, 1030], &[160 + 1, 20, 208, 15, 0b0100]),
+        ] {
+            let mut written = Vec::new();
+            encode(values, &mut written);
+            assert_eq!(written, bytes);
+        }
     }
 }

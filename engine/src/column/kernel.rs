@@ -74,3 +74,29 @@ impl Kernel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Three;
+
+    impl Op for Three {
+        type Answer = u32;
+
+        #[expect(clippy::inline_always, reason = "as the trait asks")]
+        #[inline(always)]
+        fn run(self) -> u32 {
+            3
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_the_machine_has_not_got_runs_plain_code() {
+        assert!(Kernel::Plain.is_available());
+        assert!(Kernel::best().is_available());
+        for kernel in Kernel::ALL {
+            assert_eq!(kernel.run(Three), 3);
+        }
+    }
+}

@@ -13,6 +13,10 @@
     clippy::indexing_slicing,
     reason = "hot loops over slices whose length is made here"
 )]
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into an `Op` is compiled for its vectors"
+)]
 
 use crate::{
     column::{
@@ -289,6 +293,11 @@ mod tests {
         decode(&bytes, &mut out).unwrap();
         assert_eq!(out[0], 7);
         assert!(out[1..] == *times_ns);
+        for kernel in Kernel::ALL {
+            out.clear();
+            decode_with(kernel, &bytes, &mut out).unwrap();
+            assert!(out == *times_ns);
+        }
         let bounds = bounds(&bytes).unwrap();
         assert_eq!(bounds.count as usize, times_ns.len());
         assert_eq!(bounds.first_ns, times_ns[0]);
@@ -315,7 +324,8 @@ mod tests {
         )
             .prop_map(|(count, unit, interval, jitter, seed, start)| {
                 let mut state = seed | 1;
-                let mut times_ns: Vec<i64> = (0..count as i64)
+                let mut times_ns: Vec<i64> = (0..)
+                    .take(count)
                     .map(|i| {
                         state ^= state << 13;
                         state ^= state >> 7;
@@ -389,5 +399,36 @@ mod tests {
         round_trip(&[i64::MIN, 0, i64::MAX]);
         round_trip(&[i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX]);
         round_trip(&[0]);
+    }
+
+    #[test]
+    fn the_golden_column_of_version_1_reads_as_it_was_written() {
+        let golden = include_bytes!("../../tests/golden/v1/time-column.bin");
+        let times_ns: Vec<i64> = (0..1500)
+            .filter(|i| i % 200 != 77)
+            .map(|i| START_NS + (i * 10_000 + i * i * 7919 % 10_007 % 101) * MS_NS)
+            .collect();
+        let mut out = Vec::new();
+        decode(golden, &mut out).unwrap();
+        assert!(out == times_ns);
+        let mut written = Vec::new();
+        encode(&times_ns, &mut written);
+        assert!(written == golden);
+    }
+
+    #[test]
+    fn the_examples_of_the_format_page_are_right() {
+        for (times_ns, bytes) in [
+            (&[1_500_000_000][..], &[0x80 + 8, 1, 30][..]),
+            (
+                &[60_000_000_000, 75_000_000_000, 90_000_000_000],
+                &[0x80 + 9, 3, 120, 15],
+            ),
+            (&[0, 1_000_000, 3_000_000], &[6, 3, 0, 1, 3, 2, 0b11_01_00]),
+        ] {
+            let mut written = Vec::new();
+            encode(times_ns, &mut written);
+            assert_eq!(written, bytes);
+        }
     }
 }
