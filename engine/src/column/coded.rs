@@ -568,7 +568,8 @@ impl Table {
         }
         let mut symbols = [0; GROUP];
         let mut bits = [0usize; STREAMS];
-        for rows in symbols[..words.next_multiple_of(STREAMS)].chunks_mut(STREAMS * WORDS_PER_REFILL)
+        for rows in
+            symbols[..words.next_multiple_of(STREAMS)].chunks_mut(STREAMS * WORDS_PER_REFILL)
         {
             let mut windows = [0u64; STREAMS];
             for ((window, stream), bit) in windows.iter_mut().zip(&streams).zip(&mut bits) {

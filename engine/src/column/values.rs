@@ -262,12 +262,20 @@ impl Encoder {
         let (n, d) = (&mut self.integers, &mut self.denominators);
         rational::fractions(values, digits, tolerance, n, d);
         let mut none = std::mem::take(&mut self.places);
-        none.extend((0u16..).zip(d.iter()).filter_map(|(i, &d)| (d == 0).then_some(i)));
+        none.extend(
+            (0u16..)
+                .zip(d.iter())
+                .filter_map(|(i, &d)| (d == 0).then_some(i)),
+        );
         rational::expand(values, digits, n, d);
         bridge(n, &none);
         rational::restore_pairs(n, d, digits, &mut self.predicted);
         let inexact = |(_, (v, p)): &(u16, (&f64, &f64))| v.to_bits() != p.to_bits();
-        let pairs = || (0u16..).zip(values.iter().zip(&self.predicted)).filter(inexact);
+        let pairs = || {
+            (0u16..)
+                .zip(values.iter().zip(&self.predicted))
+                .filter(inexact)
+        };
         // corrections are for those that have a fraction, and a sign bit if it is zero
         let near = pairs()
             .filter(|&(i, (&v, _))| v != 0.0 && none.binary_search(&i).is_err())
@@ -289,11 +297,7 @@ impl Encoder {
             varint::put_u64(&mut self.attempt, fine);
         }
         self.push_exceptions(values);
-        let numerators = if ratios {
-            &self.ratios
-        } else {
-            &self.integers
-        };
+        let numerators = if ratios { &self.ratios } else { &self.integers };
         coded::encode_group(&self.denominators, &mut self.attempt);
         integers::encode_group(numerators, &mut self.attempt);
         if corrected {
@@ -644,7 +648,8 @@ pub fn describe(bytes: &[u8]) -> Result<&'static str, ColumnError> {
 }
 
 fn is_decimal(form: u8) -> bool {
-    form <= FORM_OVER || form >= FORM_IN_STEPS + scale::STEPS_MIN && form <= FORM_IN_STEPS + scale::STEPS_MAX
+    form <= FORM_OVER
+        || form >= FORM_IN_STEPS + scale::STEPS_MIN && form <= FORM_IN_STEPS + scale::STEPS_MAX
 }
 
 fn damaged(offset_bytes: usize, reason: &'static str) -> ColumnError {

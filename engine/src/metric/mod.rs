@@ -33,6 +33,7 @@ mod side;
 mod tombstone;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
+pub use block::check_metric_block;
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
 pub(crate) use head::MetricHead;
 pub use head::MetricStats;
