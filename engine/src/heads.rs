@@ -21,11 +21,11 @@ pub(crate) struct Prepared {
     pub(crate) deletes: Vec<Delete>,
 }
 
-/// Both heads.
+/// What writes go to: the current generation of metrics, and spans.
 #[derive(Debug)]
 pub(crate) struct Heads {
     pub(crate) metrics: Arc<MetricHead>,
-    pub(crate) spans: SpanHead,
+    pub(crate) spans: Arc<SpanHead>,
 }
 
 impl Shards for Heads {

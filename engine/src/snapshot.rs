@@ -187,7 +187,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn trace(&self, id: TraceId, query: &QueryControl) -> Result<Option<Trace>, Error> {
-        self.fresh(self.engine.heads().spans.trace(self.spans_at, id, query)?)
+        self.fresh(self.engine.spans().trace(self.spans_at, id, query)?)
     }
 
     /// A trace in a line: root, times, counts.
@@ -201,8 +201,7 @@ impl Snapshot {
     ) -> Result<Option<TraceSummary>, Error> {
         self.fresh(
             self.engine
-                .heads()
-                .spans
+                .spans()
                 .trace_summary(self.spans_at, id, query)?,
         )
     }
@@ -218,8 +217,7 @@ impl Snapshot {
         visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
         self.engine
-            .heads()
-            .spans
+            .spans()
             .scan(self.spans_at, filter, query, visit)?;
         self.pin.check_age()
     }
@@ -229,12 +227,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
-        self.fresh(
-            self.engine
-                .heads()
-                .spans
-                .services(self.spans_at, range, query)?,
-        )
+        self.fresh(self.engine.spans().services(self.spans_at, range, query)?)
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -249,8 +242,7 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         self.fresh(
             self.engine
-                .heads()
-                .spans
+                .spans()
                 .operations(self.spans_at, service, range, query)?,
         )
     }
@@ -260,7 +252,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
-        self.fresh(self.engine.heads().spans.tag_names(self.spans_at, query)?)
+        self.fresh(self.engine.spans().tag_names(self.spans_at, query)?)
     }
 
     /// The first `limit` values of an attribute, sorted by their display form.
@@ -274,18 +266,16 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        self.fresh(self.engine.heads().spans.tag_values(
-            self.spans_at,
-            key,
-            prefix,
-            limit,
-            query,
-        )?)
+        self.fresh(
+            self.engine
+                .spans()
+                .tag_values(self.spans_at, key, prefix, limit, query)?,
+        )
     }
 
     /// The text of a service or operation number in a [`SpanHit`].
     pub fn symbol(&self, id: u32) -> Arc<str> {
-        self.engine.heads().spans.symbol(id)
+        self.engine.spans().symbol(id)
     }
 
     /// From the first start to the last end of all spans.
@@ -293,12 +283,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
-        self.fresh(
-            self.engine
-                .heads()
-                .spans
-                .time_bounds(self.spans_at, query)?,
-        )
+        self.fresh(self.engine.spans().time_bounds(self.spans_at, query)?)
     }
 
     /// The engine this is a snapshot of.

@@ -27,6 +27,14 @@ impl Samples {
         self.runs.clear();
     }
 
+    /// Appends samples to both columns.
+    pub(crate) fn extend(&mut self, samples: impl Iterator<Item = (i64, f64)>) {
+        for (time, value) in samples {
+            self.times.push(time);
+            self.values.push(value);
+        }
+    }
+
     /// From the first to the last sample of settled runs.
     pub(crate) fn bounds(&self) -> Option<TimeRange> {
         let (first, last) = (self.times.first()?, self.times.last()?);

@@ -456,6 +456,63 @@ impl Series {
         }
     }
 
+    /// Everything that a snapshot at `at` sees, where nothing is newer than `at`: for a generation
+    /// that takes no writes. Appends to `out`, which is empty.
+    pub(crate) fn read_all(&self, at: Lsn, out: &mut Samples) {
+        debug_assert!(self.main_count(at) == self.total, "nothing is newer");
+        let Some(rare) = &self.rare else {
+            if let Some(open) = &self.open {
+                out.extend(open.iter());
+            }
+            return;
+        };
+        let is_hidden = |index: u32, time: i64| rare.tombstones.hides_main(at, index, time);
+        let closed = rare.closed.iter().map(|c| (c.start, &c.chunk));
+        for (start, chunk) in closed.chain(self.open_chunk()) {
+            if rare.tombstones.is_empty() {
+                out.extend(chunk.iter());
+            } else {
+                let kept = (start..).zip(chunk.iter());
+                let kept = kept.filter(|(index, (time, _))| !is_hidden(*index, *time));
+                out.extend(kept.map(|(_, sample)| sample));
+            }
+        }
+        if rare.side.len() > 0 {
+            let mut side: Vec<(i64, f64)> = Vec::with_capacity(rare.side.len());
+            for sample in rare.side.range(TimeRange::ALL) {
+                if rare.tombstones.hides(at, sample.lsn, sample.time_ns) {
+                    continue;
+                }
+                match side.last_mut() {
+                    // A later version of the same time.
+                    Some((time, value)) if *time == sample.time_ns => *value = sample.value,
+                    _ => side.push((sample.time_ns, sample.value)),
+                }
+            }
+            out.merge(0, &side);
+        }
+    }
+
+    /// Calls `each` with stretches of time, numbered from the epoch, and how many samples lie in them;
+    /// deleted and superseded ones are counted as well. Decodes only chunks that cross a border.
+    pub(crate) fn count_by(&self, stretch_ns: i64, each: &mut dyn FnMut(i64, u64)) {
+        let stretch = |time_ns: i64| time_ns.div_euclid(stretch_ns);
+        let closed = self.rare.iter().flat_map(|rare| &rare.closed);
+        for chunk in closed.map(|c| &c.chunk).chain(&self.open) {
+            let first = stretch(chunk.min_time_ns());
+            if first == stretch(chunk.max_time_ns()) {
+                each(first, u64::from(chunk.len()));
+            } else {
+                chunk.iter().for_each(|(time, _)| each(stretch(time), 1));
+            }
+        }
+        if let Some(rare) = &self.rare {
+            for sample in rare.side.range(TimeRange::ALL) {
+                each(stretch(sample.time_ns), 1);
+            }
+        }
+    }
+
     /// Whether the snapshot `at` sees a sample in `range`. Decodes at most the chunks at the ends of
     /// the range, but for partly deleted ones.
     pub(crate) fn has_samples(&self, at: Lsn, range: TimeRange) -> bool {
