@@ -261,6 +261,35 @@ fn check_from(floor_ns: i64, want: &mut Answer) {
     });
 }
 
+/// What series amount to is what reading them gives. Returns for how many statistics served.
+fn check_summary(view: &MetricView, at: u64, which: usize, within: TimeRange) -> usize {
+    const STALE: u64 = 0x7ff0_0000_0000_0002;
+    let mut read = select(view, at, which, within).into_iter();
+    let mut by_stats = 0;
+    let (m, ctl) = (matchers(which), control());
+    view.summary(Lsn(at), &m, within, &ctl, &mut |found| {
+        let (labels, samples) = read.next().expect("no more series than are read");
+        assert_eq!(*found.labels, labels);
+        let values = samples.values().filter(|bits| **bits != STALE);
+        let values: Vec<f64> = values.map(|bits| f64::from_bits(*bits)).collect();
+        let numbers: Vec<f64> = values.iter().copied().filter(|v| !v.is_nan()).collect();
+        assert_eq!(found.count, values.len() as u64);
+        assert_eq!(found.nans, (values.len() - numbers.len()) as u64);
+        let min = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        assert_eq!((found.min, found.max), (min, max));
+        if numbers.iter().all(|v| v.abs() < 1e6) {
+            let sum = numbers.iter().sum::<f64>();
+            assert!((found.sum - sum).abs() < 1e-3);
+        }
+        by_stats += usize::from(found.from_stats);
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    assert!(read.next().is_none());
+    by_stats
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -313,6 +342,7 @@ proptest! {
         for (which, r) in windows.iter().chain([&(0, (i64::MIN, i64::MAX))]) {
             for (at, view) in &store.pins {
                 check(view, &model, *at, *which, range(*r));
+                check_summary(view, *at, *which, range(*r));
             }
         }
         // Retention cuts every answer off.
@@ -422,4 +452,30 @@ fn a_query_over_blocks_stops_at_its_limits_and_gives_its_memory_back() {
     cancelled.cancel();
     assert_eq!(run(&cancelled), (0, false));
     assert_eq!(budget.held_bytes(Holder::Queries), 0);
+}
+
+#[test]
+fn statistics_serve_where_blocks_alone_cover_the_range() {
+    let mut store = Parts::new(2, Budget::new(u64::MAX));
+    store.write(run(0, 1000).map(|(t, v)| (1, t, v)));
+    store.freeze();
+    store.seal(500);
+    assert_eq!(store.view().blocks.len(), 2);
+    let by_stats = |store: &Parts, r| check_summary(&store.view(), store.newest, 0, range(r));
+    assert_eq!(by_stats(&store, (0, 999)), 1);
+    assert_eq!(
+        by_stats(&store, (100, 2000)),
+        1,
+        "the second block as a whole"
+    );
+    assert_eq!(by_stats(&store, (100, 900)), 0);
+    store.delete(0, range((700, 700)));
+    assert_eq!(by_stats(&store, (0, 999)), 0, "deletes take reading");
+    assert_eq!(by_stats(&store, (0, 600)), 1, "where they hide something");
+    store.write([(1, 600, 7.0)].into_iter());
+    assert_eq!(by_stats(&store, (0, 999)), 0, "so does the head");
+    store.freeze();
+    store.seal(0);
+    assert_eq!(by_stats(&store, (0, 650)), 0, "so do blocks that overlap");
+    assert_eq!(by_stats(&store, (0, 550)), 1);
 }
