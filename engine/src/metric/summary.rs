@@ -128,14 +128,13 @@ impl MetricView {
         };
         while let Some((labels, rows)) = series.next()? {
             ctl.check()?;
-            let totals = match folder.fold(&parts, &labels, rows)? {
-                Some(totals) => totals,
-                None => {
-                    let samples = reader.read(&parts, &labels, rows)?;
-                    let mut totals = Totals::NONE;
-                    totals.add(samples.values.len(), &ChunkStats::of(&samples.values));
-                    totals
-                }
+            let totals = if let Some(totals) = folder.fold(&parts, &labels, rows)? {
+                totals
+            } else {
+                let samples = reader.read(&parts, &labels, rows)?;
+                let mut totals = Totals::NONE;
+                totals.add(samples.values.len(), &ChunkStats::of(&samples.values));
+                totals
             };
             if totals.samples == 0 {
                 continue;
