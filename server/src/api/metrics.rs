@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use rootline_engine::{
-    Exemplar, Labels, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange, TraceId,
+    Error as EngineError, Exemplar, Labels, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange,
+    TraceId,
 };
 use rootline_query::{GroupSamplesBy, MetricStatsGroup, Selector, metric_stats};
 use tonic::{Request, Response, Status};
@@ -18,6 +19,8 @@ use crate::refusal::Refusal;
 const CHUNK_SAMPLES_MAX: usize = 65_536;
 /// Items of a message where the items are small.
 const MESSAGE_ITEMS_MAX: usize = 4_096;
+/// Entries of a cardinality answer at most.
+const CARDINALITY_ENTRIES_MAX: u32 = 10_000;
 /// What a label costs on the wire beside its text.
 const LABEL_BYTES: usize = 8;
 /// What a materialised string or label set costs beside its text.
@@ -80,16 +83,20 @@ impl v1::metrics_server::Metrics for MetricsService {
         let (metadata, _, asked) = request.into_parts();
         let answer = move |query: &mut Query| {
             let (selector, range) = any(query, asked.series.as_ref(), asked.range.as_ref())?;
-            let names = query.snapshot.label_names(
+            // One more than asked for tells whether there is more.
+            let limit = limit_of(asked.limit);
+            let mut names = query.snapshot.label_names(
                 selector.matchers(),
                 range,
-                usize::MAX,
+                limit.saturating_add(1),
                 &query.control,
             )?;
             query
                 .memory
                 .take(names.iter().map(|n| n.len() as u64 + ITEM_BYTES).sum())?;
-            let info = labels_info(query, range, &selector, names.is_empty())?;
+            let mut info = labels_info(query, range, &selector, names.is_empty())?;
+            info.truncated = names.len() > limit;
+            names.truncate(limit);
             Ok(v1::LabelNamesResponse {
                 names,
                 info: Some(info),
@@ -109,12 +116,11 @@ impl v1::metrics_server::Metrics for MetricsService {
         let answer = move |query: &mut Query, sender: &Sender<_>| {
             let (selector, range) = any(query, asked.series.as_ref(), asked.range.as_ref())?;
             // One more than asked for tells whether there is more.
-            let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
-            let limit = if limit == 0 { usize::MAX } else { limit };
+            let limit = limit_of(asked.limit);
             let mut values = query.snapshot.label_values(
                 &asked.name,
                 selector.matchers(),
-                "",
+                &asked.prefix,
                 range,
                 limit.saturating_add(1),
                 &query.control,
@@ -203,6 +209,23 @@ impl v1::metrics_server::Metrics for MetricsService {
         self.queries.stream("metadata", &metadata, answer).await
     }
 
+    async fn cardinality(
+        &self,
+        request: Request<v1::CardinalityRequest>,
+    ) -> Result<Response<v1::CardinalityResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        if asked.limit > CARDINALITY_ENTRIES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "limit {} is above {CARDINALITY_ENTRIES_MAX}",
+                asked.limit
+            )));
+        }
+        let answer = move |_: &mut Query| {
+            Err::<v1::CardinalityResponse, _>(EngineError::Unsupported("cardinality").into())
+        };
+        self.queries.unary("cardinality", &metadata, answer).await
+    }
+
     async fn metric_stats(
         &self,
         request: Request<v1::MetricStatsRequest>,
@@ -223,6 +246,14 @@ impl v1::metrics_server::Metrics for MetricsService {
             stats(query, &selector, range, &by, sender)
         };
         self.queries.stream("metric_stats", &metadata, answer).await
+    }
+}
+
+/// Where 0 means no limit.
+fn limit_of(limit: u64) -> usize {
+    match usize::try_from(limit) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(limit) => limit,
     }
 }
 
