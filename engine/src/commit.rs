@@ -26,7 +26,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::Matcher;
-use rootline_wal::{Durability, Lsn, Wal};
+use rootline_wal::{Clock, Durability, Lsn, Wal};
 
 use crate::{
     batch::WriteBatch,
@@ -35,9 +35,11 @@ use crate::{
     heads::{Heads, Prepared},
     id::TraceId,
     lanes::{Lanes, Shards},
-    metric::{FrozenGeneration, MetricView},
+    maintenance::Bell,
+    metric::{FrozenGeneration, MetricHead, MetricView},
     outcome::WriteOutcome,
     record::{self, RecordWriter, Tag, deletes, deletes::Delete},
+    seal::Windows,
     span::SpanHead,
     store::Store,
     time::TimeRange,
@@ -47,6 +49,10 @@ use crate::{
 
 /// Share of the memory limit past which writers wait, then are refused.
 const WRITERS_WAIT_PERCENT: u64 = 85;
+/// The metric head is sealed when it holds this share of the memory limit ...
+const HEAD_PERCENT: u64 = 40;
+/// ... or when all holders together hold this, and sealing it is worth it.
+const USED_PERCENT: u64 = 70;
 
 #[derive(Debug)]
 pub(crate) struct Committer {
@@ -62,31 +68,48 @@ pub(crate) struct Committer {
     durability: Durability,
     memory_wait: Duration,
     closed: AtomicBool,
+    /// Why nothing can be written, if so.
+    read_only: Option<String>,
+    clock: Arc<dyn Clock>,
+    /// What the current generation was written to.
+    windows: Mutex<Windows>,
+    /// Wakes whoever seals.
+    bell: Arc<Bell>,
+}
+
+/// What a new committer starts from.
+pub(crate) struct Start {
+    pub(crate) heads: Heads,
+    pub(crate) store: Store,
+    pub(crate) visibility: Arc<Visibility>,
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) durability: Durability,
+    pub(crate) memory_wait: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) windows: Windows,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) read_only: Option<String>,
 }
 
 impl Committer {
-    pub(crate) fn new(
-        heads: Heads,
-        store: Store,
-        visibility: Arc<Visibility>,
-        wal: Arc<Wal>,
-        budget: Arc<Budget>,
-        durability: Durability,
-        memory_wait: Duration,
-    ) -> Self {
-        let lanes = Lanes::new(heads.lanes());
+    pub(crate) fn new(start: Start) -> Self {
         Self {
-            spans: Arc::clone(&heads.spans),
-            heads: RwLock::new(heads),
-            store,
-            visibility,
-            wal,
-            budget,
-            lanes,
+            lanes: Lanes::new(start.heads.lanes()),
+            spans: Arc::clone(&start.heads.spans),
+            heads: RwLock::new(start.heads),
+            store: start.store,
+            visibility: start.visibility,
+            wal: start.wal,
+            budget: start.budget,
             order: Mutex::new(()),
-            durability,
-            memory_wait,
+            durability: start.durability,
+            memory_wait: start.memory_wait,
             closed: AtomicBool::new(false),
+            read_only: start.read_only,
+            clock: start.clock,
+            windows: Mutex::new(start.windows),
+            bell: start.bell,
         }
     }
 
@@ -115,9 +138,33 @@ impl Committer {
             rejections: std::mem::take(rejections),
         };
         if !record.is_empty() {
+            let times = prepared.metrics.times_ns();
             outcome.lsn = Some(self.commit(&heads, prepared, record)?);
+            if let Some((first_ns, last_ns)) = times {
+                let now = self.clock.monotonic();
+                self.windows
+                    .lock()
+                    .note(first_ns, last_ns, outcome.samples, now);
+                if self.is_full(&heads.metrics) {
+                    self.bell.ring();
+                }
+            }
         }
         Ok(outcome)
+    }
+
+    /// Whether memory says that the generation should be sealed.
+    pub(crate) fn is_full(&self, head: &MetricHead) -> bool {
+        let limit = self.budget.limit_bytes();
+        let head_bytes = head.charged_bytes();
+        head_bytes > limit / 100 * HEAD_PERCENT
+            || (self.budget.used_bytes() > limit / 100 * USED_PERCENT
+                && self.budget.is_worth_sealing(head_bytes))
+    }
+
+    /// Whether enough of the current generation was not written to for so long.
+    pub(crate) fn is_idle(&self, now: Duration, idle: Duration) -> bool {
+        self.windows.lock().is_due(now, idle)
     }
 
     pub(crate) fn delete_series(
@@ -144,10 +191,14 @@ impl Committer {
         self.delete(Delete::Trace(id), &record)
     }
 
-    /// Stops taking writes, waits for those under way, syncs and closes the log. Reads go on.
-    pub(crate) fn close(&self) -> Result<(), Error> {
+    /// Stops taking writes and waits for those under way. Reads go on.
+    pub(crate) fn stop(&self) {
         self.closed.store(true, Ordering::Release);
-        let _none_under_way = self.heads.write();
+        drop(self.heads.write());
+    }
+
+    /// Syncs and closes the log, after [`stop`](Self::stop).
+    pub(crate) fn close(&self) -> Result<(), Error> {
         self.wal.close()?;
         Ok(())
     }
@@ -158,21 +209,22 @@ impl Committer {
     }
 
     /// Ends the current generation of metrics and starts the next: waits for the writes under way,
-    /// and keeps new ones waiting meanwhile, which takes no longer than one sync. `None` if the
-    /// generation holds nothing.
+    /// and keeps new ones waiting meanwhile, which takes no longer than one sync. `None` if there is
+    /// no record after `metric_cut`, up to where all is sealed, and the youngest frozen generation.
     ///
     /// # Errors
     /// [`Error::Closed`] if a write failed on its way: what it left behind is neither in nor out.
-    pub(crate) fn freeze(&self) -> Result<Option<FrozenGeneration>, Error> {
+    pub(crate) fn freeze(&self, metric_cut: Lsn) -> Result<Option<FrozenGeneration>, Error> {
         let mut heads = self.heads.write();
-        if heads.metrics.is_empty() {
-            return Ok(None);
-        }
         let cut = self.visibility.visible();
         if cut != self.wal.last_lsn() {
             return Err(Error::Closed {
                 reason: "a batch could not be stored; reopen the store".to_owned(),
             });
+        }
+        let frozen = self.store.view().frozen.last().map(|frozen| frozen.cut);
+        if cut <= frozen.unwrap_or(metric_cut).max(metric_cut) {
+            return Ok(None);
         }
         let next = Arc::new(heads.metrics.successor());
         let frozen = FrozenGeneration {
@@ -183,6 +235,7 @@ impl Committer {
             view.frozen.push(frozen.clone());
             view.current = next;
         });
+        *self.windows.lock() = Windows::default();
         Ok(Some(frozen))
     }
 
@@ -201,6 +254,11 @@ impl Committer {
     }
 
     fn check_open(&self) -> Result<(), Error> {
+        if let Some(reason) = &self.read_only {
+            return Err(Error::ReadOnly {
+                reason: reason.clone(),
+            });
+        }
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed {
                 reason: "it was closed".to_owned(),
@@ -218,6 +276,9 @@ impl Committer {
     }
 
     fn wait_for_memory(&self) -> Result<(), Error> {
+        if self.budget.used_bytes() > self.budget.limit_bytes() / 100 * WRITERS_WAIT_PERCENT {
+            self.bell.ring();
+        }
         if self
             .budget
             .wait_below(WRITERS_WAIT_PERCENT, self.memory_wait)

@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rootline_index::{Labels, Matcher};
@@ -13,7 +16,7 @@ use rootline_wal::{Lsn, PowerCutStorage};
 
 use crate::{
     Engine, MatchOp, QueryControl, QueryLimits, Settings, TimeRange, Timestamp,
-    metric::{FrozenReader, MetricHead, MetricView, Samples},
+    metric::{FrozenGeneration, FrozenReader, MetricView, Samples},
 };
 
 const WRITERS: u64 = 3;
@@ -27,7 +30,7 @@ fn open(disk: &PowerCutStorage) -> Engine {
     };
     Engine::builder(Path::new("/data"))
         .settings(settings)
-        .storage(std::sync::Arc::new(disk.clone()))
+        .storage(Arc::new(disk.clone()))
         .open()
         .unwrap()
 }
@@ -52,24 +55,21 @@ fn control(engine: &Engine) -> QueryControl {
 }
 
 /// How many series of each writer have a sample, by writer and time.
-fn batches(engine: &Engine, parts: &[&MetricHead], at: Lsn) -> BTreeMap<(String, i64), u64> {
+fn batches(engine: &Engine, view: &MetricView, at: Lsn) -> BTreeMap<(String, i64), u64> {
     let mut found = BTreeMap::new();
-    for head in parts {
-        head.select(at, &[], TimeRange::ALL, &control(engine), &mut |series| {
-            let writer = series.labels.get("writer").unwrap().to_owned();
-            for &time in series.timestamps {
-                *found.entry((writer.clone(), time)).or_default() += 1;
-            }
-            Ok(ControlFlow::Continue(()))
-        })
-        .unwrap();
-    }
+    view.select(at, &[], TimeRange::ALL, &control(engine), &mut |series| {
+        let writer = series.labels.get("writer").unwrap().to_owned();
+        for &time in series.timestamps {
+            *found.entry((writer.clone(), time)).or_default() += 1;
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
     found
 }
 
-fn parts(view: &MetricView) -> Vec<&MetricHead> {
-    let frozen = view.frozen.iter().map(|frozen| &*frozen.head);
-    frozen.chain([&*view.current]).collect()
+fn alone(frozen: &FrozenGeneration) -> MetricView {
+    MetricView::of(Arc::clone(&frozen.head))
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
         let reader = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let (pin, view) = engine.committer().pin();
-                let first = batches(&engine, &parts(&view), pin.lsn());
+                let first = batches(&engine, &view, pin.lsn());
                 assert!(first.values().all(|count| *count == SERIES));
                 assert_eq!(
                     first.len() as u64,
@@ -103,12 +103,12 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
                     assert!(frozen.cut <= pin.lsn());
                 }
                 std::thread::yield_now();
-                assert_eq!(batches(&engine, &parts(&view), pin.lsn()), first);
+                assert_eq!(batches(&engine, &view, pin.lsn()), first);
             }
         });
         for _ in 0..10 {
-            if let Some(frozen) = engine.committer().freeze().unwrap() {
-                let held = batches(&engine, &[&frozen.head], frozen.cut);
+            if let Some(frozen) = engine.committer().freeze(Lsn::ZERO).unwrap() {
+                let held = batches(&engine, &alone(&frozen), frozen.cut);
                 assert!(held.values().all(|count| *count == SERIES));
             }
             std::thread::yield_now();
@@ -120,7 +120,7 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
         reader.join().unwrap();
     });
     let view = engine.committer().store.view();
-    let all = batches(&engine, &parts(&view), engine.stats().visible_lsn);
+    let all = batches(&engine, &view, engine.stats().visible_lsn);
     assert_eq!(all.len() as u64, WRITERS * times as u64);
     assert!(all.values().all(|count| *count == SERIES));
     let cuts: Vec<Lsn> = view.frozen.iter().map(|frozen| frozen.cut).collect();
@@ -132,7 +132,7 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
     let engine = open(&disk.restarted());
     let view = engine.committer().store.view();
     let lsn = engine.stats().visible_lsn;
-    assert_eq!(batches(&engine, &parts(&view), lsn), all);
+    assert_eq!(batches(&engine, &view, lsn), all);
     assert_eq!(engine.stats().metrics.series, WRITERS * SERIES);
 }
 
@@ -141,8 +141,11 @@ fn a_generation_gives_its_memory_back_when_its_last_reader_is_gone() {
     let engine = open(&PowerCutStorage::new());
     write(&engine, 0, 1);
     let empty = {
-        engine.committer().freeze().unwrap().unwrap();
-        assert!(engine.committer().freeze().unwrap().is_none(), "empty");
+        engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
+        assert!(
+            engine.committer().freeze(Lsn::ZERO).unwrap().is_none(),
+            "empty"
+        );
         engine.committer().store.view().current.charged_bytes()
     };
     let held = engine.stats().memory_metric_head_bytes;
@@ -164,7 +167,7 @@ fn references_go_on_and_deletes_are_listed_for_frozen_generations() {
     assert!(engine.committer().store.view().tombstones.is_empty());
     write(&engine, 0, 2);
     let refs = engine.committer().store.view().current.next_ref();
-    engine.committer().freeze().unwrap().unwrap();
+    engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
     assert_eq!(engine.committer().store.view().current.next_ref(), refs);
     let lsn = engine.delete_series(&all, TimeRange::ALL).unwrap();
     let view = engine.committer().store.view();
@@ -212,10 +215,11 @@ fn a_frozen_generation_read_whole_is_what_a_snapshot_at_its_cut_sees() {
             engine.delete_series(&[matcher], range.unwrap()).unwrap();
         }
     }
-    let frozen = engine.committer().freeze().unwrap().unwrap();
-    let (head, cut) = (&*frozen.head, frozen.cut);
+    let frozen = engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
+    let cut = frozen.cut;
     let mut expected = Vec::new();
-    head.select(cut, &[], TimeRange::ALL, &control(&engine), &mut |series| {
+    let view = alone(&frozen);
+    view.select(cut, &[], TimeRange::ALL, &control(&engine), &mut |series| {
         let bits: Vec<u64> = series.values.iter().map(|v| v.to_bits()).collect();
         expected.push((series.labels.clone(), series.timestamps.to_vec(), bits));
         Ok(ControlFlow::Continue(()))
@@ -223,7 +227,7 @@ fn a_frozen_generation_read_whole_is_what_a_snapshot_at_its_cut_sees() {
     .unwrap();
     assert!(expected.len() > 20);
 
-    let reader = FrozenReader::new(head, cut);
+    let reader = FrozenReader::new(&frozen.head, cut);
     let (mut read, mut pairs) = (Vec::new(), Vec::new());
     let mut samples = Samples::default();
     for number in reader.by_labels() {

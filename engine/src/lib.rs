@@ -4,7 +4,8 @@
 //! [`Engine::write`] returns it is durable and visible. A [`Snapshot`] is every batch acknowledged
 //! before it, of both signals, and does not change while it is read.
 //!
-//! In this release both signals live in memory and are rebuilt from the log at start.
+//! Samples go from memory into blocks, immutable files; spans live in memory and are rebuilt from the
+//! log at start in this release.
 //!
 //! Start with [`Engine`]; `examples/` has programs to copy from, `docs/architecture.md` the way a
 //! sample, a span and a query take through the files.
@@ -25,11 +26,13 @@ mod disk;
 mod engine;
 mod error;
 mod filenames;
+mod files;
 #[cfg(test)]
 mod freeze_test;
 mod heads;
 mod id;
 mod lanes;
+mod maintenance;
 mod manifest;
 mod metric;
 mod outcome;
@@ -53,7 +56,9 @@ pub use budget::{Budget, Holder, Reservation};
 pub use control::{CHECK_ROWS, QueryControl, QueryLimits};
 pub use engine::{Builder, Engine, EngineStats};
 pub use error::{Error, ErrorKind};
+pub use files::FileDamage;
 pub use id::{SeriesRef, SpanId, TraceId};
+pub use maintenance::{Flushed, SealStats};
 pub use metric::*;
 pub use outcome::{Rejections, WriteOutcome};
 pub use replay::{ReplayProgress, Replayed, check_record};

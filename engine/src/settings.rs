@@ -35,6 +35,9 @@ pub struct Settings {
     pub seal_idle: Duration,
     /// Bytes of log beyond which what holds it is sealed: bounds replay. Default 1 GiB.
     pub log_bytes_max: u64,
+    /// Whether a thread of the store seals in the background. Default yes. Without it,
+    /// [`Engine::tick`](crate::Engine::tick) does what is due.
+    pub maintenance_thread: bool,
     /// How long samples are kept. Default: for ever.
     pub retention_age: Option<Duration>,
     /// Bytes of blocks kept, the youngest. Default: all.
@@ -58,6 +61,7 @@ impl Default for Settings {
             segment_bytes: (4 << 20, 64 << 20),
             seal_idle: Duration::from_mins(5),
             log_bytes_max: 1 << 30,
+            maintenance_thread: true,
             retention_age: None,
             retention_bytes: None,
         }

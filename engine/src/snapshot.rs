@@ -13,7 +13,7 @@ use crate::{
     engine::Engine,
     error::Error,
     id::TraceId,
-    metric::{Metadata, MetricView, SeriesExemplars, SeriesSamples},
+    metric::{Cardinality, CardinalityBy, Metadata, MetricView, SeriesExemplars, SeriesSamples},
     span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
     time::TimeRange,
     visibility::Pin,
@@ -165,6 +165,20 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
         let found = self.metrics.time_bounds(self.pin.lsn(), matchers, query)?;
+        self.fresh(found)
+    }
+
+    /// The `limit` label names, values of a label or label pairs with most series, over all time.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn cardinality(
+        &self,
+        by: CardinalityBy<'_>,
+        limit: usize,
+        query: &QueryControl,
+    ) -> Result<Cardinality, Error> {
+        let found = self.metrics.cardinality(self.pin.lsn(), by, limit, query)?;
         self.fresh(found)
     }
 

@@ -21,11 +21,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Store {
     view: Mutex<Arc<MetricView>>,
+    /// Some block could not be opened: deletes are listed for it, in case it comes back.
+    has_damaged_blocks: bool,
 }
 
 impl Store {
-    pub(crate) fn new(view: MetricView) -> Self {
+    pub(crate) fn new(view: MetricView, has_damaged_blocks: bool) -> Self {
         Self {
+            has_damaged_blocks,
             view: Mutex::new(Arc::new(view)),
         }
     }
@@ -54,8 +57,9 @@ impl Store {
     /// Lists a delete for the parts that do not apply it themselves. Called once the delete has its
     /// LSN and before it is visible, in rising order of LSNs.
     pub(crate) fn add_tombstone(&self, tombstone: Tombstone) {
-        let concerns_others = |view: &MetricView| !view.frozen.is_empty();
-        if !concerns_others(&self.view()) {
+        let view = self.view();
+        let has_others = !view.frozen.is_empty() || !view.blocks.is_empty();
+        if !has_others && !self.has_damaged_blocks {
             // Whoever freezes meanwhile waits for this delete first, and has it applied.
             return;
         }

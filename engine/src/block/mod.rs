@@ -11,6 +11,7 @@
 
 mod filenames;
 mod format;
+mod listing;
 mod map;
 mod pread;
 mod read;
@@ -23,7 +24,11 @@ use std::fmt;
 
 use rootline_wal::Lsn;
 
+pub(crate) use filenames::block as path;
 pub(crate) use format::{decode_meta, encode_meta, signal_code, signal_of};
+pub(crate) use listing::{
+    Cleaned, Scanned, existing, has_blocks, remove_unnamed, scan_headers, survivors,
+};
 pub(crate) use pread::{OPEN_FILES_MAX, OpenFiles};
 pub(crate) use read::{Block, PageDamage, Place, Section, SectionBytes};
 pub(crate) use writer::{BlockWriter, Throttle};

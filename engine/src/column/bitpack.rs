@@ -18,8 +18,6 @@
 pub const GROUP_VALUES: usize = 1024;
 /// Interleaved bit streams of a full group: two vectors of AVX-512, four of AVX2.
 pub const LANES: usize = 16;
-/// Values of one lane.
-const ROWS: usize = GROUP_VALUES / LANES;
 /// One word of every lane.
 const ROW_BYTES: usize = LANES * size_of::<u64>();
 /// The widest value.
@@ -149,9 +147,52 @@ pub fn unpack_run(bytes: &[u8], width: u32, base: i64, out: &mut [i64]) -> bool 
         out.fill(base);
         return true;
     }
-    let mask = mask(width);
-    let base = base.cast_unsigned();
-    let width = width as usize;
+    if width <= WORD_SAFE_WIDTH {
+        unpack_narrow(bytes, width, base, out);
+    } else {
+        unpack_wide(bytes, width, base, out);
+    }
+    true
+}
+
+/// Eight bytes at the byte where a value of at most so many bits begins hold all of it.
+const WORD_SAFE_WIDTH: u32 = WIDTH_MAX - 7;
+
+fn unpack_narrow(bytes: &[u8], width: u32, base: i64, out: &mut [i64]) {
+    let (mask, base, width) = (mask(width), base.cast_unsigned(), width as usize);
+    // Values that begin eight bytes before the end at the latest; the others lie in the last eight bytes.
+    let whole_words = bytes
+        .len()
+        .checked_sub(8)
+        .map_or(0, |last_at| (last_at * 8 / width + 1).min(out.len()));
+    let (front, back) = out.split_at_mut(whole_words);
+    let mut bit = 0;
+    for value in front {
+        let word = bytes[bit / 8..]
+            .first_chunk::<8>()
+            .map_or(0, |word| u64::from_le_bytes(*word));
+        *value = ((word >> (bit % 8)) & mask)
+            .wrapping_add(base)
+            .cast_signed();
+        bit += width;
+    }
+    if back.is_empty() {
+        return;
+    }
+    let (last, last_bit) = match bytes.last_chunk::<8>() {
+        Some(last) => (u64::from_le_bytes(*last), (bytes.len() - 8) * 8),
+        None => (load_padded(bytes, 0), 0),
+    };
+    for value in back {
+        *value = ((last >> (bit - last_bit)) & mask)
+            .wrapping_add(base)
+            .cast_signed();
+        bit += width;
+    }
+}
+
+fn unpack_wide(bytes: &[u8], width: u32, base: i64, out: &mut [i64]) {
+    let (mask, base, width) = (mask(width), base.cast_unsigned(), width as usize);
     for (i, value) in out.iter_mut().enumerate() {
         let bit = i * width;
         let (at, shift) = (bit / 8, bit % 8);
@@ -161,7 +202,6 @@ pub fn unpack_run(bytes: &[u8], width: u32, base: i64, out: &mut [i64]) -> bool 
         }
         *value = (word & mask).wrapping_add(base).cast_signed();
     }
-    true
 }
 
 /// Eight bytes from `at`, zeros behind the end.
@@ -170,11 +210,10 @@ fn load_padded(bytes: &[u8], at: usize) -> u64 {
     let rest = &bytes[at..];
     match rest.first_chunk::<8>() {
         Some(word) => u64::from_le_bytes(*word),
-        None => {
-            let mut word = [0; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            u64::from_le_bytes(word)
-        }
+        None => rest
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte)),
     }
 }
 

@@ -188,9 +188,9 @@ mod tests {
 
     prop_compose! {
         fn meta()(
-            numbers: [u64; 4],
-            mut lsns: [u64; 3],
-            (level, spanning, created_ns): (u8, bool, i64),
+            numbers in any::<[u64; 4]>(),
+            mut lsns in any::<[u64; 3]>(),
+            (level, spanning, created_ns) in any::<(u8, bool, i64)>(),
             time in range(),
             signal in signal(),
             sources in vec(any::<u64>(), 0..5),
@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_edit_comes_back(next_block: u64, changes in vec(change(), 0..8)) {
+        fn an_edit_comes_back(next_block in any::<u64>(), changes in vec(change(), 0..8)) {
             let bytes = encode(next_block, &changes);
             let read = decode(&bytes).unwrap();
             prop_assert_eq!(read.next_block, next_block);

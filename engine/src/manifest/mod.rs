@@ -26,6 +26,8 @@
 //! Locks: `log`, then `version`. File operations happen under `log` only.
 
 mod edit;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use std::{
@@ -41,7 +43,10 @@ use rootline_wal::{Clock, Durability, Lsn, Record, Settings, Storage, Wal};
 
 use self::edit::EditError;
 pub(crate) use self::version::{BySignal, Change, Version};
-use crate::{block::BlockId, error::Error};
+use crate::{
+    block::{self, BlockId, Cleaned},
+    error::Error,
+};
 
 /// Kind of a record that changes the version before it.
 const KIND_EDIT: u8 = 1;
@@ -50,10 +55,9 @@ const KIND_FULL: u8 = 2;
 /// Kind of the empty record after each of the others.
 const KIND_SEAL: u8 = 3;
 
-/// Edits take 8 KiB at least, with their seal. A segment of this size takes three.
-const SEGMENT_BYTES_MIN: u64 = 32 << 10;
-/// A full version of thousands of blocks fits one segment.
-const SEGMENT_BYTES_MAX: u64 = 1 << 20;
+/// Edits take 8 KiB at least, with their seal. A segment of this size takes three; a full version that
+/// is larger gets a segment of its own size.
+const SEGMENT_BYTES: u64 = 32 << 10;
 /// What a commit takes on disk beside its payload.
 const COMMIT_BYTES: u64 = 8 << 10;
 /// The log is compacted when its edits take this much and [`EDITS_PER_FULL`] times the full version.
@@ -87,7 +91,7 @@ impl From<ManifestDamage> for Error {
 pub(crate) struct ManifestRecovery {
     /// Empty in a healthy manifest. Otherwise it is read-only, and its version is what could be read.
     pub(crate) damage: Vec<ManifestDamage>,
-    /// There was no manifest before.
+    /// There was no manifest before, or none that got as far as [`Manifest::reconcile`].
     pub(crate) created: bool,
 }
 
@@ -125,8 +129,8 @@ impl Manifest {
     ) -> Result<(Self, ManifestRecovery), Error> {
         let settings = Settings {
             durability: Durability::Sync,
-            segment_bytes_min: SEGMENT_BYTES_MIN,
-            segment_bytes_max: SEGMENT_BYTES_MAX,
+            segment_bytes_min: SEGMENT_BYTES,
+            segment_bytes_max: SEGMENT_BYTES,
             spare_segments_max: 0,
             ..Settings::default()
         };
@@ -140,7 +144,7 @@ impl Manifest {
         };
         let wal = match opened {
             Ok((wal, found)) => {
-                recovery.created = found.created;
+                recovery.created = found.last_lsn == Lsn::ZERO;
                 let damage = found.corrupt.into_iter().map(|corrupt| ManifestDamage {
                     path: corrupt.path,
                     offset_bytes: corrupt.offset_bytes,
@@ -191,6 +195,51 @@ impl Manifest {
     pub(crate) fn note_existing(&self, id: BlockId) {
         let next = id.0.saturating_add(1);
         self.next_block.fetch_max(next, Ordering::Relaxed);
+    }
+
+    /// Brings the directory of blocks and the manifest together, once, after opening: notes the numbers
+    /// that are taken, and removes what is half written or not named. Removes nothing if the manifest is
+    /// damaged, or is new while there are blocks, or names a block that is missing; each is damage, which
+    /// is added to `recovery` and makes it read-only.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Wal`].
+    pub(crate) fn reconcile(
+        &self,
+        storage: &dyn Storage,
+        blocks_dir: &Path,
+        recovery: &mut ManifestRecovery,
+    ) -> Result<Cleaned, Error> {
+        for id in block::existing(storage, blocks_dir)? {
+            self.note_existing(id);
+        }
+        if recovery.created && block::has_blocks(storage, blocks_dir)? {
+            let reason = "there are blocks, but the manifest that named them is gone";
+            self.note_damage(recovery, blocks_dir.to_owned(), reason);
+        }
+        if self.read_only().is_some() {
+            return Ok(Cleaned::default());
+        }
+        if recovery.created {
+            // From here on a manifest without a record is one that lost them.
+            self.compact(&mut self.log.lock(), &self.version())?;
+        }
+        let named = self.version().blocks.keys().copied().collect();
+        let cleaned = block::remove_unnamed(storage, blocks_dir, &named)?;
+        for id in &cleaned.missing {
+            let path = block::path(blocks_dir, *id);
+            self.note_damage(recovery, path, "the manifest names it, but it is not there");
+        }
+        Ok(cleaned)
+    }
+
+    fn note_damage(&self, recovery: &mut ManifestRecovery, path: PathBuf, reason: &str) {
+        self.make_read_only(format!("{}: {reason}", path.display()));
+        recovery.damage.push(ManifestDamage {
+            path,
+            offset_bytes: 0,
+            reason: reason.to_owned(),
+        });
     }
 
     /// Why it takes no commit, if it does not.
@@ -333,7 +382,9 @@ impl Replay {
         match record.kind {
             KIND_EDIT => self.edits_bytes += bytes + COMMIT_BYTES,
             KIND_FULL => {
+                // What came before does not count. After a cut, it may be edits whose base is gone.
                 self.version = Version::default();
+                self.damage.clear();
                 self.full_bytes = bytes;
                 self.edits_bytes = 0;
             }

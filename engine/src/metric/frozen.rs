@@ -11,15 +11,13 @@ use super::{
     exemplar::Exemplar,
     head::{MetricHead, Shard},
     label_order,
-    metadata::Metadata,
     registry::{RegistryRows, SeriesNumber, Sharding},
-    series::Samples,
+    runs::Samples,
 };
 use crate::time::TimeRange;
 
 /// See the module's doc.
 pub(crate) struct FrozenReader<'h> {
-    head: &'h MetricHead,
     cut: Lsn,
     sharding: Sharding,
     rows: RegistryRows<'h>,
@@ -31,7 +29,6 @@ impl<'h> FrozenReader<'h> {
     /// A reader of `head` as of `cut`, the LSN that it was frozen at.
     pub(crate) fn new(head: &'h MetricHead, cut: Lsn) -> Self {
         Self {
-            head,
             cut,
             sharding: head.registry.sharding,
             rows: head.registry.rows(),
@@ -86,11 +83,6 @@ impl<'h> FrozenReader<'h> {
         self.series(number).map_or_else(Vec::new, |series| {
             series.exemplars(self.cut, TimeRange::ALL)
         })
-    }
-
-    /// Metadata that came after record `after`.
-    pub(crate) fn metadata_after(&self, after: Lsn) -> Vec<Metadata> {
-        self.head.metadata.read().between(after, self.cut).collect()
     }
 
     fn series(&self, number: SeriesNumber) -> Option<&super::series::Series> {

@@ -27,7 +27,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -37,7 +37,7 @@ use rootline_wal::Lsn;
 
 use super::{
     index::HeadIndex,
-    metadata::SharedMetadata,
+    metadata::{Metadata, SharedMetadata},
     pages::Pages,
     prepare::{PreparedMetrics, PreparedSample},
     registry::{Registry, SeriesNumber},
@@ -61,10 +61,12 @@ pub(crate) struct MetricHead {
     pub(super) index: HeadIndex,
     shards: Vec<RwLock<Shard>>,
     pub(super) metadata: Arc<SharedMetadata>,
+    /// Samples before this time are refused; of all generations.
+    floor_ns: Arc<AtomicI64>,
     pub(super) budget: Arc<Budget>,
     /// Bytes charged for the registry, which is counted as a whole.
     registry_bytes: Mutex<u64>,
-    /// Bytes charged in all.
+    /// Bytes charged in all, shared metadata not among them.
     charged_bytes: AtomicU64,
     orphaned: AtomicU64,
 }
@@ -144,7 +146,12 @@ impl MetricHead {
         let registry = Registry::new(settings.metric_shards, settings.labels, settings.series_max)
             .limit_labels(settings.series_max_per_label.clone());
         let metadata = Arc::new(SharedMetadata::new(Arc::clone(&budget)));
-        Self::with(registry, metadata, budget)
+        Self::with(
+            registry,
+            metadata,
+            Arc::new(AtomicI64::new(i64::MIN)),
+            budget,
+        )
     }
 
     /// The generation that takes this one's place: empty, with the same hash key and sharding; series
@@ -153,11 +160,17 @@ impl MetricHead {
         Self::with(
             self.registry.successor(),
             Arc::clone(&self.metadata),
+            Arc::clone(&self.floor_ns),
             Arc::clone(&self.budget),
         )
     }
 
-    fn with(registry: Registry, metadata: Arc<SharedMetadata>, budget: Arc<Budget>) -> Self {
+    fn with(
+        registry: Registry,
+        metadata: Arc<SharedMetadata>,
+        floor_ns: Arc<AtomicI64>,
+        budget: Arc<Budget>,
+    ) -> Self {
         let shards = (0..registry.sharding.shards())
             .map(|_| RwLock::default())
             .collect();
@@ -166,6 +179,7 @@ impl MetricHead {
             index: HeadIndex::default(),
             shards,
             metadata,
+            floor_ns,
             budget,
             registry_bytes: Mutex::new(0),
             charged_bytes: AtomicU64::new(0),
@@ -429,6 +443,15 @@ impl MetricHead {
         self.charged_bytes.load(Ordering::Relaxed)
     }
 
+    /// Refuses samples before this time from here on, in this generation and those that follow.
+    pub(crate) fn raise_floor(&self, floor_ns: i64) {
+        self.floor_ns.fetch_max(floor_ns, Ordering::Relaxed);
+    }
+
+    pub(super) fn floor_ns(&self) -> i64 {
+        self.floor_ns.load(Ordering::Relaxed)
+    }
+
     /// The lowest series reference that was never given out.
     pub(crate) fn next_ref(&self) -> SeriesRef {
         self.registry.next_ref()
@@ -441,11 +464,14 @@ impl MetricHead {
         }
     }
 
-    /// Whether nothing was ever written to it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.shards
-            .iter()
-            .all(|shard| shard.read().series.len() == 0)
+    /// Metadata that came after record `after` up to `up_to`, by rising name.
+    pub(crate) fn metadata_between(&self, after: Lsn, up_to: Lsn) -> Vec<Metadata> {
+        self.metadata.read().between(after, up_to).collect()
+    }
+
+    /// Takes metadata that blocks hold, before any record is replayed.
+    pub(crate) fn restore_metadata(&self, lsn: Lsn, entries: &[Metadata]) {
+        self.metadata.apply(lsn, entries, lsn);
     }
 
     /// Charges what the registry has grown by since the last call.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use rootline_wal::Lsn;
 
+pub(crate) use super::runs::Samples;
 use super::{
     exemplar::{Exemplar, ExemplarWindow},
     side::{SideChunk, SideSample},
@@ -488,7 +489,7 @@ impl Series {
                     _ => side.push((sample.time_ns, sample.value)),
                 }
             }
-            out.merge(&side);
+            out.merge(0, &side);
         }
     }
 
@@ -677,15 +678,26 @@ impl SeriesCopy {
         closed + self.open.len() + self.side.len()
     }
 
-    /// Appends the samples inside `range`, which the copy was made for, by rising time. `check` is
-    /// called for every chunk.
+    /// Reads the samples inside `range`, which the copy was made for, by rising time, in the place of
+    /// what `out` held. `check` is called for every chunk.
     pub(crate) fn read<E>(
+        &self,
+        range: TimeRange,
+        out: &mut Samples,
+        check: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        out.clear();
+        self.append(range, out, check)
+    }
+
+    /// As [`read`](Self::read), as a further run of `out`.
+    pub(crate) fn append<E>(
         &self,
         range: TimeRange,
         out: &mut Samples,
         mut check: impl FnMut() -> Result<(), E>,
     ) -> Result<(), E> {
-        out.clear();
+        let start = out.begin_run();
         let (first, last) = (range.start().as_nanos(), range.end().as_nanos());
         let deletes = !self.tombstones.is_empty();
         for (closed, count) in &self.closed {
@@ -702,66 +714,8 @@ impl SeriesCopy {
         }
         out.times.extend(self.open.iter().map(|(time, _)| time));
         out.values.extend(self.open.iter().map(|(_, value)| value));
-        out.merge(&self.side);
+        out.merge(start, &self.side);
         Ok(())
-    }
-}
-
-/// Samples by rising time, in two columns. Reused from series to series.
-#[derive(Debug, Default)]
-pub(crate) struct Samples {
-    pub(crate) times: Vec<i64>,
-    pub(crate) values: Vec<f64>,
-    merged_times: Vec<i64>,
-    merged_values: Vec<f64>,
-}
-
-impl Samples {
-    pub(crate) fn clear(&mut self) {
-        self.times.clear();
-        self.values.clear();
-    }
-
-    fn extend(&mut self, samples: impl Iterator<Item = (i64, f64)>) {
-        for (time, value) in samples {
-            self.times.push(time);
-            self.values.push(value);
-        }
-    }
-
-    /// Merges sorted samples in; they win over those of the same time.
-    fn merge(&mut self, newer: &[(i64, f64)]) {
-        let Some(&(first, _)) = newer.first() else {
-            return;
-        };
-        // What is before the first of them stays in place.
-        let kept = self.times.partition_point(|&time| time < first);
-        self.merged_times.clear();
-        self.merged_values.clear();
-        let old = self
-            .times
-            .iter()
-            .copied()
-            .zip(self.values.iter().copied())
-            .skip(kept);
-        let mut old = old.peekable();
-        for &(time, value) in newer {
-            while let Some((old_time, old_value)) = old.next_if(|(t, _)| *t < time) {
-                self.merged_times.push(old_time);
-                self.merged_values.push(old_value);
-            }
-            let _ = old.next_if(|(t, _)| *t == time);
-            self.merged_times.push(time);
-            self.merged_values.push(value);
-        }
-        for (time, value) in old {
-            self.merged_times.push(time);
-            self.merged_values.push(value);
-        }
-        self.times.truncate(kept);
-        self.values.truncate(kept);
-        self.times.extend_from_slice(&self.merged_times);
-        self.values.extend_from_slice(&self.merged_values);
     }
 }
 

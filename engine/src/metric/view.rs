@@ -14,17 +14,12 @@
 //!   whose `clean_lsn` is below it overlaps it in time.
 //! - Metadata are those of `current`, which inherits them.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::sync::Arc;
 
-use rootline_index::{Labels, Matcher};
 use rootline_wal::Lsn;
 
-use super::{Metadata, MetricHead, SeriesExemplars, SeriesSamples};
-use crate::{control::QueryControl, error::Error, time::TimeRange, tombstone::Tombstone};
-
-/// A sealed block of samples.
-#[derive(Debug)]
-pub(crate) enum MetricBlock {}
+use super::{MetricHead, block::MetricBlock};
+use crate::tombstone::Tombstone;
 
 /// A generation that takes no writes any more.
 #[derive(Clone, Debug)]
@@ -60,102 +55,5 @@ impl MetricView {
             tombstones: Arc::from([]),
             floor_ns: None,
         }
-    }
-
-    /// Shows `visit` every series that satisfies the matchers and has samples in `range`, in the
-    /// order of labels. No lock is held meanwhile.
-    ///
-    /// # Errors
-    /// What `ctl` or `visit` says, [`Error::MemoryFull`], damage in a block.
-    pub(crate) fn select(
-        &self,
-        at: Lsn,
-        matchers: &[Matcher],
-        range: TimeRange,
-        ctl: &QueryControl,
-        visit: &mut dyn FnMut(SeriesSamples<'_>) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        self.current.select(at, matchers, range, ctl, visit)
-    }
-
-    /// The series that satisfy the matchers and have a sample in `range`, in the order of labels.
-    ///
-    /// # Errors
-    /// As [`select`](Self::select).
-    pub(crate) fn series(
-        &self,
-        at: Lsn,
-        matchers: &[Matcher],
-        range: TimeRange,
-        ctl: &QueryControl,
-    ) -> Result<Vec<Labels>, Error> {
-        self.current.series(at, matchers, range, ctl)
-    }
-
-    /// The first `limit` label names of these series, sorted.
-    ///
-    /// # Errors
-    /// As [`select`](Self::select).
-    pub(crate) fn label_names(
-        &self,
-        at: Lsn,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
-        ctl: &QueryControl,
-    ) -> Result<Vec<String>, Error> {
-        self.current.label_names(at, matchers, range, limit, ctl)
-    }
-
-    /// The first `limit` values, sorted, that begin with `prefix` and that the label `name` has in
-    /// these series.
-    ///
-    /// # Errors
-    /// As [`select`](Self::select).
-    #[expect(clippy::too_many_arguments, reason = "a question and its bounds")]
-    pub(crate) fn label_values(
-        &self,
-        at: Lsn,
-        name: &str,
-        matchers: &[Matcher],
-        prefix: &str,
-        range: TimeRange,
-        limit: usize,
-        ctl: &QueryControl,
-    ) -> Result<Vec<String>, Error> {
-        self.current
-            .label_values(at, name, matchers, prefix, range, limit, ctl)
-    }
-
-    /// The exemplars in `range` of the series that satisfy the matchers, in the order of labels.
-    ///
-    /// # Errors
-    /// As [`select`](Self::select).
-    pub(crate) fn exemplars(
-        &self,
-        at: Lsn,
-        matchers: &[Matcher],
-        range: TimeRange,
-        ctl: &QueryControl,
-    ) -> Result<Vec<SeriesExemplars>, Error> {
-        self.current.exemplars(at, matchers, range, ctl)
-    }
-
-    /// What is known of one metric or of all, by rising name.
-    pub(crate) fn metadata(&self, at: Lsn, metric: Option<&str>) -> Vec<Metadata> {
-        self.current.metadata(at, metric)
-    }
-
-    /// Where the samples of the series that satisfy the matchers lie; `None` if there are none.
-    ///
-    /// # Errors
-    /// As [`select`](Self::select).
-    pub(crate) fn time_bounds(
-        &self,
-        at: Lsn,
-        matchers: &[Matcher],
-        ctl: &QueryControl,
-    ) -> Result<Option<TimeRange>, Error> {
-        self.current.time_bounds(at, matchers, ctl)
     }
 }
