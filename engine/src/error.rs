@@ -200,6 +200,28 @@ pub enum Error {
         /// Kept free.
         reserve_bytes: u64,
     },
+    /// Something is in the way.
+    #[error("{path} exists already and is not empty")]
+    AlreadyExists {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// A snapshot that is not intact.
+    #[error("the snapshot is damaged: {path} at byte {offset_bytes}: {reason}")]
+    DamagedSnapshot {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        offset_bytes: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A directory without a store in it.
+    #[error("{dir} holds no store: neither log, manifest nor blocks")]
+    NotAStore {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file operation failed.
     #[error("{operation} {path} failed: {source}")]
     Storage {
@@ -277,6 +299,7 @@ impl Error {
             | Self::InvalidSpan { .. }
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers
+            | Self::AlreadyExists { .. }
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
             Self::MemoryFull { .. } | Self::DiskLow { .. } => ErrorKind::Retry,
             Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
@@ -284,14 +307,15 @@ impl Error {
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }
-            | Self::CorruptManifest { .. } => ErrorKind::Corrupted,
-            Self::ReadOnly { .. } => ErrorKind::Closed,
+            | Self::DamagedSnapshot { .. }
+            | Self::CorruptManifest { .. }
+            | Self::CorruptRecord { .. }
+            | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::CorruptRecord { .. } | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
-            Self::TraceNotFound(_) => ErrorKind::NotFound,
+            Self::TraceNotFound(_) | Self::NotAStore { .. } => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-            Self::Closed { .. } => ErrorKind::Closed,
+            Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Wal(e) => match e.kind() {
                 rootline_wal::ErrorKind::Retry => ErrorKind::Retry,

@@ -13,6 +13,7 @@
 //! The engine knows no protocol and no async runtime: calls block, from any thread.
 #![deny(unsafe_code)]
 
+pub mod backup;
 mod batch;
 mod batch_pool;
 mod block;
@@ -31,6 +32,7 @@ mod files;
 mod freeze_test;
 mod heads;
 mod id;
+pub mod inspect;
 mod lanes;
 mod maintenance;
 mod manifest;
@@ -49,9 +51,12 @@ mod time;
 mod tombstone;
 mod value;
 mod varint;
+pub mod verify;
 mod visibility;
 
 pub use batch::WriteBatch;
+#[doc(hidden)]
+pub use block::check_block_footer;
 pub use budget::{Budget, Holder, Reservation};
 pub use control::{CHECK_ROWS, QueryControl, QueryLimits};
 pub use engine::{Builder, Engine, EngineStats};
@@ -59,6 +64,8 @@ pub use error::{Error, ErrorKind};
 pub use files::FileDamage;
 pub use id::{SeriesRef, SpanId, TraceId};
 pub use maintenance::{Flushed, SealStats};
+#[doc(hidden)]
+pub use manifest::check_manifest_edit;
 pub use metric::*;
 pub use outcome::{Rejections, WriteOutcome};
 pub use replay::{ReplayProgress, Replayed, check_record};

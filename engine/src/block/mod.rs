@@ -20,7 +20,10 @@ mod source;
 mod tests;
 mod writer;
 
-use std::fmt;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use rootline_wal::Lsn;
 
@@ -137,4 +140,28 @@ impl SectionKind {
             Self::Metadata => "metadata",
         }
     }
+}
+
+/// The file of a block in the directory of blocks.
+pub(crate) fn path_of(dir: &Path, id: BlockId) -> PathBuf {
+    filenames::block(dir, id)
+}
+
+/// Decodes bytes as the footer of a block and as one of its ends, as opening a block does. For fuzzing.
+///
+/// # Errors
+/// What is wrong with them as a footer.
+#[doc(hidden)]
+pub fn check_block_footer(bytes: &[u8]) -> Result<(), &'static str> {
+    if let format::EndRead::End(end) = format::End::decode(bytes) {
+        let _ = end.adds_up();
+    }
+    let footer = format::Footer::decode(bytes)?;
+    let again = format::Footer::decode(&footer.encode());
+    assert_eq!(
+        again.as_ref(),
+        Ok(&footer),
+        "what is read is written and read"
+    );
+    Ok(())
 }

@@ -226,8 +226,9 @@ impl Block {
     /// A section; one that the block does not have is empty.
     ///
     /// # Errors
-    /// None today: a later release may refuse sections that it cannot read.
+    /// None today: a later version may have sections that an older reader must refuse.
     #[inline]
+    #[expect(clippy::unnecessary_wraps, reason = "callers are ready for a refusal")]
     pub(crate) fn section(&self, kind: SectionKind) -> Result<Section<'_>, Error> {
         let code = kind as u8;
         let placed = self.sections.iter().find(|section| section.code == code);
@@ -457,7 +458,7 @@ fn read_ends(
     };
     let [at_first, at_last] = &ranges;
     let end = match (first, last) {
-        (EndRead::Version(version), _) => {
+        (EndRead::Version(version), _) | (EndRead::Foreign, EndRead::Version(version)) => {
             return Err(Error::UnsupportedBlock {
                 path: path.to_owned(),
                 version,
@@ -476,12 +477,6 @@ fn read_ends(
         (EndRead::Damaged | EndRead::Foreign, EndRead::End(end)) if end.file_bytes == len => {
             damage.push(note(at_first));
             end
-        }
-        (EndRead::Foreign, EndRead::Version(version)) => {
-            return Err(Error::UnsupportedBlock {
-                path: path.to_owned(),
-                version,
-            });
         }
         (EndRead::Foreign, EndRead::Foreign) => {
             return Err(refuse("it does not start like one (byte 0)".to_owned()));

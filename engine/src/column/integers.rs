@@ -25,6 +25,10 @@
     clippy::indexing_slicing,
     reason = "hot loops over groups whose length is checked at every entry"
 )]
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into an `Op` is compiled for its vectors"
+)]
 
 mod exceptions;
 mod plan;
@@ -33,13 +37,18 @@ use crate::{column::ColumnError, varint};
 
 use self::exceptions::Exceptions;
 pub use self::plan::Plan;
-use super::bitpack::{self, GROUP_VALUES, WIDTH_MAX};
+use super::{
+    bitpack::{self, GROUP_VALUES, WIDTH_MAX},
+    kernel::{Kernel, Op},
+};
 
 /// Values of a full group.
 pub const GROUP: usize = GROUP_VALUES;
 
 /// Widths that share the first byte with the form.
 const SHORT_WIDTHS: u8 = 40;
+/// Values from which on vectors pay.
+const VECTORS_FROM: usize = 64;
 /// First bytes from here on: the width has a byte of its own.
 const LONG_CODES: u8 = Form::COUNT * SHORT_WIDTHS;
 /// First bytes from here on are no group.
@@ -126,12 +135,18 @@ pub fn decode_group(
     out: &mut [i64; GROUP],
 ) -> Result<usize, ColumnError> {
     match out.get_mut(..count) {
-        Some(out) if count > 0 => decode_into(bytes, out),
+        Some(out) if count > 0 => kernel_for(count).run(DecodeGroups {
+            bytes,
+            out,
+            behind: true,
+            finish: AsTheyAre,
+        }),
         _ => Err(damaged(0, "a group has 1 to 1,024 values")),
     }
 }
 
 /// Decodes the group at the front of `bytes`, which has as many values as `out`.
+#[inline(always)]
 fn decode_into(bytes: &[u8], out: &mut [i64]) -> Result<usize, ColumnError> {
     let mut input = Input { bytes, at: 0 };
     let code = input.byte()?;
@@ -170,16 +185,13 @@ fn decode_into(bytes: &[u8], out: &mut [i64]) -> Result<usize, ColumnError> {
     } else {
         None
     };
-    let fits = match <&mut [i64; GROUP]>::try_from(&mut *out) {
-        Ok(out) => {
-            let bytes = input.take(bitpack::group_bytes(width))?;
-            bitpack::unpack_group(bytes, width, base, out)
-        }
-        Err(_) => {
-            let slots = &mut out[skipped..];
-            let bytes = input.take(bitpack::run_bytes(slots.len(), width))?;
-            bitpack::unpack_run(bytes, width, base, slots)
-        }
+    let fits = if let Some(full) = out.as_mut_array() {
+        let bytes = input.take(bitpack::group_bytes(width))?;
+        bitpack::unpack_group(bytes, width, base, full)
+    } else {
+        let slots = &mut out[skipped..];
+        let bytes = input.take(bitpack::run_bytes(slots.len(), width))?;
+        bitpack::unpack_run(bytes, width, base, slots)
     };
     debug_assert!(fits, "the bytes were cut to length");
     if let Some(exceptions) = exceptions {
@@ -237,34 +249,102 @@ pub fn encode(values: &[i64], out: &mut Vec<u8>) {
 ///
 /// If the bytes are no column of so many values; `out` is as long as before then.
 pub fn decode(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<(), ColumnError> {
+    decode_with(kernel_for(count), bytes, count, out)
+}
+
+/// A few values are decoded before a vector is filled.
+pub(super) fn kernel_for(count: usize) -> Kernel {
+    if count < VECTORS_FROM {
+        Kernel::Plain
+    } else {
+        Kernel::best()
+    }
+}
+
+/// [`decode`] with chosen instructions, to compare them.
+///
+/// # Errors
+///
+/// As `decode`.
+pub fn decode_with(
+    kernel: Kernel,
+    bytes: &[u8],
+    count: usize,
+    out: &mut Vec<i64>,
+) -> Result<(), ColumnError> {
+    decode_finished(kernel, bytes, count, out, AsTheyAre)
+}
+
+/// What is done with the values of a group while they are at hand.
+pub(super) trait Finish {
+    /// Changes the next group's values; implementations are `#[inline(always)]`.
+    fn finish(&mut self, group: &mut [i64]);
+}
+
+/// Nothing is done.
+struct AsTheyAre;
+
+impl Finish for AsTheyAre {
+    #[inline(always)]
+    fn finish(&mut self, _: &mut [i64]) {}
+}
+
+/// [`decode_with`], and finishes every group.
+pub(super) fn decode_finished(
+    kernel: Kernel,
+    bytes: &[u8],
+    count: usize,
+    out: &mut Vec<i64>,
+    finish: impl Finish,
+) -> Result<(), ColumnError> {
     // A group has a byte at least.
     if count.div_ceil(GROUP) > bytes.len() {
         return Err(damaged(bytes.len(), "the column ends inside a group"));
     }
     let start = out.len();
     out.resize(start + count, 0);
-    let result = decode_groups(bytes, &mut out[start..]);
+    let result = kernel.run(DecodeGroups {
+        bytes,
+        out: &mut out[start..],
+        behind: false,
+        finish,
+    });
     if result.is_err() {
         out.truncate(start);
     }
-    result
+    result.map(|_| ())
 }
 
-fn decode_groups(bytes: &[u8], out: &mut [i64]) -> Result<(), ColumnError> {
-    let mut at = 0;
-    for group in out.chunks_mut(GROUP) {
-        match decode_into(&bytes[at..], group) {
-            Ok(taken) => at += taken,
-            Err(ColumnError::Damaged {
-                offset_bytes,
-                reason,
-            }) => return Err(damaged(at + offset_bytes, reason)),
+/// Decodes groups until `out` is full; gives the bytes they took.
+struct DecodeGroups<'a, F> {
+    bytes: &'a [u8],
+    out: &'a mut [i64],
+    /// Whether there may be bytes behind the last group.
+    behind: bool,
+    finish: F,
+}
+
+impl<F: Finish> Op for DecodeGroups<'_, F> {
+    type Answer = Result<usize, ColumnError>;
+
+    #[inline(always)]
+    fn run(mut self) -> Self::Answer {
+        let mut at = 0;
+        for group in self.out.chunks_mut(GROUP) {
+            match decode_into(&self.bytes[at..], group) {
+                Ok(taken) => at += taken,
+                Err(ColumnError::Damaged {
+                    offset_bytes,
+                    reason,
+                }) => return Err(damaged(at + offset_bytes, reason)),
+            }
+            self.finish.finish(group);
         }
-    }
-    if at == bytes.len() {
-        Ok(())
-    } else {
-        Err(damaged(at, "bytes behind the last group"))
+        if self.behind || at == self.bytes.len() {
+            Ok(at)
+        } else {
+            Err(damaged(at, "bytes behind the last group"))
+        }
     }
 }
 
@@ -354,6 +434,11 @@ mod tests {
         decode(&bytes[3..], values.len(), &mut out).unwrap();
         assert_eq!(out[0], 7);
         assert!(out[1..] == *values);
+        for kernel in Kernel::ALL {
+            out.clear();
+            decode_with(kernel, &bytes[3..], values.len(), &mut out).unwrap();
+            assert!(out == *values);
+        }
         bytes.len() - 3
     }
 
@@ -378,7 +463,8 @@ mod tests {
         )
             .prop_map(|(length, start, step, noise_bits, seed, sums, outliers)| {
                 let mut state = seed | 1;
-                let mut values: Vec<i64> = (0..length as i64)
+                let mut values: Vec<i64> = (0..)
+                    .take(length)
                     .map(|i| {
                         state ^= state << 13;
                         state ^= state >> 7;
@@ -472,5 +558,79 @@ mod tests {
         assert_eq!(out.capacity(), 0);
         assert!(decode(&[], 0, &mut out).is_ok());
         assert!(decode(&[0], 0, &mut out).is_err());
+    }
+
+    /// A group in every form, with exceptions and without, and a rest; numbers from formulas.
+    fn golden_column() -> Vec<i64> {
+        let mut column = Vec::new();
+        let mixed = |i: i64| {
+            let mixed = i.wrapping_mul(0x1e37_79b9_7f4a_7c15);
+            (mixed ^ (mixed >> 29)).wrapping_mul(0x3f58_476d_1ce4_e5b9)
+        };
+        let scatter = |i: i64, bound: i64| (mixed(i) >> 33).rem_euclid(bound);
+        let outlier = |i: i64| if i % 100 == 50 { i << 40 } else { 0 };
+        let mut group = |value: &mut dyn FnMut(i64) -> i64| column.extend((0..1024).map(value));
+        group(&mut |_| -7);
+        group(&mut |i| scatter(i, 50));
+        group(&mut |i| -1_000_000 + scatter(i, 50) - outlier(i));
+        let mut sum = 5;
+        group(&mut |i| {
+            sum += scatter(i, 100) + outlier(i);
+            sum
+        });
+        let mut step = -3;
+        group(&mut |i| {
+            step += scatter(i, 9) - 4;
+            sum += step;
+            sum
+        });
+        group(&mut |i| i * -10_000 + scatter(i, 100));
+        group(&mut |i| i * 7_003 / 10 + scatter(i, 100) + outlier(i));
+        group(&mut |i| mixed(mixed(i)));
+        column.extend((0..10).map(|i| 300 + scatter(i, 8)));
+        column
+    }
+
+    #[test]
+    fn the_golden_column_of_version_1_reads_as_it_was_written() {
+        let golden = include_bytes!("../../tests/golden/v1/integer-column.bin");
+        let column = golden_column();
+        let forms: Vec<&str> = column
+            .chunks(GROUP)
+            .map(|group| Plan::new(group).name())
+            .collect();
+        assert_eq!(
+            forms,
+            [
+                "constant",
+                "zero",
+                "frame",
+                "delta",
+                "delta of delta",
+                "trend",
+                "fine trend",
+                "frame",
+                "frame"
+            ]
+        );
+        let mut out = Vec::new();
+        decode(golden, column.len(), &mut out).unwrap();
+        assert!(out == column);
+        let mut written = Vec::new();
+        encode(&column, &mut written);
+        assert!(written == golden);
+    }
+
+    #[test]
+    fn the_examples_of_the_format_page_are_right() {
+        for (values, bytes) in [
+            (&[5, 5, 5][..], &[40, 10][..]),
+            (&[1, 7, 3, 0], &[3, 0b1111_1001, 0]),
+            (&[1000, 1010, 1021, 1030], &[160 + 1, 20, 208, 15, 0b0100]),
+        ] {
+            let mut written = Vec::new();
+            encode(values, &mut written);
+            assert_eq!(written, bytes);
+        }
     }
 }

@@ -3,8 +3,10 @@
 //! Public so that benchmarks and fuzzers reach them; an embedder needs none of it.
 
 pub mod bitpack;
+mod coded;
 mod exceptions;
 pub mod integers;
+pub mod kernel;
 mod last_bits;
 mod rational;
 mod raw;

@@ -19,6 +19,10 @@ pub(super) const POWER_OF_TEN_MAX: u8 = 22;
 /// The most digits behind the point for which multiplying by the inverse is tried.
 pub(super) const INVERSE_MAX: u8 = 18;
 
+/// Digits behind the point for which dividing in steps is tried: below, there is one step.
+pub(super) const STEPS_MIN: u8 = 3;
+pub(super) const STEPS_MAX: u8 = 15;
+
 const POWERS: [f64; POWER_OF_TEN_MAX as usize + 1] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
@@ -42,6 +46,8 @@ pub(super) enum Scale {
     OverPower(u8),
     /// `n * 10^-e`, the inverse rounded to a float first.
     TimesInverse(u8),
+    /// `n` over each of the powers 10^1, 10^2, 10^4, 10^8 that make up `10^e`, one after the other.
+    InSteps(u8),
     /// `n * unit`; `unit` in `1..=EXACT_MAX`.
     Times(u64),
     /// `n / divisor`; `divisor` in `1..=EXACT_MAX`.
@@ -53,6 +59,7 @@ pub(super) enum Scale {
 enum Operation {
     Multiply(f64),
     Divide(f64),
+    DivideInSteps([f64; 4]),
 }
 
 impl Scale {
@@ -65,6 +72,15 @@ impl Scale {
             Self::TimesInverse(e) => {
                 Operation::Multiply(INVERSES.get(usize::from(e)).copied().unwrap_or(1.0))
             }
+            Self::InSteps(e) => {
+                let mut steps = [1.0; 4];
+                for (bit, step) in steps.iter_mut().enumerate() {
+                    if e >> bit & 1 == 1 {
+                        *step = power_of_ten(1 << bit);
+                    }
+                }
+                Operation::DivideInSteps(steps)
+            }
             Self::Times(unit) => Operation::Multiply(unit as f64),
             // dividing by a power of two only moves the exponent, as multiplying does
             Self::Over(d) if d.is_power_of_two() => Operation::Multiply(1.0 / d as f64),
@@ -75,7 +91,7 @@ impl Scale {
     /// What a float is multiplied with to find its integer.
     fn upwards(self) -> f64 {
         match self {
-            Self::OverPower(e) | Self::TimesInverse(e) => power_of_ten(e),
+            Self::OverPower(e) | Self::TimesInverse(e) | Self::InSteps(e) => power_of_ten(e),
             Self::Times(unit) => 1.0 / unit as f64,
             Self::Over(d) => d as f64,
         }
@@ -91,10 +107,7 @@ impl Scale {
         } else {
             return None;
         };
-        let back = match self.operation() {
-            Operation::Multiply(s) => n as f64 * s,
-            Operation::Divide(s) => n as f64 / s,
-        };
+        let back = self.operation().apply(n as f64);
         Some((n, back))
     }
 
@@ -104,29 +117,28 @@ impl Scale {
             .is_some_and(|(_, back)| back.to_bits() == value.to_bits())
     }
 
-    /// Finds the integer of every value; returns how many of them do not come back exactly. Integers
-    /// of values that are out of range are anything.
-    pub(super) fn quantize(self, values: &[f64], integers: &mut [i64]) -> usize {
+    /// Finds the integer of every value; whether all of them come back exactly. Integers of values that
+    /// are out of range are anything.
+    pub(super) fn quantize(self, values: &[f64], integers: &mut [i64]) -> bool {
         let up = self.upwards();
-        let bad = match self.operation() {
+        let found = match self.operation() {
             Operation::Multiply(s) => quantize(values, integers, up, |n| n * s),
             Operation::Divide(s) => quantize(values, integers, up, |n| n / s),
-        };
-        if bad == 0 {
-            return bad;
-        }
-        // some may be integers too large for the magic number
-        let mut bad = 0;
-        for (n, &value) in integers.iter_mut().zip(values) {
-            match self.nearest(value) {
-                Some((nearest, back)) => {
-                    *n = nearest;
-                    bad += usize::from(back.to_bits() != value.to_bits());
-                }
-                None => bad += 1,
+            steps @ Operation::DivideInSteps(_) => {
+                quantize(values, integers, up, |n| steps.apply(n))
             }
+        };
+        if found.far == 0 {
+            return found.inexact == 0;
         }
-        bad
+        // integers too large for the magic number
+        let mut exact = true;
+        for (n, &value) in integers.iter_mut().zip(values) {
+            let found = self.nearest(value);
+            exact &= found.is_some_and(|(_, back)| back.to_bits() == value.to_bits());
+            *n = found.map_or(0, |(n, _)| n);
+        }
+        exact
     }
 
     /// The floats of integers; `out` is as long as `integers`.
@@ -142,6 +154,22 @@ impl Scale {
                     *o = n as f64 / s;
                 }
             }
+            steps @ Operation::DivideInSteps(_) => {
+                for (o, &n) in out.iter_mut().zip(integers) {
+                    *o = steps.apply(n as f64);
+                }
+            }
+        }
+    }
+}
+
+impl Operation {
+    #[inline(always)]
+    fn apply(self, n: f64) -> f64 {
+        match self {
+            Self::Multiply(s) => n * s,
+            Self::Divide(s) => n / s,
+            Self::DivideInSteps([a, b, c, d]) => n / a / b / c / d,
         }
     }
 }
@@ -160,9 +188,22 @@ pub(super) fn round_small(y: f64) -> i64 {
         .wrapping_sub(MAGIC.to_bits().cast_signed())
 }
 
+/// How a pass over a group went.
+struct Quantized {
+    /// Values that do not come back.
+    inexact: u64,
+    /// Values that the magic number does not reach.
+    far: u64,
+}
+
 #[inline(always)]
-fn quantize(values: &[f64], integers: &mut [i64], up: f64, restore: impl Fn(f64) -> f64) -> usize {
-    let mut bad = 0u64;
+fn quantize(
+    values: &[f64],
+    integers: &mut [i64],
+    up: f64,
+    restore: impl Fn(f64) -> f64,
+) -> Quantized {
+    let (mut inexact, mut far) = (0, 0);
     for (n, &value) in integers.iter_mut().zip(values) {
         let y = value * up;
         let t = y + MAGIC;
@@ -170,10 +211,11 @@ fn quantize(values: &[f64], integers: &mut [i64], up: f64, restore: impl Fn(f64)
             .to_bits()
             .cast_signed()
             .wrapping_sub(MAGIC.to_bits().cast_signed());
-        let exact = (restore(t - MAGIC).to_bits() == value.to_bits()) & (y.abs() < MAGIC_LIMIT);
-        bad += u64::from(!exact);
+        inexact += u64::from(restore(t - MAGIC).to_bits() != value.to_bits());
+        let near = y.abs() < MAGIC_LIMIT;
+        far += u64::from(!near);
     }
-    usize::try_from(bad).unwrap_or(usize::MAX)
+    Quantized { inexact, far }
 }
 
 /// The fewest digits behind the point that give `value` back, at most 17.

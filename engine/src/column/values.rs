@@ -19,7 +19,7 @@
 use std::ops::Range;
 
 use super::{
-    ColumnError, exceptions,
+    ColumnError, coded, exceptions,
     integers::{self, GROUP},
     last_bits, rational, raw,
     scale::{self, Scale},
@@ -40,6 +40,7 @@ const FORM_PATTERNS: u8 = 45;
 const FORM_WORDS: u8 = 46;
 const FORM_CONSTANT_INTEGER: u8 = 47;
 const FORM_CONSTANT_BITS: u8 = 48;
+const FORM_IN_STEPS: u8 = 46; // + 3..=15
 const FORM_MASK: u8 = 0x3f;
 /// Corrections stand behind the integers.
 const FLAG_CORRECTED: u8 = 0x40;
@@ -53,6 +54,8 @@ const SAMPLE: usize = 32;
 
 const _: () = assert!(FORM_TIMES_INVERSE + scale::INVERSE_MAX < FORM_TIMES);
 const _: () = assert!(scale::POWER_OF_TEN_MAX <= FORM_TIMES_INVERSE);
+const _: () = assert!(FORM_IN_STEPS + scale::STEPS_MIN > FORM_CONSTANT_BITS);
+const _: () = assert!(FORM_IN_STEPS + scale::STEPS_MAX <= FORM_MASK);
 
 /// Encodes columns of values; keeps its scratch memory, and what the last group looked like.
 #[derive(Default)]
@@ -70,14 +73,6 @@ pub struct Encoder {
     attempt: Vec<u8>,
     lengths: Vec<u8>,
     body: Vec<u8>,
-}
-
-/// A form worth a try.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Candidate {
-    Scaled { scale: Scale, corrected: bool },
-    Rational { digits: u8, tolerance: f64 },
-    Patterns,
 }
 
 impl Encoder {
@@ -132,16 +127,7 @@ impl Encoder {
             return;
         }
         self.take_sample(values);
-        let (candidates, found) = self.candidates();
-        for candidate in candidates.into_iter().take(found) {
-            let done = self.attempt(values, candidate);
-            if self.group.is_empty() || self.attempt.len() < self.group.len() {
-                std::mem::swap(&mut self.group, &mut self.attempt);
-            }
-            if done {
-                break;
-            }
-        }
+        self.search(values);
         if self.group.len() > values.len() * 8 {
             self.group.clear();
             self.group.push(FORM_WORDS);
@@ -149,6 +135,70 @@ impl Encoder {
                 self.group.extend_from_slice(&v.to_bits().to_le_bytes());
             }
         }
+    }
+
+    /// Tries the forms that the sample speaks for, most promising first; the shortest stays in
+    /// `self.group`.
+    fn search(&mut self, values: &[f64]) {
+        /// Decimals this short need no rival.
+        const SHORT_BITS: usize = 16;
+        /// Nor do these need the bit patterns as one.
+        const MEDIUM_BITS: usize = 40;
+        let digits = match exact_digits(&self.sample, self.digits) {
+            ExactDigits::All(digits) => {
+                self.digits = digits;
+                if self.try_scale(values, Scale::OverPower(digits), false) {
+                    return;
+                }
+                Some(digits)
+            }
+            ExactDigits::Most(digits) => Some(digits),
+            ExactDigits::Few => near_digits(&self.sample),
+        };
+        if let Some(digits) = digits {
+            let (scale, exact) = best_rounding(&self.sample, digits);
+            if exact * 10 >= self.sample.len() * 9 && self.try_scale(values, scale, false) {
+                return;
+            }
+            self.try_scale(values, scale, true);
+        }
+        if self.is_longer_than(SHORT_BITS, values)
+            && let Some(divisor) = common_divisor(&self.sample)
+        {
+            self.try_scale(values, Scale::Over(divisor), false);
+        }
+        if self.is_longer_than(SHORT_BITS, values)
+            && let Some((digits, tolerance)) = rational_digits(&self.sample)
+        {
+            self.try_rational(values, digits, tolerance);
+            self.keep_shorter();
+        }
+        if self.is_longer_than(MEDIUM_BITS, values) {
+            self.begin(values);
+            let zeros = raw::common_zeros(values);
+            raw::integers(values, zeros, &mut self.integers);
+            self.attempt.push(FORM_PATTERNS);
+            self.attempt.push(zeros);
+            coded::encode_group(&self.integers, &mut self.attempt);
+            self.keep_shorter();
+        }
+    }
+
+    fn is_longer_than(&self, bits: usize, values: &[f64]) -> bool {
+        self.group.is_empty() || self.group.len() * 8 > values.len() * bits
+    }
+
+    fn keep_shorter(&mut self) {
+        if self.group.is_empty() || self.attempt.len() < self.group.len() {
+            std::mem::swap(&mut self.group, &mut self.attempt);
+        }
+    }
+
+    fn begin(&mut self, values: &[f64]) {
+        self.attempt.clear();
+        self.integers.resize(values.len(), 0);
+        self.predicted.resize(values.len(), 0.0);
+        self.places.clear();
     }
 
     /// Pairs of neighbours from all over the group, without what says nothing about its digits.
@@ -168,131 +218,74 @@ impl Encoder {
         }
     }
 
-    /// The forms worth a try, most promising first.
-    fn candidates(&mut self) -> ([Candidate; 6], usize) {
-        let mut found = Candidates::default();
-        let sample = self.sample.as_slice();
-        let digits = match exact_digits(sample, self.digits) {
-            ExactDigits::All(digits) => {
-                self.digits = digits;
-                found.add_scaled(Scale::OverPower(digits), false);
-                return found.done();
-            }
-            ExactDigits::Most(digits) => {
-                found.add_scaled(Scale::OverPower(digits), false);
-                Some(digits)
-            }
-            ExactDigits::Few => None,
-        };
-        if let Some(digits) = digits.or_else(|| near_digits(sample)) {
-            self.digits = digits;
-            if digits > 0 && digits <= scale::INVERSE_MAX {
-                let times = Scale::TimesInverse(digits);
-                found.add_scaled(times, false);
-                found.add_scaled(times, true);
-            }
-            found.add_scaled(Scale::OverPower(digits), true);
-        }
-        if let Some(divisor) = common_divisor(sample) {
-            found.add_scaled(Scale::Over(divisor), false);
-        }
-        if let Some((digits, tolerance)) = rational_digits(sample) {
-            found.add(Candidate::Rational { digits, tolerance });
-        }
-        found.add(Candidate::Patterns);
-        found.done()
-    }
-
-    /// Encodes the group in one form into `self.attempt`. `true`: nothing else is worth a try.
-    fn attempt(&mut self, values: &[f64], candidate: Candidate) -> bool {
-        self.attempt.clear();
-        self.integers.resize(values.len(), 0);
-        self.predicted.resize(values.len(), 0.0);
-        self.places.clear();
-        match candidate {
-            Candidate::Scaled { scale, corrected } => self.attempt_scaled(values, scale, corrected),
-            Candidate::Rational { digits, tolerance } => {
-                self.attempt_rational(values, digits, tolerance);
-                false
-            }
-            Candidate::Patterns => {
-                let zeros = raw::common_zeros(values);
-                raw::integers(values, zeros, &mut self.integers);
-                self.attempt.push(FORM_PATTERNS);
-                self.attempt.push(zeros);
-                integers::encode_group(&self.integers, &mut self.attempt);
-                true
-            }
-        }
-    }
-
-    fn attempt_scaled(&mut self, values: &[f64], scale: Scale, corrected: bool) -> bool {
-        let inexact = scale.quantize(values, &mut self.integers);
-        if inexact > 0 {
-            for (i, &v) in (0u16..).zip(values) {
-                let lost = if corrected {
-                    !v.is_finite() || scale.nearest(v).is_none()
-                } else {
-                    !scale.keeps(v)
-                };
-                if lost {
-                    self.places.push(i);
-                }
-            }
+    /// Tries integers on `scale`. `true`: hardly anything is left over, no need to look further.
+    fn try_scale(&mut self, values: &[f64], scale: Scale, corrected: bool) -> bool {
+        self.begin(values);
+        let exact = scale.quantize(values, &mut self.integers);
+        if !exact {
+            scale.restore(&self.integers, &mut self.predicted);
+            let pairs = values.iter().zip(&self.predicted);
+            self.places
+                .extend((0u16..).zip(pairs).filter_map(|(i, (&v, p))| {
+                    let lost = if corrected {
+                        scale.nearest(v).is_none()
+                    } else {
+                        v.to_bits() != p.to_bits()
+                    };
+                    lost.then_some(i)
+                }));
             bridge(&mut self.integers, &self.places);
         }
+        let corrected = corrected && !exact;
         let scale = with_common_unit(scale, &mut self.integers);
-        let corrected = corrected && inexact > self.places.len();
         if corrected {
             scale.restore(&self.integers, &mut self.predicted);
         }
         self.push_head(head_of(scale), corrected);
         match scale {
             Scale::Times(n) | Scale::Over(n) => varint::put_u64(&mut self.attempt, n),
-            Scale::OverPower(_) | Scale::TimesInverse(_) => {}
+            Scale::OverPower(_) | Scale::TimesInverse(_) | Scale::InSteps(_) => {}
         }
         self.push_exceptions(values);
-        integers::encode_group(&self.integers, &mut self.attempt);
+        coded::encode_group(&self.integers, &mut self.attempt);
         if corrected {
             self.push_corrections(values);
         }
-        // a few exceptions in an otherwise exact group: corrections would cost every value a bit
-        !corrected && self.places.len() * 64 <= values.len()
+        self.keep_shorter();
+        !corrected && self.places.len() * 256 <= values.len()
     }
 
-    fn attempt_rational(&mut self, values: &[f64], digits: u8, tolerance: f64) {
+    fn try_rational(&mut self, values: &[f64], digits: u8, tolerance: f64) {
+        self.begin(values);
         self.denominators.resize(values.len(), 0);
         self.ratios.resize(values.len(), 0);
         let (n, d) = (&mut self.integers, &mut self.denominators);
         rational::fractions(values, digits, tolerance, n, d);
-        for (i, &d) in (0u16..).zip(d.iter()) {
-            if d == 0 {
-                self.places.push(i);
-            }
-        }
+        let mut none = std::mem::take(&mut self.places);
+        none.extend(
+            (0u16..)
+                .zip(d.iter())
+                .filter_map(|(i, &d)| (d == 0).then_some(i)),
+        );
         rational::expand(values, digits, n, d);
-        bridge(n, &self.places);
+        bridge(n, &none);
         rational::restore_pairs(n, d, digits, &mut self.predicted);
-        // signed zeros have a fraction, but not their sign
-        let mut inexact = 0;
-        let mut lost = Vec::new();
-        for (i, (v, p)) in (0u16..).zip(values.iter().zip(&self.predicted)) {
-            if v.to_bits() != p.to_bits() {
-                inexact += 1;
-                if !v.is_finite() || *v == 0.0 || self.places.binary_search(&i).is_ok() {
-                    lost.push(i);
-                }
-            }
-        }
-        let corrected = inexact - lost.len() > values.len() / 64;
-        if !corrected && inexact > lost.len() {
-            lost = (0u16..)
+        let inexact = |(_, (v, p)): &(u16, (&f64, &f64))| v.to_bits() != p.to_bits();
+        let pairs = || {
+            (0u16..)
                 .zip(values.iter().zip(&self.predicted))
-                .filter(|(_, (v, p))| v.to_bits() != p.to_bits())
-                .map(|(i, _)| i)
-                .collect();
-        }
-        self.places = lost;
+                .filter(inexact)
+        };
+        // corrections are for those that have a fraction, and a sign bit if it is zero
+        let near = pairs()
+            .filter(|&(i, (&v, _))| v != 0.0 && none.binary_search(&i).is_err())
+            .count();
+        let corrected = near * 64 > values.len();
+        let places: Vec<u16> = pairs()
+            .filter(|&(i, (&v, _))| !corrected || v == 0.0 || none.binary_search(&i).is_ok())
+            .map(|(i, _)| i)
+            .collect();
+        self.places = places;
         let fine = rational::fine_scale(&self.denominators);
         let ratios_cost =
             rational::rescale(&self.integers, &self.denominators, fine, &mut self.ratios)
@@ -305,7 +298,7 @@ impl Encoder {
         }
         self.push_exceptions(values);
         let numerators = if ratios { &self.ratios } else { &self.integers };
-        integers::encode_group(&self.denominators, &mut self.attempt);
+        coded::encode_group(&self.denominators, &mut self.attempt);
         integers::encode_group(numerators, &mut self.attempt);
         if corrected {
             self.push_corrections(values);
@@ -333,39 +326,7 @@ impl Encoder {
         self.corrections.resize(values.len(), 0);
         last_bits::distances(values, &self.predicted, &mut self.corrections);
         bridge(&mut self.corrections, &self.places);
-        integers::encode_group(&self.corrections, &mut self.attempt);
-    }
-}
-
-/// Candidates in the order of their trial.
-struct Candidates {
-    all: [Candidate; 6],
-    found: usize,
-}
-
-impl Default for Candidates {
-    fn default() -> Self {
-        Self {
-            all: [Candidate::Patterns; 6],
-            found: 0,
-        }
-    }
-}
-
-impl Candidates {
-    fn add(&mut self, candidate: Candidate) {
-        if let Some(slot) = self.all.get_mut(self.found) {
-            *slot = candidate;
-            self.found += 1;
-        }
-    }
-
-    fn add_scaled(&mut self, scale: Scale, corrected: bool) {
-        self.add(Candidate::Scaled { scale, corrected });
-    }
-
-    fn done(self) -> ([Candidate; 6], usize) {
-        (self.all, self.found)
+        coded::encode_group(&self.corrections, &mut self.attempt);
     }
 }
 
@@ -458,6 +419,29 @@ fn near_digits(sample: &[f64]) -> Option<u8> {
             below * 10 >= near * 9
         })
         .map(|(digits, _)| digits)
+}
+
+/// The way from integers with so many digits to floats that gives most of the sample back, and how much
+/// of it.
+fn best_rounding(sample: &[f64], digits: u8) -> (Scale, usize) {
+    let keeps = |scale: Scale| sample.iter().filter(|&&v| scale.keeps(v)).count();
+    let mut best = Scale::OverPower(digits);
+    let mut most = keeps(best);
+    if (scale::STEPS_MIN..=scale::STEPS_MAX).contains(&digits) {
+        let steps = Scale::InSteps(digits);
+        let kept = keeps(steps);
+        if kept > most {
+            (best, most) = (steps, kept);
+        }
+    }
+    if (1..=scale::INVERSE_MAX).contains(&digits) {
+        let times = Scale::TimesInverse(digits);
+        let kept = keeps(times);
+        if kept > most {
+            (best, most) = (times, kept);
+        }
+    }
+    (best, most)
 }
 
 /// A divisor that makes integers of the whole sample.
@@ -597,6 +581,7 @@ fn head_of(scale: Scale) -> u8 {
     match scale {
         Scale::OverPower(e) => FORM_OVER_POWER + e,
         Scale::TimesInverse(e) => FORM_TIMES_INVERSE + e,
+        Scale::InSteps(e) => FORM_IN_STEPS + e,
         Scale::Times(_) => FORM_TIMES,
         Scale::Over(_) => FORM_OVER,
     }
@@ -656,10 +641,15 @@ pub fn describe(bytes: &[u8]) -> Result<&'static str, ColumnError> {
         0 if !corrected => "integer",
         FORM_TIMES if !corrected => "multiple",
         FORM_OVER if !corrected => "fraction",
-        form if form <= FORM_OVER && corrected => "decimal, corrected",
-        form if form <= FORM_OVER => "decimal",
+        form if is_decimal(form) && corrected => "decimal, corrected",
+        form if is_decimal(form) => "decimal",
         _ => return Err(damaged(0, "unknown form of values")),
     })
+}
+
+fn is_decimal(form: u8) -> bool {
+    form <= FORM_OVER
+        || form >= FORM_IN_STEPS + scale::STEPS_MIN && form <= FORM_IN_STEPS + scale::STEPS_MAX
 }
 
 fn damaged(offset_bytes: usize, reason: &'static str) -> ColumnError {
@@ -860,6 +850,9 @@ impl Scratch {
                     _ if form <= FORM_TIMES_INVERSE + scale::INVERSE_MAX => {
                         Scale::TimesInverse(form - FORM_TIMES_INVERSE)
                     }
+                    _ if is_decimal(form) && form > FORM_CONSTANT_BITS => {
+                        Scale::InSteps(form - FORM_IN_STEPS)
+                    }
                     _ => return Err(input.damaged("unknown form of values")),
                 };
                 if head & FLAG_EXCEPTIONS != 0 {
@@ -941,7 +934,7 @@ impl<'a> GroupInput<'a> {
         scratch: &'s mut [i64; GROUP],
         count: usize,
     ) -> Result<&'s [i64], ColumnError> {
-        match integers::decode_group(self.bytes, count, scratch) {
+        match coded::decode_group(self.bytes, count, scratch) {
             Ok(taken) => {
                 let rest = self.bytes.get(taken..).unwrap_or_default();
                 self.advance(rest);

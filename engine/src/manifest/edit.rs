@@ -32,11 +32,13 @@ pub(super) struct Edit {
 }
 
 /// Why bytes are no edit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EditError {
     /// They are wrong.
+    #[error("{0}")]
     Damaged(String),
     /// They may be right, for a newer release.
+    #[error("unknown {what} {found}")]
     Unknown {
         /// Version or change.
         what: &'static str,
@@ -278,5 +280,57 @@ mod tests {
         assert!(matches!(version, EditError::Unknown { found: 2, .. }));
         assert!(matches!(change, EditError::Unknown { found: 99, .. }));
         assert!(matches!(decode(&[]), Err(EditError::Damaged(_))));
+    }
+
+    /// Version 1 reads the same for ever, and is still what is written.
+    #[test]
+    fn the_golden_edit_reads_and_is_written_as_it_was() {
+        let golden = include_bytes!("../../tests/golden/v1/manifest-edit.bin");
+        let time = TimeRange::new(Timestamp::from_nanos(-1), Timestamp::from_nanos(1 << 60));
+        let time = time.unwrap();
+        let changes = [
+            Change::AddBlock(BlockMeta {
+                id: BlockId(300),
+                signal: Signal::Spans,
+                first_lsn: Lsn(1),
+                last_lsn: Lsn(2),
+                clean_lsn: Lsn(300),
+                time,
+                level: 3,
+                series: 4,
+                samples: 500,
+                sources: vec![BlockId(7), BlockId(8)],
+                created_ns: 1_700_000_000_000_000_000,
+                spanning: true,
+                file_bytes: 70_000,
+            }),
+            Change::DropBlock(BlockId(7)),
+            Change::Cut {
+                signal: Signal::Spans,
+                lsn: Lsn(2),
+            },
+            Change::AddTombstone(Tombstone {
+                lsn: Lsn(5),
+                matchers: vec![
+                    Matcher::equal("job", "api"),
+                    Matcher::new(MatchOp::NotRegex, "pod", "a|b.*").unwrap(),
+                ],
+                range: time,
+            }),
+            Change::DropTombstone(Lsn(4)),
+            Change::RetentionFloor {
+                signal: Signal::Metrics,
+                time_ns: -9,
+            },
+            Change::SetState {
+                name: "clock".to_owned(),
+                value: vec![1, 2, 3],
+            },
+        ];
+        let written = encode(301, &changes);
+        assert_eq!(written, golden, "{}", written.escape_ascii());
+        let read = decode(golden).unwrap();
+        assert_eq!(read.next_block, 301);
+        assert_eq!(format!("{:?}", read.changes), format!("{changes:?}"));
     }
 }

@@ -14,6 +14,8 @@
 //!    store would go back by one version in silence.
 //! 5. Now and then the version is written as a full record, and the log before it cut.
 //!
+//! On a full disk an edit that drops blocks or cuts the log has room of its own: see `reserve.rs`.
+//!
 //! Invariants
 //! - The version in memory is never ahead of the one on disk, and behind it only after a failed commit.
 //! - Commits are made one at a time. A failed one leaves the version in memory as it was. On disk, an
@@ -26,11 +28,13 @@
 //! Locks: `log`, then `version`. File operations happen under `log` only.
 
 mod edit;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod version;
 
 use std::{
+    mem,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -39,13 +43,13 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use rootline_wal::{Clock, Durability, Lsn, Record, Settings, Storage, Wal};
+use rootline_wal::{Clock, Durability, Lsn, Record, Recovery, Settings, Storage, Wal};
 
-use self::edit::EditError;
 pub(crate) use self::version::{BySignal, Change, Version};
+use self::{edit::EditError, reserve::Reserve};
 use crate::{
     block::{self, BlockId, Cleaned},
-    error::Error,
+    error::{Error, ErrorKind},
 };
 
 /// Kind of a record that changes the version before it.
@@ -111,6 +115,7 @@ struct Log {
     /// Bytes of the last full record, and of the edits after it with what they take on disk.
     full_bytes: u64,
     edits_bytes: u64,
+    reserve: Reserve,
 }
 
 impl Manifest {
@@ -135,50 +140,52 @@ impl Manifest {
             ..Settings::default()
         };
         let mut replay = Replay::default();
+        let mut reserve = Reserve::new(Arc::clone(&storage), dir, SEGMENT_BYTES);
         let opened = Wal::open(storage, clock, dir, settings, &mut |record| {
             replay.take(dir, record).map_err(Into::into)
         });
-        let mut recovery = ManifestRecovery {
-            damage: replay.damage,
-            created: false,
-        };
-        let wal = match opened {
-            Ok((wal, found)) => {
-                recovery.created = found.last_lsn == Lsn::ZERO;
-                let damage = found.corrupt.into_iter().map(|corrupt| ManifestDamage {
-                    path: corrupt.path,
-                    offset_bytes: corrupt.offset_bytes,
-                    reason: corrupt.reason.to_owned(),
-                });
-                recovery.damage.extend(damage);
-                Some(wal)
-            }
-            Err(error) => {
-                if let Some(unknown) = replay.unknown {
-                    return Err(unknown);
-                }
-                if error.kind() != rootline_wal::ErrorKind::Corrupted {
-                    return Err(error.into());
-                }
-                recovery.damage.push(unreadable(dir, &error));
-                None
-            }
+        let (wal, recovery) = match opened {
+            Ok((wal, found)) => (Some(wal), replay.judge(found)),
+            Err(error) => (None, replay.judge_failed(dir, error)?),
         };
         let read_only = recovery.damage.first().map(|damage| {
             let (path, at) = (damage.path.display(), damage.offset_bytes);
             format!("manifest {path} is damaged at byte {at}: {}", damage.reason)
         });
+        if read_only.is_none() {
+            reserve.hold();
+        }
         let manifest = Self {
             log: Mutex::new(Log {
                 wal,
                 read_only,
                 full_bytes: replay.full_bytes,
                 edits_bytes: replay.edits_bytes,
+                reserve,
             }),
             version: RwLock::new(Arc::new(replay.version)),
             next_block: AtomicU64::new(replay.next_block.max(1)),
         };
         Ok((manifest, recovery))
+    }
+
+    /// Reads the manifest in `dir` and leaves everything as it is, for tools that look at a store.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn read(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+    ) -> Result<(Version, ManifestRecovery), Error> {
+        let mut replay = Replay::default();
+        let read = Wal::read(storage, dir, &mut |record| {
+            replay.take(dir, record).map_err(Into::into)
+        });
+        let recovery = match read {
+            Ok((_, found)) => replay.judge(found),
+            Err(error) => replay.judge_failed(dir, error)?,
+        };
+        Ok((replay.version, recovery))
     }
 
     /// The store as of the last commit.
@@ -269,18 +276,27 @@ impl Manifest {
         if edit.is_empty() {
             return Ok(version);
         }
-        let mut next = Version::clone(&version);
-        let refuse = |reason| Error::InvalidEdit { reason };
         for change in &edit {
-            next.apply(change).map_err(refuse)?;
             if let Change::AddBlock(meta) = change {
                 self.note_existing(meta.id);
             }
         }
         let bytes = edit::encode(self.next_block.load(Ordering::Relaxed), &edit);
         // What could not be read back must not get in: it would make the manifest read-only for good.
-        edit::decode(&bytes).map_err(|error| refuse(format!("{error:?}")))?;
-        log.append(KIND_EDIT, &bytes)?;
+        let refuse = |reason| Error::InvalidEdit { reason };
+        edit::decode(&bytes).map_err(|error| refuse(error.to_string()))?;
+        let frees = |change: &Change| matches!(change, Change::DropBlock(_) | Change::Cut { .. });
+        let makes_room = edit.iter().any(frees);
+        let mut next = Version::clone(&version);
+        for change in edit {
+            next.apply(change).map_err(refuse)?;
+        }
+        match log.append(KIND_EDIT, &bytes) {
+            Err(full) if full.kind() == ErrorKind::Retry && makes_room && log.reserve.release() => {
+                log.append(KIND_EDIT, &bytes)?;
+            }
+            other => drop(other?),
+        }
         let next = Arc::new(next);
         *self.version.write() = Arc::clone(&next);
         log.edits_bytes += bytes.len() as u64 + COMMIT_BYTES;
@@ -291,6 +307,7 @@ impl Manifest {
         if log.edits_bytes >= due {
             let _ = self.compact(&mut log, &next);
         }
+        log.reserve.hold();
         Ok(next)
     }
 
@@ -307,7 +324,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Bytes that it takes on disk.
+    /// Bytes that its log takes on disk.
     pub(crate) fn disk_bytes(&self) -> u64 {
         let log = self.log.lock();
         log.wal.as_ref().map_or(0, |wal| wal.stats().disk_bytes)
@@ -324,6 +341,7 @@ impl Manifest {
             // Only the size depends on it.
             let _ = self.compact(&mut log, &version);
         }
+        log.reserve.release();
         match &log.wal {
             Some(wal) => Ok(wal.close()?),
             None => Ok(()),
@@ -401,7 +419,7 @@ impl Replay {
         match edit::decode(record.payload) {
             Ok(edit) => {
                 self.next_block = self.next_block.max(edit.next_block);
-                for change in &edit.changes {
+                for change in edit.changes {
                     if let Err(reason) = self.version.apply(change) {
                         note(reason);
                     }
@@ -415,9 +433,65 @@ impl Replay {
         Ok(())
     }
 
+    /// What is to be said of a log that could be read.
+    fn judge(&mut self, found: Recovery) -> ManifestRecovery {
+        let mut damage = mem::take(&mut self.damage);
+        damage.extend(found.corrupt.into_iter().map(|corrupt| ManifestDamage {
+            path: corrupt.path,
+            offset_bytes: corrupt.offset_bytes,
+            reason: corrupt.reason.to_owned(),
+        }));
+        ManifestRecovery {
+            damage,
+            created: found.last_lsn == Lsn::ZERO,
+        }
+    }
+
+    /// What is to be said of one that could not; damage is no error.
+    fn judge_failed(
+        &mut self,
+        dir: &Path,
+        error: rootline_wal::Error,
+    ) -> Result<ManifestRecovery, Error> {
+        if let Some(unknown) = self.unknown.take() {
+            return Err(unknown);
+        }
+        if error.kind() != rootline_wal::ErrorKind::Corrupted {
+            return Err(error.into());
+        }
+        let mut damage = mem::take(&mut self.damage);
+        damage.push(unreadable(dir, &error));
+        Ok(ManifestRecovery {
+            damage,
+            created: false,
+        })
+    }
+
     fn stop(&mut self, lsn: Lsn, what: &'static str, found: u32) -> Stopped {
         let lsn = lsn.0;
         self.unknown = Some(Error::UnknownRecord { lsn, what, found });
         Stopped
     }
+}
+
+/// Decodes bytes as a record of the manifest, as opening one does. For fuzzing.
+///
+/// # Errors
+/// What is wrong with them.
+#[doc(hidden)]
+pub fn check_manifest_edit(bytes: &[u8]) -> Result<(), String> {
+    let edit = edit::decode(bytes).map_err(|error| error.to_string())?;
+    let written = edit::encode(edit.next_block, &edit.changes);
+    let again = edit::decode(&written).map_err(|error| error.to_string());
+    let changes = again.map(|again| again.changes.len());
+    assert_eq!(
+        changes,
+        Ok(edit.changes.len()),
+        "what is read is written and read"
+    );
+    let mut version = Version::default();
+    for change in edit.changes {
+        version.apply(change)?;
+    }
+    Ok(())
 }

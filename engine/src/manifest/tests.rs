@@ -230,7 +230,7 @@ fn versions() -> Vec<Vec<u8>> {
     let mut between = Version::default();
     let mut first = meta(1);
     first.file_bytes = last.blocks.values().next().unwrap().file_bytes;
-    between.apply(&Change::AddBlock(first)).unwrap();
+    between.apply(Change::AddBlock(first)).unwrap();
     between.cuts.metrics = Lsn(101);
     seen.extend([said(&between), said(&last)]);
     seen
@@ -316,7 +316,7 @@ fn a_fault_while_it_compacts_itself_loses_no_commit() {
         let mut tried = acknowledged.clone();
         for i in 1..12 {
             let mut next = Version::clone(&manifest.version());
-            next.apply(&Change::AddBlock(meta(i))).unwrap();
+            next.apply(Change::AddBlock(meta(i))).unwrap();
             tried = said(&next);
             match manifest.commit(vec![Change::AddBlock(meta(i))]) {
                 Ok(version) => acknowledged = said(&version),
@@ -371,6 +371,43 @@ fn a_full_disk_refuses_a_commit_and_takes_it_when_there_is_room() {
     assert_eq!(said(&again.version()), version);
 }
 
+#[test]
+fn on_a_full_disk_room_can_still_be_made() {
+    let disk = PowerCutStorage::new();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let manifest = open_all(&storage).unwrap();
+    publish(&storage, &manifest).unwrap();
+    let cut = |lsn: u64| Change::Cut {
+        signal: Signal::Spans,
+        lsn: Lsn(lsn),
+    };
+    let state = |i: u64| Change::SetState {
+        name: "n".to_owned(),
+        value: vec![i as u8 + 1; 100],
+    };
+    let used_bytes = || -> u64 {
+        let of = |dir: &Path| -> u64 {
+            let names = disk.list(dir).unwrap();
+            names.iter().map(|n| disk.len(&dir.join(n)).unwrap()).sum()
+        };
+        of(&dir()) + of(&blocks_dir())
+    };
+    disk.set_capacity_bytes(Some(used_bytes()));
+    let mut taken = 0;
+    while manifest.commit(vec![state(taken)]).is_ok() {
+        taken += 1;
+    }
+    assert!(taken < 50, "{taken}");
+    manifest.commit(vec![cut(1)]).unwrap();
+    let version = said(&manifest.version());
+    disk.set_capacity_bytes(None);
+    manifest.commit(vec![state(0)]).unwrap();
+    assert_ne!(said(&manifest.version()), version);
+    assert!(disk.exists(&dir().join("reserve")).unwrap());
+    manifest.close().unwrap();
+    assert!(!disk.exists(&dir().join("reserve")).unwrap());
+}
+
 /// A manifest that was used and closed, with its version.
 fn used() -> (PowerCutStorage, Vec<u8>) {
     let disk = PowerCutStorage::new();
@@ -389,8 +426,11 @@ fn a_flipped_byte_in_a_record_is_never_an_older_version_in_silence() {
     let (disk, version) = used();
     let mut reported = 0;
     for name in disk.list(&dir()).unwrap() {
+        if name == "reserve" {
+            continue;
+        }
         let path = dir().join(&name);
-        for offset in (0..disk.len(&path).unwrap() as usize).step_by(7) {
+        for offset in (0..disk.len(&path).unwrap() as usize).step_by(23) {
             let copy = disk.copied();
             copy.damage(&path, offset, 0x10).unwrap();
             let storage: Arc<dyn Storage> = Arc::new(copy.clone());
@@ -490,6 +530,26 @@ fn a_record_of_a_newer_release_is_refused() {
         let refused = Manifest::open(Arc::clone(&storage), clock, &sub).unwrap_err();
         assert!(matches!(refused, Error::UnknownRecord { .. }), "{refused}");
     }
+}
+
+#[test]
+fn reading_without_opening_says_the_same_and_changes_nothing() {
+    let (disk, version) = used();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let before = disk.list(&dir()).unwrap();
+    let (read, recovery) = Manifest::read(&storage, &dir()).unwrap();
+    assert_eq!(said(&read), version);
+    assert_eq!(recovery, ManifestRecovery::default());
+    assert_eq!(disk.list(&dir()).unwrap(), before);
+    let segment = before
+        .iter()
+        .find(|name| *name != "reserve" && *name != "LOCK");
+    let segment = dir().join(segment.unwrap());
+    for at in 0..200 {
+        disk.damage(&segment, 4096 + at, 1).unwrap();
+    }
+    let (_, recovery) = Manifest::read(&storage, &dir()).unwrap();
+    assert!(!recovery.damage.is_empty());
 }
 
 #[test]

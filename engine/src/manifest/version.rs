@@ -100,37 +100,38 @@ impl Default for Version {
 
 impl Version {
     /// Applies one change. `Err` says why it does not fit; some of an edit may have been applied then.
-    pub(super) fn apply(&mut self, change: &Change) -> Result<(), String> {
+    pub(super) fn apply(&mut self, change: Change) -> Result<(), String> {
         match change {
             Change::AddBlock(meta) => {
-                if self.blocks.insert(meta.id, meta.clone()).is_some() {
-                    return Err(format!("block {} is added twice", meta.id));
+                let id = meta.id;
+                if self.blocks.insert(id, meta).is_some() {
+                    return Err(format!("block {id} is added twice"));
                 }
             }
             Change::DropBlock(id) => {
-                if self.blocks.remove(id).is_none() {
+                if self.blocks.remove(&id).is_none() {
                     return Err(format!("block {id} is dropped and is not there"));
                 }
             }
             Change::Cut { signal, lsn } => {
-                let cut = self.cuts.get_mut(*signal);
-                *cut = (*cut).max(*lsn);
+                let cut = self.cuts.get_mut(signal);
+                *cut = (*cut).max(lsn);
             }
             Change::AddTombstone(tombstone) => {
                 let behind = |t: &Tombstone| t.lsn <= tombstone.lsn;
                 let at = self.tombstones.partition_point(behind);
-                self.tombstones.insert(at, tombstone.clone());
+                self.tombstones.insert(at, tombstone);
             }
-            Change::DropTombstone(lsn) => self.tombstones.retain(|t| t.lsn != *lsn),
+            Change::DropTombstone(lsn) => self.tombstones.retain(|t| t.lsn != lsn),
             Change::RetentionFloor { signal, time_ns } => {
-                let floor = self.floors.get_mut(*signal);
-                *floor = (*floor).max(*time_ns);
+                let floor = self.floors.get_mut(signal);
+                *floor = (*floor).max(time_ns);
             }
             Change::SetState { name, value } if value.is_empty() => {
-                self.state.remove(name);
+                self.state.remove(&name);
             }
             Change::SetState { name, value } => {
-                self.state.insert(name.clone(), value.clone());
+                self.state.insert(name, value);
             }
         }
         Ok(())

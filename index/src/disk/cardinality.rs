@@ -71,7 +71,8 @@ impl<S: Source> DiskIndex<S> {
         };
         let mut largest = Largest::new(limit);
         let mut steps = Steps::new(&mut keep_going);
-        self.offer_values(name, &record, &mut largest, &mut steps)?;
+        let weights = self.weights(&mut steps)?;
+        self.offer_values(name, &record, &weights, &mut largest, &mut steps)?;
         self.named(largest)
     }
 
@@ -87,9 +88,10 @@ impl<S: Source> DiskIndex<S> {
     ) -> Result<Vec<PairCardinality>, Error<S::Error>> {
         let mut largest = Largest::new(limit);
         let mut steps = Steps::new(&mut keep_going);
+        let weights = self.weights(&mut steps)?;
         for name in 1..=self.names().count() {
             let record = self.record(name)?;
-            self.offer_values(name, &record, &mut largest, &mut steps)?;
+            self.offer_values(name, &record, &weights, &mut largest, &mut steps)?;
         }
         self.named(largest)
     }
@@ -98,10 +100,14 @@ impl<S: Source> DiskIndex<S> {
         &self,
         name: u32,
         record: &NameRecord,
+        weights: &Weights,
         largest: &mut Largest,
         steps: &mut Steps<'_>,
     ) -> Result<(), Error<S::Error>> {
-        for (code, rows) in (0..).zip(self.rows_by_code(record, steps)?).skip(1) {
+        for (code, rows) in (0..)
+            .zip(self.rows_by_code(name, record, weights, steps)?)
+            .skip(1)
+        {
             largest.offer(rows, name, code);
         }
         Ok(())
@@ -110,29 +116,56 @@ impl<S: Source> DiskIndex<S> {
     /// By code, the rows that have it.
     fn rows_by_code(
         &self,
+        name: u32,
         record: &NameRecord,
+        weights: &Weights,
         steps: &mut Steps<'_>,
     ) -> Result<Vec<u64>, Error<S::Error>> {
         let mut counts = vec![0_u64; record.values.count as usize + 1];
-        let mut column = self.column(record);
-        let mut row = 0;
-        while row < self.rows() {
-            let group = column.group_of(row)?;
-            if let Some(code) = group.constant() {
-                if let Some(count) = counts.get_mut(code as usize) {
-                    *count += group.rows.len() as u64;
-                }
-            } else {
-                group.each(|_, code| {
-                    if let Some(count) = counts.get_mut(code as usize) {
-                        *count += 1;
-                    }
-                });
+        let mut add = |code: u32, rows: u64| {
+            if let Some(count) = counts.get_mut(code as usize) {
+                *count += rows;
             }
-            row = group.rows.end;
+        };
+        if name == self.trailer().lead {
+            for run in 0..self.row_map().runs() {
+                steps.step(16)?;
+                let run = self.row_map().run(run)?;
+                add(run.lead, run.rows.len() as u64);
+            }
+            return Ok(counts);
+        }
+        let mut column = self.column(record);
+        let mut body = 0;
+        while body < self.bodies() {
             steps.step(1024)?;
+            let group = column.numbers_of(body)?;
+            match (group.constant(), weights) {
+                (Some(code), Weights::One) => add(code, group.rows.len() as u64),
+                _ => group.each(|body, code| add(code, weights.of(body))),
+            }
+            body = group.rows.end;
         }
         Ok(counts)
+    }
+
+    /// How many rows each body stands for.
+    fn weights(&self, steps: &mut Steps<'_>) -> Result<Weights, Error<S::Error>> {
+        let map = self.row_map();
+        if map.is_identity() {
+            return Ok(Weights::One);
+        }
+        let mut weights = vec![0_u32; self.bodies() as usize];
+        for run in 0..map.runs() {
+            let run = map.run(run)?;
+            steps.step(u32::try_from(run.rows.len()).unwrap_or(u32::MAX))?;
+            map.each(&run, run.rows.clone(), |_, body| {
+                if let Some(weight) = weights.get_mut(body as usize) {
+                    *weight += 1;
+                }
+            })?;
+        }
+        Ok(Weights::Of(weights))
     }
 
     fn named(&self, largest: Largest) -> Result<Vec<PairCardinality>, Error<S::Error>> {
@@ -149,6 +182,21 @@ impl<S: Source> DiskIndex<S> {
             });
         }
         Ok(pairs)
+    }
+}
+
+/// Rows by body.
+enum Weights {
+    One,
+    Of(Vec<u32>),
+}
+
+impl Weights {
+    fn of(&self, body: u32) -> u64 {
+        match self {
+            Self::One => 1,
+            Self::Of(weights) => weights.get(body as usize).copied().map_or(0, u64::from),
+        }
     }
 }
 

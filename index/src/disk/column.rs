@@ -42,6 +42,12 @@ struct Entry {
 }
 
 impl Entry {
+    const END: Self = Self {
+        group: 0,
+        base: 0,
+        units: 0,
+    };
+
     fn encode(self, out: &mut Vec<u8>) {
         for field in [self.group, self.base, self.units] {
             out.extend_from_slice(&field.to_le_bytes());
@@ -144,54 +150,74 @@ impl ColumnWriter {
         if !self.group.is_empty() {
             self.end_group();
         }
-        let mut table = Vec::new();
-        for entry in &self.entries {
-            entry.encode(&mut table);
-        }
         let end = Entry {
             group: rows.div_ceil(GROUP_ROWS),
             base: 0,
             units: self.units,
         };
-        end.encode(&mut table);
+        self.entries.push(end);
         FinishedColumn {
-            entries: u32::try_from(self.entries.len()).unwrap_or(u32::MAX),
-            table,
+            entries: self.entries,
             data: self.data,
+            rows,
         }
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
-            + self.data.capacity()
-            + self.group.capacity() * 4
     }
 }
 
 /// A column's bytes.
 #[derive(Debug)]
 pub(crate) struct FinishedColumn {
-    entries: u32,
-    table: Vec<u8>,
+    /// With the last one for the end.
+    entries: Vec<Entry>,
     data: Vec<u8>,
+    rows: u32,
 }
 
 impl FinishedColumn {
-    pub(crate) fn write<E>(&self, sink: &mut Sink<'_, E>) -> Result<ColumnRef, E> {
-        let table_bytes = sink.push(&self.table)?;
-        let data_bytes = sink.offset_bytes();
-        let mut pieces = self.data.chunks(16 * 1024);
-        let data_bytes = match pieces.next() {
-            Some(piece) => sink.push(piece)?,
-            None => data_bytes,
-        };
-        for piece in pieces {
-            sink.push(piece)?;
+    /// A column of numbers that are all at hand.
+    pub(crate) fn of(numbers: impl IntoIterator<Item = u32>) -> Self {
+        let mut writer = ColumnWriter::default();
+        let mut rows = 0;
+        for number in numbers {
+            writer.push(rows, number);
+            rows += 1;
         }
+        writer.finish(rows)
+    }
+
+    pub(crate) fn write<E>(&self, sink: &mut Sink<'_, E>) -> Result<ColumnRef, E> {
+        let mut table = Vec::new();
+        self.entries
+            .iter()
+            .for_each(|entry| entry.encode(&mut table));
+        let table_bytes = sink.push(&table)?;
+        let data_bytes = sink.push(&self.data)?;
         Ok(ColumnRef {
             table_bytes,
-            entries: self.entries,
+            entries: u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX),
             data_bytes,
+        })
+    }
+
+    /// Every group.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.entries.windows(2).map(|pair| {
+            let (entry, next) = match pair {
+                [entry, next] => (*entry, *next),
+                _ => (Entry::END, Entry::END),
+            };
+            let start = u64::from(entry.units) * UNIT_BYTES;
+            let bytes = self
+                .data
+                .get(usize::try_from(start).unwrap_or(usize::MAX)..);
+            let end = (u64::from(next.group) * u64::from(GROUP_ROWS)).min(u64::from(self.rows));
+            Group {
+                rows: entry.group * GROUP_ROWS..u32::try_from(end).unwrap_or(u32::MAX),
+                base: entry.base,
+                width: u8::try_from(next.units - entry.units).unwrap_or(0),
+                bytes: Cow::Borrowed(bytes.unwrap_or_default()),
+                start_bytes: 0,
+            }
         })
     }
 }
@@ -211,7 +237,10 @@ pub(crate) struct Group<'a> {
     pub(crate) rows: Range<u32>,
     pub(crate) base: u32,
     width: u8,
+    /// Empty until the numbers are asked for.
     bytes: Cow<'a, [u8]>,
+    /// Where the bytes start in the part.
+    start_bytes: u64,
 }
 
 impl Group<'_> {
@@ -267,6 +296,7 @@ impl<'a, S: Source> Column<'a, S> {
                 base: 0,
                 width: 0,
                 bytes: Cow::Borrowed(&[]),
+                start_bytes: 0,
             },
         }
     }
@@ -274,14 +304,26 @@ impl<'a, S: Source> Column<'a, S> {
     /// The number of a row.
     #[inline]
     pub(crate) fn get(&mut self, row: u32) -> Result<u32, Error<S::Error>> {
-        Ok(self.group_of(row)?.get(row))
+        Ok(self.numbers_of(row)?.get(row))
     }
 
-    /// The group of a row.
+    /// The group of a row, to look at its bounds.
     #[inline]
     pub(crate) fn group_of(&mut self, row: u32) -> Result<&Group<'a>, Error<S::Error>> {
         if !self.group.rows.contains(&row) {
             self.group = self.read_group(row)?;
+        }
+        Ok(&self.group)
+    }
+
+    /// The group of a row, with its numbers.
+    #[inline]
+    pub(crate) fn numbers_of(&mut self, row: u32) -> Result<&Group<'a>, Error<S::Error>> {
+        self.group_of(row)?;
+        if self.group.width != 0 && self.group.bytes.is_empty() {
+            let start = self.group.start_bytes;
+            let len = packed_len(self.group.rows.len() as u64, self.group.width);
+            self.group.bytes = self.index.read(start..start.saturating_add(len))?;
         }
         Ok(&self.group)
     }
@@ -323,21 +365,13 @@ impl<'a, S: Source> Column<'a, S> {
         let end = u64::from(next.group) * u64::from(GROUP_ROWS);
         let end = u32::try_from(end).unwrap_or(u32::MAX).min(self.rows);
         let rows = first..end;
-        let bytes = if width == 0 {
-            Cow::Borrowed(&[][..])
-        } else {
-            let start = u64::from(entry.units) * UNIT_BYTES;
-            let Some(start) = self.at.data_bytes.checked_add(start) else {
-                return Err(self.damaged("a group beyond its part"));
-            };
-            let len = packed_len(rows.len() as u64, width);
-            self.index.read(start..start.saturating_add(len))?
-        };
+        let start = u64::from(entry.units) * UNIT_BYTES;
         Ok(Group {
             rows,
             base: entry.base,
             width,
-            bytes,
+            bytes: Cow::Borrowed(&[]),
+            start_bytes: self.at.data_bytes.saturating_add(start),
         })
     }
 

@@ -11,14 +11,18 @@
 //! - Values of a label are sorted and known by their place, so that a prefix is a range of codes.
 
 mod cardinality;
+mod codes;
 mod column;
 mod dictionary;
 mod directory;
 mod error;
 mod packed;
+mod postings;
 mod reader;
 mod region;
+mod row_map;
 mod select;
+mod shapes;
 mod sink;
 mod writer;
 

@@ -14,6 +14,8 @@ use super::{
 
 /// One in so many slots may be an exception; beyond that a wider slot is cheaper, or nearly.
 pub(super) const EXCEPTIONS_SHARE: usize = 4;
+/// The least that a list takes: number, width, map and entry of one exception.
+pub(super) const COST_BYTES_MIN: usize = 4;
 const EXCEPTIONS_MAX: usize = GROUP / EXCEPTIONS_SHARE;
 
 /// How a list of exceptions is laid out.

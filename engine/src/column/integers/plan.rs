@@ -1,7 +1,7 @@
 //! Choosing the encoding of a group.
 //!
 //! 1. Equal values are a constant; nothing else is tried.
-//! 2. Groups above [`SMALL`] values: each form is rated on so many of them, and only forms near the
+//! 2. Groups above [`SMALL`] values: each form is rated on a sample of them, and only forms near the
 //!    best rating go on.
 //! 3. The others: residuals of all values, and for these the exact cost of every width worth its
 //!    exceptions. The cheapest wins; at equal cost the form that decodes faster.
@@ -19,6 +19,8 @@ use super::{
 const SAMPLE: usize = 64;
 /// Values before each sampled one, for the form with the longest memory.
 const LOOK_BACK: usize = 2;
+/// Groups of no more get exceptions only in the form that is cheapest without.
+const TINY: usize = 16;
 /// Groups of no more are tried in every form.
 const SMALL: usize = LOOK_BACK + SAMPLE - 1;
 /// Values of a sample that may be exceptions: a little less than their greatest share.
@@ -27,6 +29,8 @@ const LEFT_OUT_MAX: usize = SAMPLE / EXCEPTIONS_SHARE - 2;
 const RATING_SLACK_BITS: f64 = 0.35;
 /// A trend must be better than no trend by so many bits a value: some slope fits any noise.
 const TREND_GAIN_BITS: f64 = 0.1;
+/// Values so many times the middle half's span away from it pull at a line no more than nearer ones.
+const RESTS_REACH: f64 = 2.0;
 /// From so many bits a value on nothing predicts anything, and only the fastest form is tried.
 const RATING_NOISE_BITS: f64 = 60.0;
 /// What an exception must save beside its bytes, for the time it takes to decode it.
@@ -71,12 +75,20 @@ impl Plan {
         if low == high {
             return Self::constant(low, values.len());
         }
-        if values.len() <= SMALL {
-            // The scratch of a small group is small: clearing 8 KiB costs more than all the rest.
-            Self::cheapest::<SMALL>(values, |_| true)
+        // The scratch of a small group is small: clearing 8 KiB costs more than all the rest.
+        if values.len() <= TINY {
+            let plain = Self::cheapest::<TINY>(values, |_| true, false);
+            let patched = plain.with_exceptions(values);
+            if patched.price() < plain.price() {
+                patched
+            } else {
+                plain
+            }
+        } else if values.len() <= SMALL {
+            Self::cheapest::<SMALL>(values, |_| true, true)
         } else {
             let ratings = Ratings::of(values);
-            Self::cheapest::<GROUP>(values, |form| ratings.is_promising(form))
+            Self::cheapest::<GROUP>(values, |form| ratings.is_promising(form), true)
         }
     }
 
@@ -99,13 +111,27 @@ impl Plan {
         plan
     }
 
-    fn cheapest<const ROOM: usize>(values: &[i64], is_promising: impl Fn(Form) -> bool) -> Self {
+    /// The plan of a tiny group again, with exceptions if they pay.
+    fn with_exceptions(&self, values: &[i64]) -> Self {
+        let form = if self.form == Form::Zero {
+            Form::Frame
+        } else {
+            self.form
+        };
+        Self::of_form::<TINY>(form, self.slope, values, &mut [0; TINY], true)
+    }
+
+    fn cheapest<const ROOM: usize>(
+        values: &[i64],
+        is_promising: impl Fn(Form) -> bool,
+        patched: bool,
+    ) -> Self {
         let mut residuals = [0_i64; ROOM];
-        let residuals = &mut residuals[..values.len()];
+        let residuals = &mut residuals;
         let mut best: Option<Self> = None;
         let mut consider = |form, slope| {
             let bound = best.as_ref().map_or(usize::MAX, Self::price);
-            let plan = Self::of_form::<ROOM>(form, slope, values, residuals);
+            let plan = Self::of_form::<ROOM>(form, slope, values, residuals, patched);
             if plan.price() < bound {
                 best = Some(plan);
             }
@@ -114,11 +140,15 @@ impl Plan {
             consider(Form::Frame, 0);
         }
         if values.len() >= 3 && is_promising(Form::Trend) {
-            let slope = slope_of(values.iter().copied());
+            let slope = if values.len() <= TINY {
+                values[values.len() - 1].wrapping_sub(values[0]) as f64 / (values.len() - 1) as f64
+            } else {
+                slope_of(values.len(), |i| values[i])
+            };
             let (whole, fine) = (whole(slope), whole(slope * f64::from(1 << FINE_BITS)));
             consider(Form::Trend, whole);
-            // Over the group the whole slope is off by less than a unit: no finer one does better.
-            if whole << FINE_BITS != fine {
+            // Where both are the same the whole slope is off by less than a unit over the group.
+            if whole << FINE_BITS != fine && values.len() > TINY {
                 consider(Form::FineTrend, fine);
             }
         }
@@ -131,7 +161,7 @@ impl Plan {
         match best {
             Some(best) => best,
             // Not reached: the best rated form is promising.
-            None => Self::of_form::<ROOM>(Form::Frame, 0, values, residuals),
+            None => Self::of_form::<ROOM>(Form::Frame, 0, values, residuals, patched),
         }
     }
 
@@ -140,14 +170,16 @@ impl Plan {
         slope: i64,
         values: &[i64],
         residuals: &mut [i64],
+        patched: bool,
     ) -> Self {
         let skipped = form.skipped();
+        let residuals = &mut residuals[..values.len()];
         fill_residuals(form, slope, values, residuals);
         let mut plan = Self {
             form,
             first: values[0],
             slope,
-            fit: Fit::of::<ROOM>(&residuals[skipped..], values.len() == GROUP),
+            fit: Fit::of::<ROOM>(&residuals[skipped..], values.len() == GROUP, patched),
             count: values.len(),
             cost_bytes: 0,
         };
@@ -234,7 +266,9 @@ impl Plan {
             varint::put_i64(out, number);
         }
         if width > 0 || self.fit.exceptions > 0 {
-            if values.len() <= SMALL {
+            if values.len() <= TINY {
+                self.write_slots::<TINY>(values, out);
+            } else if values.len() <= SMALL {
                 self.write_slots::<SMALL>(values, out);
             } else {
                 self.write_slots::<GROUP>(values, out);
@@ -266,7 +300,7 @@ impl Plan {
 
 impl Fit {
     /// The cheapest base, width and exceptions for `residuals` (at least one).
-    fn of<const ROOM: usize>(residuals: &[i64], full: bool) -> Self {
+    fn of<const ROOM: usize>(residuals: &[i64], full: bool, patched: bool) -> Self {
         let (low, high) = low_and_high(residuals);
         let width = bits_of(difference(high, low));
         let mut best = Self {
@@ -276,7 +310,10 @@ impl Fit {
             rest_width: 0,
             cost_bytes: slots_bytes(residuals.len(), full, width),
         };
-        if width > 0 && residuals.len() >= EXCEPTIONS_SHARE {
+        if patched
+            && best.cost_bytes > exceptions::COST_BYTES_MIN
+            && residuals.len() >= EXCEPTIONS_SHARE
+        {
             let (mut lows, mut highs) = ([0; ROOM], [0; ROOM]);
             if let Some(ends) = Ends::of(residuals, &mut lows, &mut highs) {
                 best.try_exceptions(residuals, full, &ends);
@@ -432,7 +469,7 @@ impl Ratings {
             let [a, b, c] = [values[i - 2], values[i - 1], values[i]];
             c.wrapping_sub(b).wrapping_sub(b.wrapping_sub(a))
         });
-        let slope = slope_of((0..SAMPLE).map(|k| values[k * between])) / between as f64;
+        let slope = slope_of(SAMPLE, |k| values[k * between]) / between as f64;
         bits[Form::Trend as usize] = sample(&|i| values[i].wrapping_sub(whole(slope * i as f64)));
         Self {
             bits,
@@ -454,7 +491,7 @@ impl Ratings {
 /// The place of the `k`th sampled value, one of each `between`: at irregular distances, so that values with a
 /// period do not all look alike.
 fn sampled(k: usize, between: usize) -> usize {
-    k * between + (k * k + 3 * k) / 2 % between
+    k * between + k * (k + 3) / 2 % between
 }
 
 /// What a sample of residuals says about all of them.
@@ -527,17 +564,46 @@ fn fill_residuals(form: Form, slope: i64, values: &[i64], residuals: &mut [i64])
     }
 }
 
-/// The slope of the line through `values` (at least two) with the least squared distance.
-fn slope_of(values: impl ExactSizeIterator<Item = i64>) -> f64 {
-    let count = values.len() as f64;
-    let middle = (count - 1.0) / 2.0;
-    let (mut weighted, mut x, mut first) = (0.0, -middle, None);
-    for value in values {
-        let first = *first.get_or_insert(value);
-        weighted += x * value.wrapping_sub(first) as f64;
+/// The slope of the line through `count` values (at least two) with the least squared distance, in which values
+/// far from the others count no more than near ones.
+///
+/// 1. A first slope: the median of those between values half the group apart.
+/// 2. How far from it the middle half of the values lies.
+/// 3. Least squares, distances cut at several times that.
+fn slope_of(count: usize, value: impl Fn(usize) -> i64) -> f64 {
+    const PAIRS: usize = 32;
+    let first = value(0);
+    let height = |i: usize| value(i).wrapping_sub(first) as f64;
+
+    let half = count / 2;
+    let pairs = half.min(PAIRS);
+    let mut slopes = [0.0; PAIRS];
+    let slopes = &mut slopes[..pairs];
+    for (k, slope) in slopes.iter_mut().enumerate() {
+        let at = k * half / pairs;
+        *slope = (height(at + half) - height(at)) / half as f64;
+    }
+    slopes.sort_unstable_by(f64::total_cmp);
+    let slope = slopes[pairs / 2];
+
+    let rest = |i: usize| height(i) - slope * i as f64;
+    let mut rests = [0.0; 2 * PAIRS];
+    let rests = &mut rests[..2 * pairs];
+    for (k, found) in rests.iter_mut().enumerate() {
+        *found = rest(k * half / pairs);
+    }
+    rests.sort_unstable_by(f64::total_cmp);
+    let (low, high) = (rests[pairs / 2], rests[2 * pairs - 1 - pairs / 2]);
+    let reach = RESTS_REACH * (high - low);
+
+    let middle = (count as f64 - 1.0) / 2.0;
+    let (mut weighted, mut x) = (0.0, -middle);
+    for i in 0..count {
+        weighted += x * rest(i).max(low - reach).min(high + reach);
         x += 1.0;
     }
-    weighted * 12.0 / (count * (count * count - 1.0))
+    let count = count as f64;
+    slope + weighted * 12.0 / (count * (count * count - 1.0))
 }
 
 /// The nearest integer, saturating: a slope out of range is as good as any.
