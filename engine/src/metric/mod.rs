@@ -52,9 +52,9 @@ mod view;
 mod view_test;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
+pub use block::check_metric_block;
 pub(crate) use block::{BlockOrigin, MetricBlock, MetricBlockWriter};
 pub use cardinality::{Cardinality, CardinalityBy, CardinalityItem};
-pub use block::check_metric_block;
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
 pub(crate) use frozen::FrozenReader;
 pub(crate) use head::MetricHead;
