@@ -96,6 +96,28 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
+    /// More active series than allowed for one value of a label.
+    #[error(
+        "series limit of {max} active series with {label}={value:?} reached (option series-max-per-label)"
+    )]
+    SeriesLimitOfLabel {
+        /// The label.
+        label: String,
+        /// Its value.
+        value: String,
+        /// The limit.
+        max: u64,
+    },
+    /// A sample older than retention keeps.
+    #[error(
+        "sample at {time} is older than {floor}, up to where retention has removed samples (option retention)"
+    )]
+    TooOld {
+        /// Its time.
+        time: Timestamp,
+        /// The oldest time that is kept.
+        floor: Timestamp,
+    },
     /// A span that cannot be stored.
     #[error("invalid span: {reason}")]
     InvalidSpan {
@@ -178,6 +200,28 @@ pub enum Error {
         /// Kept free.
         reserve_bytes: u64,
     },
+    /// Something is in the way.
+    #[error("{path} exists already and is not empty")]
+    AlreadyExists {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// A snapshot that is not intact.
+    #[error("the snapshot is damaged: {path} at byte {offset_bytes}: {reason}")]
+    DamagedSnapshot {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        offset_bytes: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A directory without a store in it.
+    #[error("{dir} holds no store: neither log, manifest nor blocks")]
+    NotAStore {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file operation failed.
     #[error("{operation} {path} failed: {source}")]
     Storage {
@@ -250,9 +294,12 @@ impl Error {
             | Self::InvalidLabels(_)
             | Self::InvalidMatcher(_)
             | Self::SeriesLimit { .. }
+            | Self::SeriesLimitOfLabel { .. }
+            | Self::TooOld { .. }
             | Self::InvalidSpan { .. }
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers
+            | Self::AlreadyExists { .. }
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
             Self::MemoryFull { .. } | Self::DiskLow { .. } => ErrorKind::Retry,
             Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
@@ -260,11 +307,12 @@ impl Error {
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }
+            | Self::DamagedSnapshot { .. }
             | Self::CorruptManifest { .. }
             | Self::CorruptRecord { .. }
             | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::TraceNotFound(_) => ErrorKind::NotFound,
+            Self::TraceNotFound(_) | Self::NotAStore { .. } => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
             Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,

@@ -560,7 +560,9 @@ fn snappy_block(
     let mut buffer = buffers.take(usize::try_from(declared).unwrap_or(usize::MAX));
     let spare = (buffer.capacity_bytes() as u64).saturating_sub(declared);
     grow(&mut reservation, spare)?;
-    let decoded = decoder.decompress(wire, buffer.as_mut()).map_err(broken)?;
+    let decoded = decoder
+        .decompress(wire, buffer.bytes_mut())
+        .map_err(broken)?;
     if decoded as u64 != declared {
         return Err(Refusal::invalid(
             "the snappy body holds less than it declares",

@@ -78,7 +78,7 @@ impl Buffer {
     }
 
     /// The bytes asked for.
-    pub fn as_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes.get_mut(..self.len).unwrap_or_default()
     }
 
@@ -109,7 +109,7 @@ mod tests {
         let budget = Budget::new(1 << 20);
         let pool = BufferPool::new(Arc::clone(&budget));
         let mut buffer = pool.take(1000);
-        buffer.as_mut().fill(7);
+        buffer.bytes_mut().fill(7);
         let bytes = buffer.freeze();
         let clone = bytes.clone();
         drop(bytes);

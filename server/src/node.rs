@@ -33,6 +33,10 @@ use crate::{
     self_metrics::{Protocol, SelfMetrics},
 };
 
+/// Flushes, compactions and snapshots that run at once: each holds a thread of the blocking pool for as
+/// long as it takes, and deletes must not wait for it.
+const UPKEEP_MAX: usize = 2;
+
 /// Where the node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -71,6 +75,8 @@ pub struct NodeState {
     write_places: Arc<Semaphore>,
     /// One permit for each write that runs.
     write_turns: Arc<Semaphore>,
+    /// One permit for each flush, compaction or snapshot that runs, whatever way it was asked for.
+    upkeep_turns: Arc<Semaphore>,
     /// Why the engine could not be opened, for health.
     open_error: Mutex<Option<String>>,
 }
@@ -100,6 +106,7 @@ impl NodeState {
             metrics: SelfMetrics::default(),
             write_places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             write_turns: Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS))),
+            upkeep_turns: Arc::new(Semaphore::new(UPKEEP_MAX)),
             open_error: Mutex::new(None),
         })
     }
@@ -190,6 +197,15 @@ impl NodeState {
         self.engine.get()
     }
 
+    /// Why the store takes no writes though it answers questions; `None` if it takes them.
+    pub fn read_only(&self) -> Option<String> {
+        let stats = self.engine.get()?.stats();
+        stats
+            .log
+            .poisoned
+            .then(|| "a sync of the log failed: check the disk and restart the node".to_owned())
+    }
+
     /// The memory budget that bodies are read against.
     ///
     /// # Errors
@@ -216,6 +232,11 @@ impl NodeState {
             Some(timeout),
             self.config.query_limits.clone(),
         )
+    }
+
+    /// Turns for what looks after the store.
+    pub(crate) fn upkeep_turns(&self) -> &Arc<Semaphore> {
+        &self.upkeep_turns
     }
 
     /// Decompresses and decodes `wire` into a batch and writes it, all on a blocking thread.

@@ -254,12 +254,10 @@ fn gather_labels(series: &[u8], gathered: &mut Vec<u8>) {
 /// `(timestamp in ms, value)` of the form that every sender sends: value, then time.
 #[inline]
 fn plain_sample(bytes: &[u8]) -> Option<(i64, f64)> {
-    let [0x09, a, b, c, d, e, f, g, h, 0x10, time @ ..] = bytes else {
-        return None;
-    };
-    let mut fields = Fields::new(time);
+    let (value, rest) = bytes.strip_prefix(&[0x09])?.split_first_chunk()?;
+    let mut fields = Fields::new(rest.strip_prefix(&[0x10])?);
     let timestamp = fields.varint().ok()?;
-    let bits = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+    let bits = u64::from_le_bytes(*value);
     let is_all = fields.rest.is_empty();
     is_all.then(|| (timestamp.cast_signed(), f64::from_bits(bits)))
 }

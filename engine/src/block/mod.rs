@@ -20,7 +20,10 @@ mod source;
 mod tests;
 mod writer;
 
-use std::fmt;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use rootline_wal::Lsn;
 
@@ -137,6 +140,11 @@ impl SectionKind {
             Self::Metadata => "metadata",
         }
     }
+}
+
+/// The file of a block in the directory of blocks.
+pub(crate) fn path_of(dir: &Path, id: BlockId) -> PathBuf {
+    filenames::block(dir, id)
 }
 
 /// Decodes bytes as the footer of a block and as one of its ends, as opening a block does. For fuzzing.

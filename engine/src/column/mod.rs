@@ -3,8 +3,16 @@
 //! Public so that benchmarks and fuzzers reach them; an embedder needs none of it.
 
 pub mod bitpack;
+mod coded;
+mod exceptions;
 pub mod integers;
+pub mod kernel;
+mod last_bits;
+mod rational;
+mod raw;
+mod scale;
 pub mod times;
+pub mod values;
 
 /// Why bytes are no column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

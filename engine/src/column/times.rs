@@ -13,9 +13,17 @@
     clippy::indexing_slicing,
     reason = "hot loops over slices whose length is made here"
 )]
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into an `Op` is compiled for its vectors"
+)]
 
 use crate::{
-    column::{ColumnError, integers},
+    column::{
+        ColumnError,
+        integers::{self, Finish},
+        kernel::Kernel,
+    },
     varint,
 };
 
@@ -111,6 +119,15 @@ pub fn bounds(bytes: &[u8]) -> Result<Bounds, ColumnError> {
 ///
 /// If the bytes are no column; `out` is as long as before then.
 pub fn decode(bytes: &[u8], out: &mut Vec<i64>) -> Result<(), ColumnError> {
+    decode_with(Kernel::best(), bytes, out)
+}
+
+/// [`decode`] with chosen instructions, to compare them.
+///
+/// # Errors
+///
+/// As `decode`.
+pub fn decode_with(kernel: Kernel, bytes: &[u8], out: &mut Vec<i64>) -> Result<(), ColumnError> {
     let Header {
         bounds,
         step_ns,
@@ -127,23 +144,19 @@ pub fn decode(bytes: &[u8], out: &mut Vec<i64>) -> Result<(), ColumnError> {
         return Ok(());
     };
     let steps_at = bytes.len() - steps.len();
-    integers::decode(steps, count, out).map_err(
+    let mut rising = Rising {
+        first_ns: bounds.first_ns,
+        step_ns: step_ns.cast_signed(),
+        before_ns: None,
+        holds: true,
+    };
+    integers::decode_finished(kernel, steps, count, out, &mut rising).map_err(
         |ColumnError::Damaged {
              offset_bytes,
              reason,
-         }| { damaged(steps_at + offset_bytes, reason) },
+         }| damaged(steps_at + offset_bytes, reason),
     )?;
-    let times_ns = &mut out[start..];
-    for time_ns in &mut *times_ns {
-        *time_ns = bounds
-            .first_ns
-            .wrapping_add(time_ns.wrapping_mul(step_ns.cast_signed()));
-    }
-    let mut rising = true;
-    for (earlier, later) in times_ns.iter().zip(&times_ns[1..]) {
-        rising &= earlier < later;
-    }
-    if rising && times_ns[0] == bounds.first_ns && times_ns[count - 1] == bounds.last_ns {
+    if rising.holds && out[start] == bounds.first_ns && rising.before_ns == Some(bounds.last_ns) {
         Ok(())
     } else {
         out.truncate(start);
@@ -151,6 +164,34 @@ pub fn decode(bytes: &[u8], out: &mut Vec<i64>) -> Result<(), ColumnError> {
             steps_at,
             "timestamps do not rise from the first to the last one",
         ))
+    }
+}
+
+/// Makes timestamps of steps and sees to it that they rise.
+struct Rising {
+    first_ns: i64,
+    step_ns: i64,
+    /// The last timestamp of the group before.
+    before_ns: Option<i64>,
+    holds: bool,
+}
+
+impl Finish for &mut Rising {
+    #[inline(always)]
+    fn finish(&mut self, group: &mut [i64]) {
+        let (first_ns, step_ns) = (self.first_ns, self.step_ns);
+        for value in &mut *group {
+            *value = first_ns.wrapping_add(value.wrapping_mul(step_ns));
+        }
+        let (Some(&first), Some(&last)) = (group.first(), group.last()) else {
+            return;
+        };
+        let mut falls = 0_u64;
+        for (earlier, later) in group.iter().zip(&group[1..]) {
+            falls |= u64::from(earlier >= later);
+        }
+        self.holds &= falls == 0 && self.before_ns.is_none_or(|before_ns| before_ns < first);
+        self.before_ns = Some(last);
     }
 }
 
@@ -252,6 +293,11 @@ mod tests {
         decode(&bytes, &mut out).unwrap();
         assert_eq!(out[0], 7);
         assert!(out[1..] == *times_ns);
+        for kernel in Kernel::ALL {
+            out.clear();
+            decode_with(kernel, &bytes, &mut out).unwrap();
+            assert!(out == *times_ns);
+        }
         let bounds = bounds(&bytes).unwrap();
         assert_eq!(bounds.count as usize, times_ns.len());
         assert_eq!(bounds.first_ns, times_ns[0]);
@@ -278,7 +324,8 @@ mod tests {
         )
             .prop_map(|(count, unit, interval, jitter, seed, start)| {
                 let mut state = seed | 1;
-                let mut times_ns: Vec<i64> = (0..count as i64)
+                let mut times_ns: Vec<i64> = (0..)
+                    .take(count)
                     .map(|i| {
                         state ^= state << 13;
                         state ^= state >> 7;
@@ -352,5 +399,36 @@ mod tests {
         round_trip(&[i64::MIN, 0, i64::MAX]);
         round_trip(&[i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX]);
         round_trip(&[0]);
+    }
+
+    #[test]
+    fn the_golden_column_of_version_1_reads_as_it_was_written() {
+        let golden = include_bytes!("../../tests/golden/v1/time-column.bin");
+        let times_ns: Vec<i64> = (0..1500)
+            .filter(|i| i % 200 != 77)
+            .map(|i| START_NS + (i * 10_000 + i * i * 7919 % 10_007 % 101) * MS_NS)
+            .collect();
+        let mut out = Vec::new();
+        decode(golden, &mut out).unwrap();
+        assert!(out == times_ns);
+        let mut written = Vec::new();
+        encode(&times_ns, &mut written);
+        assert!(written == golden);
+    }
+
+    #[test]
+    fn the_examples_of_the_format_page_are_right() {
+        for (times_ns, bytes) in [
+            (&[1_500_000_000][..], &[0x80 + 8, 1, 30][..]),
+            (
+                &[60_000_000_000, 75_000_000_000, 90_000_000_000],
+                &[0x80 + 9, 3, 120, 15],
+            ),
+            (&[0, 1_000_000, 3_000_000], &[6, 3, 0, 1, 3, 2, 0b11_01_00]),
+        ] {
+            let mut written = Vec::new();
+            encode(times_ns, &mut written);
+            assert_eq!(written, bytes);
+        }
     }
 }

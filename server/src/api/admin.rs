@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     query::{Command, Queries, Query},
-    request, v1,
+    request, upkeep, v1,
 };
 
 #[derive(Debug)]
@@ -26,11 +26,29 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::FlushRequest>,
     ) -> Result<Response<v1::FlushResponse>, Status> {
         let (metadata, _, _) = request.into_parts();
-        let answer = |query: &mut Query| {
-            query.engine.flush()?;
-            Ok(v1::FlushResponse {})
-        };
-        self.queries.unary("flush", &metadata, answer).await
+        let flush = |command: &mut Command| upkeep::flush(&command.engine);
+        self.queries.upkeep("flush", &metadata, flush).await
+    }
+
+    async fn compact(
+        &self,
+        request: Request<v1::CompactRequest>,
+    ) -> Result<Response<v1::CompactResponse>, Status> {
+        let (metadata, _, _) = request.into_parts();
+        let compact = |command: &mut Command| upkeep::compact(&command.engine);
+        self.queries.upkeep("compact", &metadata, compact).await
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let create =
+            move |command: &mut Command| upkeep::create_snapshot(&command.engine, &asked.name);
+        self.queries
+            .upkeep("create_snapshot", &metadata, create)
+            .await
     }
 
     async fn stats(
@@ -101,5 +119,6 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         log_bytes: stats.log.disk_bytes,
         log_segments: stats.log.segments,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..v1::StatsResponse::default()
     }
 }
