@@ -156,6 +156,7 @@ impl BlockSource for PreadSource {
         Ok(())
     }
 
+    #[cfg(test)]
     fn is_mapped(&self) -> bool {
         false
     }
