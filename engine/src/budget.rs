@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -37,12 +37,17 @@ pub enum Holder {
 
 const HOLDERS: usize = 6;
 
+/// Sealing gives back enough to wait for if the metric head holds this share of the limit.
+const WORTH_SEALING: u64 = 16;
+
 /// The ledger. Shared by `Arc`; all methods may be called from any thread.
 #[derive(Debug)]
 pub struct Budget {
     limit_bytes: u64,
     used_bytes: AtomicU64,
     by_holder: [AtomicU64; HOLDERS],
+    /// Sealing works, so what the metric head holds will be given back.
+    seals: AtomicBool,
     waiters: Mutex<()>,
     released: Condvar,
 }
@@ -54,6 +59,7 @@ impl Budget {
             limit_bytes,
             used_bytes: AtomicU64::new(0),
             by_holder: Default::default(),
+            seals: AtomicBool::new(false),
             waiters: Mutex::new(()),
             released: Condvar::new(),
         })
@@ -106,8 +112,20 @@ impl Budget {
         self.released.notify_all();
     }
 
-    /// Waits at most `timeout` until less than `percent` of the limit is used, as long as requests
-    /// or queries hold enough that their end can bring it there. Returns whether it is.
+    /// Says whether the metric head is being sealed when memory gets short, so that waiting for it
+    /// makes sense.
+    pub(crate) fn set_seals(&self, seals: bool) {
+        self.seals.store(seals, Ordering::Relaxed);
+    }
+
+    /// Whether the metric head holds so much that sealing it is worth while.
+    pub(crate) fn is_worth_sealing(&self, head_bytes: u64) -> bool {
+        head_bytes >= self.limit_bytes / WORTH_SEALING
+    }
+
+    /// Waits at most `timeout` until less than `percent` of the limit is used, as long as requests,
+    /// queries or a head that is being sealed hold enough that their end can bring it there. Returns
+    /// whether it is.
     pub fn wait_below(&self, percent: u64, timeout: Duration) -> bool {
         let bound = self.limit_bytes / 100 * percent;
         let passing = || {
@@ -115,6 +133,7 @@ impl Budget {
                 .into_iter()
                 .map(|h| self.held_bytes(h))
                 .sum::<u64>()
+                + self.sealable_bytes()
         };
         let mut guard = self.waiters.lock();
         let mut left = timeout;
@@ -131,6 +150,12 @@ impl Budget {
             self.released.wait_for(&mut guard, turn);
             left = left.saturating_sub(turn);
         }
+    }
+
+    fn sealable_bytes(&self) -> u64 {
+        let held = self.held_bytes(Holder::MetricHead);
+        let counts = self.seals.load(Ordering::Relaxed) && self.is_worth_sealing(held);
+        if counts { held } else { 0 }
     }
 
     fn try_take(&self, holder: Holder, bytes: u64) -> Result<(), Error> {
@@ -247,6 +272,18 @@ mod tests {
         let budget = Budget::new(100);
         budget.charge(Holder::MetricHead, 90);
         assert!(!budget.wait_below(85, Duration::from_mins(1)));
+    }
+
+    #[test]
+    fn a_waiter_goes_on_when_a_generation_is_sealed() {
+        let budget = Budget::new(100);
+        budget.charge(Holder::MetricHead, 90);
+        budget.set_seals(true);
+        std::thread::scope(|s| {
+            let waiter = s.spawn(|| budget.wait_below(85, Duration::from_secs(30)));
+            budget.release(Holder::MetricHead, 80);
+            assert!(waiter.join().unwrap());
+        });
     }
 
     #[test]

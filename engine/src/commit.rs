@@ -10,7 +10,11 @@
 //! A failure in 1 or 2 leaves nothing of the batch behind but unused series definitions. After a
 //! failure in 3 the log is closed and the batch is never shown.
 //!
-//! Lock order: commit lock → the log's own → a lane's queue.
+//! Every write holds the *writers' lock* shared from preparing to acknowledging, so that whoever takes
+//! it whole finds no batch in flight. Freezing does: the cut between two generations is then exactly
+//! the watermark. Waiting for memory comes before the lock.
+//!
+//! Lock order: writers' lock → commit lock → the log's own → a lane's queue, the view's lock.
 
 use std::{
     sync::{
@@ -20,9 +24,9 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::Matcher;
-use rootline_wal::{Durability, Lsn, Wal};
+use rootline_wal::{Clock, Durability, Lsn, Wal};
 
 use crate::{
     batch::WriteBatch,
@@ -31,18 +35,31 @@ use crate::{
     heads::{Heads, Prepared},
     id::TraceId,
     lanes::{Lanes, Shards},
+    maintenance::Bell,
+    metric::{FrozenGeneration, MetricHead, MetricView},
     outcome::WriteOutcome,
     record::{self, RecordWriter, Tag, deletes, deletes::Delete},
+    seal::Windows,
+    span::SpanHead,
+    store::Store,
     time::TimeRange,
-    visibility::Visibility,
+    tombstone::Tombstone,
+    visibility::{Pin, Visibility},
 };
 
 /// Share of the memory limit past which writers wait, then are refused.
 const WRITERS_WAIT_PERCENT: u64 = 85;
+/// The metric head is sealed when it holds this share of the memory limit ...
+const HEAD_PERCENT: u64 = 40;
+/// ... or when all holders together hold this, and sealing it is worth it.
+const USED_PERCENT: u64 = 70;
 
 #[derive(Debug)]
 pub(crate) struct Committer {
-    pub(crate) heads: Heads,
+    /// The writers' lock: held shared by every write, whole by freezing and closing.
+    heads: RwLock<Heads>,
+    pub(crate) spans: Arc<SpanHead>,
+    pub(crate) store: Store,
     pub(crate) visibility: Arc<Visibility>,
     pub(crate) wal: Arc<Wal>,
     pub(crate) budget: Arc<Budget>,
@@ -50,38 +67,56 @@ pub(crate) struct Committer {
     order: Mutex<()>,
     durability: Durability,
     memory_wait: Duration,
-    /// Held shared by every write, so that closing can wait for those under way.
-    open: RwLock<()>,
     closed: AtomicBool,
+    /// Why nothing can be written, if so.
+    read_only: Option<String>,
+    clock: Arc<dyn Clock>,
+    /// What the current generation was written to.
+    windows: Mutex<Windows>,
+    /// Wakes whoever seals.
+    bell: Arc<Bell>,
+}
+
+/// What a new committer starts from.
+pub(crate) struct Start {
+    pub(crate) heads: Heads,
+    pub(crate) store: Store,
+    pub(crate) visibility: Arc<Visibility>,
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) durability: Durability,
+    pub(crate) memory_wait: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) windows: Windows,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) read_only: Option<String>,
 }
 
 impl Committer {
-    pub(crate) fn new(
-        heads: Heads,
-        visibility: Arc<Visibility>,
-        wal: Arc<Wal>,
-        budget: Arc<Budget>,
-        durability: Durability,
-        memory_wait: Duration,
-    ) -> Self {
-        let lanes = Lanes::new(heads.lanes());
+    pub(crate) fn new(start: Start) -> Self {
         Self {
-            heads,
-            visibility,
-            wal,
-            budget,
-            lanes,
+            lanes: Lanes::new(start.heads.lanes()),
+            spans: Arc::clone(&start.heads.spans),
+            heads: RwLock::new(start.heads),
+            store: start.store,
+            visibility: start.visibility,
+            wal: start.wal,
+            budget: start.budget,
             order: Mutex::new(()),
-            durability,
-            memory_wait,
-            open: RwLock::new(()),
+            durability: start.durability,
+            memory_wait: start.memory_wait,
             closed: AtomicBool::new(false),
+            read_only: start.read_only,
+            clock: start.clock,
+            windows: Mutex::new(start.windows),
+            bell: start.bell,
         }
     }
 
     pub(crate) fn write(&self, batch: &mut WriteBatch<'_>) -> Result<WriteOutcome, Error> {
-        let _open = self.enter()?;
+        self.check_open()?;
         self.wait_for_memory()?;
+        let heads = self.enter()?;
         batch.record.clear();
         let WriteBatch {
             metrics,
@@ -90,13 +125,10 @@ impl Committer {
             record,
         } = batch;
         let prepared = Prepared {
-            metrics: self.heads.metrics.prepare(
-                metrics,
-                self.wal.durable_lsn(),
-                record,
-                rejections,
-            )?,
-            spans: self.heads.spans.prepare(spans, record, rejections)?,
+            metrics: heads
+                .metrics
+                .prepare(metrics, self.wal.durable_lsn(), record, rejections)?,
+            spans: heads.spans.prepare(spans, record, rejections)?,
             deletes: Vec::new(),
         };
         let mut outcome = WriteOutcome {
@@ -106,9 +138,33 @@ impl Committer {
             rejections: std::mem::take(rejections),
         };
         if !record.is_empty() {
-            outcome.lsn = Some(self.commit(prepared, record)?);
+            let times = prepared.metrics.times_ns();
+            outcome.lsn = Some(self.commit(&heads, prepared, record)?);
+            if let Some((first_ns, last_ns)) = times {
+                let now = self.clock.monotonic();
+                self.windows
+                    .lock()
+                    .note(first_ns, last_ns, outcome.samples, now);
+                if self.is_full(&heads.metrics) {
+                    self.bell.ring();
+                }
+            }
         }
         Ok(outcome)
+    }
+
+    /// Whether memory says that the generation should be sealed.
+    pub(crate) fn is_full(&self, head: &MetricHead) -> bool {
+        let limit = self.budget.limit_bytes();
+        let head_bytes = head.charged_bytes();
+        head_bytes > limit / 100 * HEAD_PERCENT
+            || (self.budget.used_bytes() > limit / 100 * USED_PERCENT
+                && self.budget.is_worth_sealing(head_bytes))
+    }
+
+    /// Whether enough of the current generation was not written to for so long.
+    pub(crate) fn is_idle(&self, now: Duration, idle: Duration) -> bool {
+        self.windows.lock().is_due(now, idle)
     }
 
     pub(crate) fn delete_series(
@@ -135,44 +191,94 @@ impl Committer {
         self.delete(Delete::Trace(id), &record)
     }
 
-    /// Stops taking writes, waits for those under way, syncs and closes the log. Reads go on.
-    pub(crate) fn close(&self) -> Result<(), Error> {
+    /// Stops taking writes and waits for those under way. Reads go on.
+    pub(crate) fn stop(&self) {
         self.closed.store(true, Ordering::Release);
-        let _none_under_way = self.open.write();
+        drop(self.heads.write());
+    }
+
+    /// Syncs and closes the log, after [`stop`](Self::stop).
+    pub(crate) fn close(&self) -> Result<(), Error> {
         self.wal.close()?;
         Ok(())
     }
 
+    /// A snapshot of now.
+    pub(crate) fn pin(&self) -> (Pin, Arc<MetricView>) {
+        self.store.pin(&self.visibility)
+    }
+
+    /// Ends the current generation of metrics and starts the next: waits for the writes under way,
+    /// and keeps new ones waiting meanwhile, which takes no longer than one sync. `None` if there is
+    /// no record after `metric_cut`, up to where all is sealed, and the youngest frozen generation.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if a write failed on its way: what it left behind is neither in nor out.
+    pub(crate) fn freeze(&self, metric_cut: Lsn) -> Result<Option<FrozenGeneration>, Error> {
+        let mut heads = self.heads.write();
+        let cut = self.visibility.visible();
+        if cut != self.wal.last_lsn() {
+            return Err(Error::Closed {
+                reason: "a batch could not be stored; reopen the store".to_owned(),
+            });
+        }
+        let frozen = self.store.view().frozen.last().map(|frozen| frozen.cut);
+        if cut <= frozen.unwrap_or(metric_cut).max(metric_cut) {
+            return Ok(None);
+        }
+        let next = Arc::new(heads.metrics.successor());
+        let frozen = FrozenGeneration {
+            head: std::mem::replace(&mut heads.metrics, Arc::clone(&next)),
+            cut,
+        };
+        self.store.swap(|view| {
+            view.frozen.push(frozen.clone());
+            view.current = next;
+        });
+        *self.windows.lock() = Windows::default();
+        Ok(Some(frozen))
+    }
+
     // A delete frees memory in the end, so it does not wait for any.
     fn delete(&self, delete: Delete, record: &RecordWriter) -> Result<Lsn, Error> {
-        let _open = self.enter()?;
+        let heads = self.enter()?;
         let prepared = Prepared {
             deletes: vec![delete],
             ..Prepared::default()
         };
-        let lsn = self.commit(prepared, record)?;
+        let lsn = self.commit(&heads, prepared, record)?;
         // Shards give back what no snapshot can see any more when they are next written to; one at
         // rest is told here.
-        self.heads.metrics.reclaim(self.visibility.floor());
+        heads.metrics.reclaim(self.visibility.floor());
         Ok(lsn)
     }
 
-    fn enter(&self) -> Result<parking_lot::RwLockReadGuard<'_, ()>, Error> {
-        let closed = || Error::Closed {
-            reason: "it was closed".to_owned(),
-        };
+    fn check_open(&self) -> Result<(), Error> {
+        if let Some(reason) = &self.read_only {
+            return Err(Error::ReadOnly {
+                reason: reason.clone(),
+            });
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed {
+                reason: "it was closed".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn enter(&self) -> Result<RwLockReadGuard<'_, Heads>, Error> {
         // `close` sets the flag first, so a writer that got past the lock saw it unset before.
-        if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        let open = self.open.read();
-        if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        Ok(open)
+        self.check_open()?;
+        let heads = self.heads.read();
+        self.check_open()?;
+        Ok(heads)
     }
 
     fn wait_for_memory(&self) -> Result<(), Error> {
+        if self.budget.used_bytes() > self.budget.limit_bytes() / 100 * WRITERS_WAIT_PERCENT {
+            self.bell.ring();
+        }
         if self
             .budget
             .wait_below(WRITERS_WAIT_PERCENT, self.memory_wait)
@@ -186,16 +292,29 @@ impl Committer {
         })
     }
 
-    fn commit(&self, prepared: Prepared, record: &RecordWriter) -> Result<Lsn, Error> {
+    fn commit(
+        &self,
+        heads: &Heads,
+        prepared: Prepared,
+        record: &RecordWriter,
+    ) -> Result<Lsn, Error> {
         let reservation = self.reserve(&prepared, record)?;
         let (lsn, queued) = {
             let _order = self.order.lock();
             let lsn = self.wal.append(record::KIND_BATCH, &[record.payload()])?;
-            self.heads.metrics.logged(&prepared.metrics, lsn);
+            heads.metrics.logged(&prepared.metrics, lsn);
+            for delete in &prepared.deletes {
+                if let Delete::Series { matchers, range } = delete {
+                    self.store.add_tombstone(Tombstone {
+                        lsn,
+                        matchers: matchers.clone(),
+                        range: *range,
+                    });
+                }
+            }
             (
                 lsn,
-                self.lanes
-                    .push(&self.heads, lsn, prepared, Some(reservation)),
+                self.lanes.push(heads, lsn, prepared, Some(reservation)),
             )
         };
         self.wal.wait_durable(lsn)?;
@@ -203,7 +322,7 @@ impl Committer {
             self.visibility.applied(lsn);
         }
         self.lanes
-            .drain(&self.heads, &self.visibility, self.apply_limit());
+            .drain(heads, &self.visibility, self.apply_limit());
         self.visibility.wait(lsn)?;
         Ok(lsn)
     }

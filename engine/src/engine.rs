@@ -3,27 +3,33 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rootline_index::Matcher;
 use rootline_wal::{Clock, FsStorage, Lsn, Storage, SystemClock};
 
 use crate::{
+    backup::Copied,
     batch::WriteBatch,
     batch_pool::BatchPool,
     budget::{Budget, Holder},
-    commit::Committer,
+    commit::{self, Committer},
+    compaction::{Compacted, CompactionStats, Compactor},
     control::{QueryControl, QueryLimits},
     error::Error,
+    files::{FileDamage, Found, StoreFiles},
     heads::Heads,
     id::TraceId,
-    metric::{MetricBatch, MetricHead, MetricStats},
+    maintenance::{self, Bell, Core, Flushed, Maintenance, SealStats},
+    metric::{HashKey, MetricBatch, MetricHead, MetricStats, MetricView},
     outcome::WriteOutcome,
     replay::{Replay, ReplayProgress, Replayed},
     settings::Settings,
     snapshot::Snapshot,
     span::{SpanHead, SpanStats},
-    time::TimeRange,
+    store::Store,
+    time::{TimeRange, Timestamp},
     visibility::Visibility,
 };
 
@@ -66,9 +72,12 @@ impl Builder {
         self
     }
 
-    /// Locks the directory (made if missing), replays its log and opens the store.
+    /// Locks the directory (made if missing), opens its blocks, replays its log and opens the store.
     ///
-    /// Damage in the log costs the records it hit and is reported in [`EngineStats::replayed`].
+    /// Damage in the log costs the records it hit and is reported in [`EngineStats::replayed`]; damage
+    /// in blocks costs what it hit and is reported in [`EngineStats::damage`]. If the manifest is
+    /// damaged, the store opens read-only ([`EngineStats::read_only`]): writes fail with
+    /// [`Error::ReadOnly`].
     ///
     /// # Errors
     /// [`Error::Wal`] if the directory is in use, unreadable or of a newer release,
@@ -81,11 +90,29 @@ impl Builder {
             clock,
             progress,
         } = self;
+        let Found {
+            files,
+            blocks,
+            metric_cut,
+            tombstones,
+            floor_ns,
+            series_ref_next,
+            metadata,
+            metadata_sealed,
+            mut read_only,
+        } = StoreFiles::open(&storage, &clock, &dir)?;
         let budget = Budget::new(settings.memory_limit_bytes);
         let heads = Heads {
-            metrics: MetricHead::new(&settings, Arc::clone(&budget)),
-            spans: SpanHead::new(&settings, Arc::clone(&budget)),
+            metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
+            spans: Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
         };
+        heads.metrics.start_refs_at(series_ref_next);
+        for (lsn, entries) in &metadata {
+            heads.metrics.restore_metadata(*lsn, entries);
+        }
+        if let Some(floor_ns) = floor_ns {
+            heads.metrics.raise_floor(floor_ns);
+        }
         let log_settings = rootline_wal::Settings {
             durability: settings.durability,
             segment_bytes_min: settings.segment_bytes.0,
@@ -95,7 +122,7 @@ impl Builder {
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(8);
-        let (wal, replayed) = Replay {
+        let replayed = Replay {
             storage,
             clock: Arc::clone(&clock),
             dir: &dir,
@@ -104,25 +131,56 @@ impl Builder {
             budget: &budget,
             progress: &progress,
             threads,
+            metric_cut,
         }
         .run()?;
+        let wal = replayed.wal;
+        if wal.last_lsn() < metric_cut {
+            let reason = files.note_short_log(&dir, wal.last_lsn(), metric_cut);
+            read_only.get_or_insert(reason);
+        }
         let visibility = Visibility::new(Arc::clone(&clock), settings.snapshot_max_age);
-        visibility.start_at(wal.last_lsn());
-        let committer = Committer::new(
+        visibility.start_at(wal.last_lsn().max(metric_cut));
+        let tombstones = tombstones.into_iter().chain(replayed.deletes);
+        let view = MetricView {
+            blocks,
+            tombstones: tombstones.collect(),
+            floor_ns,
+            ..MetricView::of(Arc::clone(&heads.metrics))
+        };
+        let bell = Arc::new(Bell::default());
+        let hash_key = heads.metrics.hash_key();
+        let committer = Committer::new(commit::Start {
             heads,
+            store: Store::new(view, files.has_damaged_blocks()),
             visibility,
             wal,
             budget,
-            settings.durability,
-            settings.memory_wait,
-        );
+            durability: settings.durability,
+            memory_wait: settings.memory_wait,
+            clock: Arc::clone(&clock),
+            windows: replayed.windows,
+            bell: Arc::clone(&bell),
+            read_only,
+        });
+        let core = Arc::new(Core::new(maintenance::Start {
+            committer,
+            files,
+            clock,
+            settings,
+            bell,
+            metadata_sealed,
+            replayed_bytes: progress.bytes(),
+        }));
         Ok(Engine {
             inner: Arc::new(Inner {
-                batches: BatchPool::new(Arc::clone(&committer.budget)),
-                committer,
-                clock,
+                compactor: Compactor::start(&core)?,
+                maintenance: Maintenance::start(&core)?,
+                batches: BatchPool::new(Arc::clone(&core.committer.budget)),
+                core,
+                hash_key,
                 dir,
-                replayed,
+                replayed: replayed.replayed,
             }),
         })
     }
@@ -164,9 +222,12 @@ pub struct Engine {
 
 #[derive(Debug)]
 struct Inner {
-    committer: Committer,
+    /// Both end their thread when the last handle is dropped.
+    compactor: Compactor,
+    maintenance: Maintenance,
+    core: Arc<Core>,
+    hash_key: HashKey,
     batches: BatchPool,
-    clock: Arc<dyn Clock>,
     dir: PathBuf,
     replayed: Replayed,
 }
@@ -175,8 +236,36 @@ struct Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineStats {
-    /// The metric head.
+    /// The current generation of the metric head.
     pub metrics: MetricStats,
+    /// Generations that are being sealed, or wait for it.
+    pub frozen_generations: u64,
+    /// Blocks that make up the store.
+    pub blocks: u64,
+    /// Series in them; one that is in several counts several times.
+    pub block_series: u64,
+    /// Samples in them.
+    pub block_samples: u64,
+    /// Bytes of their files.
+    pub block_bytes: u64,
+    /// Bytes of the manifest.
+    pub manifest_bytes: u64,
+    /// Deletes that some block or frozen generation does not have applied yet.
+    pub tombstones: u64,
+    /// What sealing has done.
+    pub seals: SealStats,
+    /// What compaction, retention and scrub have done.
+    pub compactions: CompactionStats,
+    /// Retention: nothing before this time is kept.
+    pub retention_floor: Option<Timestamp>,
+    /// Samples of records up to here are in blocks.
+    pub metric_cut: Lsn,
+    /// The oldest record that is not in blocks, if there is one: the log is kept from here.
+    pub oldest_unsealed_lsn: Option<Lsn>,
+    /// Why the store can only be read, if so.
+    pub read_only: Option<String>,
+    /// Files and pages that cannot be read, as far as they were met.
+    pub damage: Vec<FileDamage>,
     /// The span head.
     pub spans: SpanStats,
     /// The log.
@@ -195,7 +284,7 @@ pub struct EngineStats {
     pub memory_requests_bytes: u64,
     /// Memory of batches on their way through the log.
     pub memory_log_bytes: u64,
-    /// Memory of the metric head.
+    /// Memory of the metric head, frozen generations included.
     pub memory_metric_head_bytes: u64,
     /// Memory of the span head.
     pub memory_span_head_bytes: u64,
@@ -219,11 +308,10 @@ impl Engine {
 
     /// An empty batch for this store.
     pub fn batch<'a>(&self) -> WriteBatch<'a> {
-        self.inner.batches.take().unwrap_or_else(|| {
-            WriteBatch::new(MetricBatch::new(
-                self.inner.committer.heads.metrics.hash_key(),
-            ))
-        })
+        self.inner
+            .batches
+            .take()
+            .unwrap_or_else(|| WriteBatch::new(MetricBatch::new(self.inner.hash_key.clone())))
     }
 
     /// Gives back a batch that is no longer needed, so that the next [`batch`](Self::batch) has its
@@ -243,7 +331,7 @@ impl Engine {
     /// (`Closed`) the batch was not acknowledged and is not visible; whether it is there after
     /// reopening is open, but never by half.
     pub fn write(&self, batch: &mut WriteBatch<'_>) -> Result<WriteOutcome, Error> {
-        self.inner.committer.write(batch)
+        self.inner.core.committer.write(batch)
     }
 
     /// Deletes the samples in `range` of all series that `matchers` select now. Durable and visible
@@ -255,7 +343,7 @@ impl Engine {
         if matchers.is_empty() {
             return Err(Error::NoMatchers);
         }
-        self.inner.committer.delete_series(matchers, range)
+        self.inner.core.committer.delete_series(matchers, range)
     }
 
     /// Deletes every span of a trace. Durable and visible when it returns; a span of the same trace
@@ -264,15 +352,53 @@ impl Engine {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn delete_trace(&self, id: TraceId) -> Result<Lsn, Error> {
-        self.inner.committer.delete_trace(id)
+        self.inner.core.committer.delete_trace(id)
     }
 
-    /// Seals what is in memory into blocks.
+    /// Seals the samples in memory into blocks, and cuts the log as far as nothing needs it. Spans stay
+    /// in memory and in the log in this release.
     ///
     /// # Errors
-    /// [`Error::Unsupported`]: this release keeps both heads in memory, rebuilt from the log.
-    pub fn flush(&self) -> Result<(), Error> {
-        Err(Error::Unsupported("flush: sealing into blocks"))
+    /// Of kind `Retry` if the disk is full, `Closed` if the store is read-only or its manifest takes
+    /// no more, `Internal` for other failures of the disk. Nothing is lost: what could not be sealed
+    /// stays in memory and in the log, and is tried again.
+    pub fn flush(&self) -> Result<Flushed, Error> {
+        self.inner.core.seal(true)
+    }
+
+    /// Merges blocks until nothing is left to merge, and carries out deletes in them. What the
+    /// background does by and by, at once and without rests.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush); `Corrupted` for a block that cannot be read: it is left as it is.
+    pub fn compact(&self) -> Result<Compacted, Error> {
+        self.inner.core.compact()
+    }
+
+    /// Reads and verifies every block now. What is damaged stands in [`EngineStats::damage`].
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the store is closed meanwhile.
+    pub fn scrub(&self) -> Result<(), Error> {
+        self.inner.core.scrub()
+    }
+
+    /// Makes a copy of the store in `dir`, which must not exist or be empty: a data directory of its own
+    /// that can be opened, or restored with [`backup::restore`](crate::backup::restore). It holds at
+    /// least every write and delete acknowledged before the call, each batch whole. Samples are sealed
+    /// first; blocks share their bytes with the store where both are on one file system.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; as [`flush`](Self::flush).
+    pub fn snapshot_to(&self, dir: &Path) -> Result<Copied, Error> {
+        self.inner.core.snapshot_to(&self.inner.dir, dir)
+    }
+
+    /// Does what is due of what the background threads do every second. For embedders who open the
+    /// store without them (`Settings::maintenance_thread`).
+    pub fn tick(&self) {
+        self.inner.core.tick();
+        while self.inner.core.compaction_tick() {}
     }
 
     /// A view of both signals as of now: every batch acknowledged before, none by half, nothing later.
@@ -280,29 +406,23 @@ impl Engine {
     /// # Errors
     /// None in this release.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        Ok(Snapshot::new(
-            self.clone(),
-            self.inner.committer.visibility.pin(),
-        ))
+        let (pin, view) = self.inner.core.committer.pin();
+        Ok(Snapshot::new(self.clone(), pin, view))
     }
 
     /// Bounds for a query, by this store's clock.
-    pub fn query_control(
-        &self,
-        timeout: Option<std::time::Duration>,
-        limits: QueryLimits,
-    ) -> QueryControl {
-        QueryControl::new(Arc::clone(&self.inner.clock), timeout, limits)
+    pub fn query_control(&self, timeout: Option<Duration>, limits: QueryLimits) -> QueryControl {
+        QueryControl::new(Arc::clone(&self.inner.core.clock), timeout, limits)
     }
 
     /// The memory ledger, for what callers hold on behalf of requests and queries.
     pub fn budget(&self) -> &Arc<Budget> {
-        &self.inner.committer.budget
+        &self.inner.core.committer.budget
     }
 
     /// The clock this store goes by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.inner.clock
+        &self.inner.core.clock
     }
 
     /// The data directory.
@@ -312,11 +432,29 @@ impl Engine {
 
     /// Figures as of now.
     pub fn stats(&self) -> EngineStats {
-        let committer = &self.inner.committer;
+        let committer = &self.inner.core.committer;
         let budget = &committer.budget;
+        let core = &self.inner.core;
+        let view = committer.store.view();
+        let version = core.files.manifest.version();
+        let metas = version.blocks.values();
         EngineStats {
-            metrics: committer.heads.metrics.stats(),
-            spans: committer.heads.spans.stats(),
+            metrics: view.current.stats(),
+            frozen_generations: view.frozen.len() as u64,
+            blocks: metas.clone().count() as u64,
+            block_series: metas.clone().map(|meta| meta.series).sum(),
+            block_samples: metas.clone().map(|meta| meta.samples).sum(),
+            block_bytes: metas.map(|meta| meta.file_bytes).sum(),
+            manifest_bytes: core.files.manifest.disk_bytes(),
+            tombstones: view.tombstones.len() as u64,
+            seals: core.seal_stats(),
+            compactions: core.compaction.stats(),
+            retention_floor: view.floor_ns.map(Timestamp::from_nanos),
+            metric_cut: version.cuts.metrics,
+            oldest_unsealed_lsn: core.oldest_unsealed(),
+            read_only: core.files.manifest.read_only(),
+            damage: core.files.damage(),
+            spans: committer.spans.stats(),
             log: committer.wal.stats(),
             visible_lsn: committer.visibility.visible(),
             durable_lsn: committer.wal.durable_lsn(),
@@ -333,15 +471,40 @@ impl Engine {
     }
 
     /// Stops taking writes, waits for those under way, syncs the log and closes it. Open snapshots
-    /// and new ones go on reading.
+    /// and new ones go on reading. What is in memory is in the log, for the next open to replay.
     ///
     /// # Errors
     /// [`Error::Wal`] if the last sync fails; what was acknowledged before is durable all the same.
     pub fn close(&self) -> Result<(), Error> {
-        self.inner.committer.close()
+        self.close_within(Duration::ZERO)
     }
 
-    pub(crate) fn heads(&self) -> &Heads {
-        &self.inner.committer.heads
+    /// As [`close`](Self::close), but seals first what can be sealed in `seal_for`, so that the next
+    /// open has less to replay. What could not be sealed is in the log.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close). Sealing that fails or takes too long is no error.
+    pub fn close_within(&self, seal_for: Duration) -> Result<(), Error> {
+        let core = &self.inner.core;
+        core.seal_until(core.clock.monotonic().saturating_add(seal_for));
+        core.committer.stop();
+        self.inner.compactor.stop();
+        self.inner.maintenance.stop();
+        if !seal_for.is_zero() {
+            // What failed stands in the figures, and the data in the log.
+            let _ = core.seal(true);
+        }
+        let manifest = core.files.manifest.close();
+        core.committer.close()?;
+        manifest
+    }
+
+    #[cfg(test)]
+    pub(crate) fn committer(&self) -> &Committer {
+        &self.inner.core.committer
+    }
+
+    pub(crate) fn spans(&self) -> &SpanHead {
+        &self.inner.core.committer.spans
     }
 }

@@ -96,6 +96,28 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
+    /// More active series than allowed for one value of a label.
+    #[error(
+        "series limit of {max} active series with {label}={value:?} reached (option series-max-per-label)"
+    )]
+    SeriesLimitOfLabel {
+        /// The label.
+        label: String,
+        /// Its value.
+        value: String,
+        /// The limit.
+        max: u64,
+    },
+    /// A sample older than retention keeps.
+    #[error(
+        "sample at {time} is older than {floor}, up to where retention has removed samples (option retention)"
+    )]
+    TooOld {
+        /// Its time.
+        time: Timestamp,
+        /// The oldest time that is kept.
+        floor: Timestamp,
+    },
     /// A span that cannot be stored.
     #[error("invalid span: {reason}")]
     InvalidSpan {
@@ -165,6 +187,41 @@ pub enum Error {
     /// The log failed.
     #[error(transparent)]
     Wal(#[from] rootline_wal::Error),
+    /// Room on disk is short: new data are refused until there is more. Transient.
+    #[error(
+        "disk is low: {free_bytes} bytes free in {dir}, {reserve_bytes} are kept for sealing and \
+         deletes (option disk-reserve)"
+    )]
+    DiskLow {
+        /// Data directory.
+        dir: PathBuf,
+        /// Free now.
+        free_bytes: u64,
+        /// Kept free.
+        reserve_bytes: u64,
+    },
+    /// Something is in the way.
+    #[error("{path} exists already and is not empty")]
+    AlreadyExists {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// A snapshot that is not intact.
+    #[error("the snapshot is damaged: {path} at byte {offset_bytes}: {reason}")]
+    DamagedSnapshot {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        offset_bytes: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A directory without a store in it.
+    #[error("{dir} holds no store: neither log, manifest nor blocks")]
+    NotAStore {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file operation failed.
     #[error("{operation} {path} failed: {source}")]
     Storage {
@@ -211,6 +268,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A change of the manifest that contradicts what it says. A broken invariant of the store.
+    #[error("edit of the manifest refused: {reason}")]
+    InvalidEdit {
+        /// What does not fit.
+        reason: String,
+    },
     /// The store can be read, not written.
     #[error("the store is read-only: {reason}")]
     ReadOnly {
@@ -231,24 +294,28 @@ impl Error {
             | Self::InvalidLabels(_)
             | Self::InvalidMatcher(_)
             | Self::SeriesLimit { .. }
+            | Self::SeriesLimitOfLabel { .. }
+            | Self::TooOld { .. }
             | Self::InvalidSpan { .. }
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers
+            | Self::AlreadyExists { .. }
             | Self::BadRange(_) => ErrorKind::InvalidRequest,
-            Self::MemoryFull { .. } => ErrorKind::Retry,
+            Self::MemoryFull { .. } | Self::DiskLow { .. } => ErrorKind::Retry,
             Self::Storage { source, .. } if rootline_wal::is_disk_full(source) => ErrorKind::Retry,
-            Self::Storage { .. } => ErrorKind::Internal,
+            Self::Storage { .. } | Self::InvalidEdit { .. } => ErrorKind::Internal,
             Self::CorruptBlock { .. }
             | Self::NotABlock { .. }
             | Self::UnsupportedBlock { .. }
-            | Self::CorruptManifest { .. } => ErrorKind::Corrupted,
-            Self::ReadOnly { .. } => ErrorKind::Closed,
+            | Self::DamagedSnapshot { .. }
+            | Self::CorruptManifest { .. }
+            | Self::CorruptRecord { .. }
+            | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::CorruptRecord { .. } | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
-            Self::TraceNotFound(_) => ErrorKind::NotFound,
+            Self::TraceNotFound(_) | Self::NotAStore { .. } => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-            Self::Closed { .. } => ErrorKind::Closed,
+            Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Wal(e) => match e.kind() {
                 rootline_wal::ErrorKind::Retry => ErrorKind::Retry,

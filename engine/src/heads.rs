@@ -2,6 +2,8 @@
 //!
 //! Lanes number the shards: metric shards first, then span shards.
 
+use std::sync::Arc;
+
 use rootline_wal::Lsn;
 
 use crate::{
@@ -19,11 +21,11 @@ pub(crate) struct Prepared {
     pub(crate) deletes: Vec<Delete>,
 }
 
-/// Both heads.
+/// What writes go to: the current generation of metrics, and spans.
 #[derive(Debug)]
 pub(crate) struct Heads {
-    pub(crate) metrics: MetricHead,
-    pub(crate) spans: SpanHead,
+    pub(crate) metrics: Arc<MetricHead>,
+    pub(crate) spans: Arc<SpanHead>,
 }
 
 impl Shards for Heads {

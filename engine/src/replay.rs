@@ -4,6 +4,10 @@
 //! disjoint sets of shards and apply to them, so every shard sees LSN order and shards go in parallel.
 //! Nothing is visible until all is replayed, so no version needs keeping: the floor is the record's
 //! own LSN.
+//!
+//! What is sealed is in blocks: metric parts at or below the metric cut are skipped, definitions and
+//! deletes of series with them. Their generations defined their series themselves, so nothing above
+//! the cut needs them.
 
 use std::{
     path::Path,
@@ -23,9 +27,11 @@ use crate::{
     heads::{Heads, Prepared},
     lanes::Shards,
     metric::MetricHead,
-    record::{self, Tag, deletes},
+    record::{self, Tag, deletes, deletes::Delete},
+    seal::Windows,
     settings::Settings,
     span::SpanHead,
+    tombstone::Tombstone,
 };
 
 /// Records a worker may lag behind the decoder: bounds the memory of replay.
@@ -68,6 +74,17 @@ pub struct Replayed {
 
 type Work = (Lsn, Arc<Prepared>);
 
+/// What replay hands over beside what it put into the heads.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) replayed: Replayed,
+    /// Deletes of series above the cut, by rising LSN: blocks do not have them applied.
+    pub(crate) deletes: Vec<Tombstone>,
+    /// What times were written.
+    pub(crate) windows: Windows,
+}
+
 pub(crate) struct Replay<'a> {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -77,10 +94,20 @@ pub(crate) struct Replay<'a> {
     pub(crate) budget: &'a Arc<Budget>,
     pub(crate) progress: &'a ReplayProgress,
     pub(crate) threads: usize,
+    /// Metric parts up to here are in blocks.
+    pub(crate) metric_cut: Lsn,
+}
+
+/// What is gathered on the way.
+#[derive(Debug, Default)]
+struct Gathered {
+    deletes: Vec<Tombstone>,
+    windows: Windows,
 }
 
 impl Replay<'_> {
-    pub(crate) fn run(self) -> Result<(Arc<Wal>, Replayed), Error> {
+    pub(crate) fn run(self) -> Result<Outcome, Error> {
+        let mut gathered = Gathered::default();
         let log_dir = self.dir.join(crate::filenames::LOG_DIR);
         self.progress
             .total_bytes
@@ -101,7 +128,8 @@ impl Replay<'_> {
                 &log_dir,
                 self.settings.clone(),
                 &mut |record| {
-                    self.record(&record, &workers).map_err(|error| {
+                    let taken = self.record(&record, &workers, &mut gathered);
+                    taken.map_err(|error| {
                         let text = error.to_string();
                         failure = Some(error);
                         text.into()
@@ -115,19 +143,26 @@ impl Replay<'_> {
                 (None, Ok((wal, log))) => {
                     self.heads.metrics.replayed();
                     let orphaned_samples = self.heads.metrics.orphaned_samples();
-                    Ok((
+                    Ok(Outcome {
                         wal,
-                        Replayed {
+                        replayed: Replayed {
                             log,
                             orphaned_samples,
                         },
-                    ))
+                        deletes: gathered.deletes,
+                        windows: gathered.windows,
+                    })
                 }
             }
         })
     }
 
-    fn record(&self, record: &Record<'_>, workers: &[SyncSender<Work>]) -> Result<(), Error> {
+    fn record(
+        &self,
+        record: &Record<'_>,
+        workers: &[SyncSender<Work>],
+        gathered: &mut Gathered,
+    ) -> Result<(), Error> {
         if record.kind != record::KIND_BATCH {
             return Err(Error::UnknownRecord {
                 lsn: record.lsn.0,
@@ -135,7 +170,21 @@ impl Replay<'_> {
                 found: record.kind.into(),
             });
         }
-        let prepared = Arc::new(decode(self.heads, record)?);
+        let prepared = Arc::new(decode(self.heads, record, self.metric_cut)?);
+        for delete in &prepared.deletes {
+            if let Delete::Series { matchers, range } = delete {
+                gathered.deletes.push(Tombstone {
+                    lsn: record.lsn,
+                    matchers: matchers.clone(),
+                    range: *range,
+                });
+            }
+        }
+        if let Some((first_ns, last_ns)) = prepared.metrics.times_ns() {
+            let samples = prepared.metrics.sample_count();
+            let now = self.clock.monotonic();
+            gathered.windows.note(first_ns, last_ns, samples, now);
+        }
         let mut lanes_of = vec![false; workers.len()];
         for lane in 0..self.heads.lanes() {
             if self.heads.touches(lane, &prepared)
@@ -191,15 +240,27 @@ fn apply(heads: &Heads, worker: usize, workers: usize, work: &Receiver<Work>) {
     }
 }
 
-/// Decodes a batch record against the heads: what `prepare` made of it when it was written.
+/// Decodes a batch record against the heads: what `prepare` made of it when it was written, less the
+/// metric parts of a record at or below the cut.
 ///
 /// # Errors
 /// [`Error::UnknownRecord`] or [`Error::CorruptRecord`].
-pub(crate) fn decode(heads: &Heads, record: &Record<'_>) -> Result<Prepared, Error> {
+pub(crate) fn decode(
+    heads: &Heads,
+    record: &Record<'_>,
+    metric_cut: Lsn,
+) -> Result<Prepared, Error> {
+    let is_sealed = record.lsn <= metric_cut;
     let mut prepared = Prepared::default();
     for part in record::parts(record.lsn, record.payload) {
         let part = part?;
         match part.tag {
+            Tag::Definitions
+            | Tag::Samples
+            | Tag::Exemplars
+            | Tag::Metadata
+            | Tag::DeleteSeries
+                if is_sealed => {}
             Tag::Definitions | Tag::Samples | Tag::Exemplars | Tag::Metadata => {
                 heads.metrics.decode(part, &mut prepared.metrics)?;
             }
@@ -224,15 +285,15 @@ pub fn check_record(lsn: Lsn, payload: &[u8]) -> Result<(), Error> {
         ..Settings::default()
     };
     let heads = Heads {
-        metrics: MetricHead::new(&settings, Arc::clone(&budget)),
-        spans: SpanHead::new(&settings, budget),
+        metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
+        spans: Arc::new(SpanHead::new(&settings, budget)),
     };
     let record = Record {
         lsn,
         kind: record::KIND_BATCH,
         payload,
     };
-    let prepared = decode(&heads, &record)?;
+    let prepared = decode(&heads, &record, Lsn::ZERO)?;
     for lane in (0..heads.lanes()).filter(|lane| heads.touches(*lane, &prepared)) {
         heads.apply(lane, lsn, &prepared, lsn);
     }

@@ -18,8 +18,11 @@ pub struct Settings {
     /// Shards of the span head. Default: one for each processor, at most 8: a batch looks up each of
     /// its attributes once in every shard it touches, so more than can work at once only cost.
     pub span_shards: usize,
-    /// Active series allowed. Default 50 million, which the memory budget reaches first.
+    /// Active series allowed: those written to since the last sealing. Default 50 million, which the memory budget reaches first.
     pub series_max: u64,
+    /// Of each value of these labels, active series allowed: `("job", 100_000)` lets one job have so
+    /// many. Default none. Series count until their generation is sealed.
+    pub series_max_per_label: Vec<(String, u64)>,
     /// Limits on label names and values.
     pub labels: LabelLimits,
     /// How long a snapshot may stay open. Default 10 minutes.
@@ -28,6 +31,20 @@ pub struct Settings {
     pub memory_wait: Duration,
     /// Smallest and largest size of a log segment. Default 4 MiB and 64 MiB.
     pub segment_bytes: (u64, u64),
+    /// What was not written to for so long is sealed into blocks. Default 5 minutes.
+    pub seal_idle: Duration,
+    /// Bytes of log beyond which what holds it is sealed: bounds replay. Default 1 GiB.
+    pub log_bytes_max: u64,
+    /// Whether a thread of the store seals in the background. Default yes. Without it,
+    /// [`Engine::tick`](crate::Engine::tick) does what is due.
+    pub maintenance_thread: bool,
+    /// How long samples are kept. Default: for ever.
+    pub retention_age: Option<Duration>,
+    /// Bytes of blocks kept, the youngest. Default: all.
+    pub retention_bytes: Option<u64>,
+    /// How long after the last time all blocks are read and verified again. Default: a day; none turns
+    /// it off.
+    pub scrub_interval: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -40,10 +57,17 @@ impl Default for Settings {
                 .map_or(1, usize::from)
                 .min(8),
             series_max: 50_000_000,
+            series_max_per_label: Vec::new(),
             labels: LabelLimits::default(),
             snapshot_max_age: Duration::from_mins(10),
             memory_wait: Duration::from_secs(5),
             segment_bytes: (4 << 20, 64 << 20),
+            seal_idle: Duration::from_mins(5),
+            log_bytes_max: 1 << 30,
+            maintenance_thread: true,
+            retention_age: None,
+            retention_bytes: None,
+            scrub_interval: Some(Duration::from_hours(24)),
         }
     }
 }

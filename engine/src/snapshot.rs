@@ -12,8 +12,11 @@ use crate::{
     control::QueryControl,
     engine::Engine,
     error::Error,
-    id::{SeriesRef, TraceId},
-    metric::{Metadata, SeriesExemplars, SeriesSamples},
+    id::TraceId,
+    metric::{
+        Cardinality, CardinalityBy, Metadata, MetricView, SeriesExemplars, SeriesSamples,
+        SeriesSummary,
+    },
     span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
     time::TimeRange,
     visibility::Pin,
@@ -25,15 +28,19 @@ use crate::{
 pub struct Snapshot {
     engine: Engine,
     pin: Arc<Pin>,
+    /// The parts of the metric store as of the pin.
+    metrics: Arc<MetricView>,
     spans_at: Lsn,
 }
 
 impl Snapshot {
-    pub(crate) fn new(engine: Engine, pin: Pin) -> Self {
+    /// The view and the pin were taken together: every batch up to the pin is in the view, whole.
+    pub(crate) fn new(engine: Engine, pin: Pin, metrics: Arc<MetricView>) -> Self {
         let spans_at = pin.lsn();
         Self {
             engine,
             pin: Arc::new(pin),
+            metrics,
             spans_at,
         }
     }
@@ -69,10 +76,29 @@ impl Snapshot {
             self.pin.check_age()?;
             visit(series)
         };
-        self.engine
-            .heads()
-            .metrics
+        self.metrics
             .select(self.pin.lsn(), matchers, range, query, checked)?;
+        self.pin.check_age()
+    }
+
+    /// What every series that all `matchers` select amounts to in `range`, in order of labels, each
+    /// series once and only if it has samples there. Reads as little as statistics allow.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn summary(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        query: &QueryControl,
+        visit: &mut dyn FnMut(SeriesSummary<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let checked = &mut |series: SeriesSummary<'_>| {
+            self.pin.check_age()?;
+            visit(series)
+        };
+        self.metrics
+            .summary(self.pin.lsn(), matchers, range, query, checked)?;
         self.pin.check_age()
     }
 
@@ -85,16 +111,14 @@ impl Snapshot {
         matchers: &[Matcher],
         range: TimeRange,
         query: &QueryControl,
-    ) -> Result<Vec<(SeriesRef, Labels)>, Error> {
-        self.fresh(
-            self.engine
-                .heads()
-                .metrics
-                .series(self.pin.lsn(), matchers, range, query)?,
-        )
+    ) -> Result<Vec<Labels>, Error> {
+        let found = self
+            .metrics
+            .series(self.pin.lsn(), matchers, range, query)?;
+        self.fresh(found)
     }
 
-    /// Label names of those series, sorted.
+    /// The first `limit` label names of those series, sorted.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
@@ -102,13 +126,16 @@ impl Snapshot {
         &self,
         matchers: &[Matcher],
         range: TimeRange,
+        limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let metrics = &self.engine.heads().metrics;
-        self.fresh(metrics.label_names(self.pin.lsn(), matchers, range, query)?)
+        let found = self
+            .metrics
+            .label_names(self.pin.lsn(), matchers, range, limit, query)?;
+        self.fresh(found)
     }
 
-    /// The first `limit` values of label `name` among those series, sorted.
+    /// The first `limit` values of label `name` that begin with `prefix` among those series, sorted.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
@@ -116,12 +143,16 @@ impl Snapshot {
         &self,
         name: &str,
         matchers: &[Matcher],
+        prefix: &str,
         range: TimeRange,
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let metrics = &self.engine.heads().metrics;
-        self.fresh(metrics.label_values(self.pin.lsn(), name, matchers, range, limit, query)?)
+        let at = self.pin.lsn();
+        let found = self
+            .metrics
+            .label_values(at, name, matchers, prefix, range, limit, query)?;
+        self.fresh(found)
     }
 
     /// Exemplars in `range` of the series that `matchers` select, oldest first in each.
@@ -134,8 +165,10 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let metrics = &self.engine.heads().metrics;
-        self.fresh(metrics.exemplars(self.pin.lsn(), matchers, range, query)?)
+        let found = self
+            .metrics
+            .exemplars(self.pin.lsn(), matchers, range, query)?;
+        self.fresh(found)
     }
 
     /// Metadata of one metric or of all, sorted by name.
@@ -143,7 +176,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn metadata(&self, metric: Option<&str>) -> Result<Vec<Metadata>, Error> {
-        self.fresh(self.engine.heads().metrics.metadata(self.pin.lsn(), metric))
+        self.fresh(self.metrics.metadata(self.pin.lsn(), metric))
     }
 
     /// From the first to the last sample of the series that `matchers` select.
@@ -155,12 +188,22 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        self.fresh(
-            self.engine
-                .heads()
-                .metrics
-                .time_bounds(self.pin.lsn(), matchers, query)?,
-        )
+        let found = self.metrics.time_bounds(self.pin.lsn(), matchers, query)?;
+        self.fresh(found)
+    }
+
+    /// The `limit` label names, values of a label or label pairs with most series, over all time.
+    ///
+    /// # Errors
+    /// The query's bounds; [`Error::SnapshotExpired`].
+    pub fn cardinality(
+        &self,
+        by: CardinalityBy<'_>,
+        limit: usize,
+        query: &QueryControl,
+    ) -> Result<Cardinality, Error> {
+        let found = self.metrics.cardinality(self.pin.lsn(), by, limit, query)?;
+        self.fresh(found)
     }
 
     /// A trace with all its spans and who called whom.
@@ -168,7 +211,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn trace(&self, id: TraceId, query: &QueryControl) -> Result<Option<Trace>, Error> {
-        self.fresh(self.engine.heads().spans.trace(self.spans_at, id, query)?)
+        self.fresh(self.engine.spans().trace(self.spans_at, id, query)?)
     }
 
     /// A trace in a line: root, times, counts.
@@ -182,8 +225,7 @@ impl Snapshot {
     ) -> Result<Option<TraceSummary>, Error> {
         self.fresh(
             self.engine
-                .heads()
-                .spans
+                .spans()
                 .trace_summary(self.spans_at, id, query)?,
         )
     }
@@ -199,8 +241,7 @@ impl Snapshot {
         visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
         self.engine
-            .heads()
-            .spans
+            .spans()
             .scan(self.spans_at, filter, query, visit)?;
         self.pin.check_age()
     }
@@ -210,12 +251,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
-        self.fresh(
-            self.engine
-                .heads()
-                .spans
-                .services(self.spans_at, range, query)?,
-        )
+        self.fresh(self.engine.spans().services(self.spans_at, range, query)?)
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -230,8 +266,7 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         self.fresh(
             self.engine
-                .heads()
-                .spans
+                .spans()
                 .operations(self.spans_at, service, range, query)?,
         )
     }
@@ -241,7 +276,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
-        self.fresh(self.engine.heads().spans.tag_names(self.spans_at, query)?)
+        self.fresh(self.engine.spans().tag_names(self.spans_at, query)?)
     }
 
     /// The first `limit` values of an attribute, sorted by their display form.
@@ -255,18 +290,16 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        self.fresh(self.engine.heads().spans.tag_values(
-            self.spans_at,
-            key,
-            prefix,
-            limit,
-            query,
-        )?)
+        self.fresh(
+            self.engine
+                .spans()
+                .tag_values(self.spans_at, key, prefix, limit, query)?,
+        )
     }
 
     /// The text of a service or operation number in a [`SpanHit`].
     pub fn symbol(&self, id: u32) -> Arc<str> {
-        self.engine.heads().spans.symbol(id)
+        self.engine.spans().symbol(id)
     }
 
     /// From the first start to the last end of all spans.
@@ -274,12 +307,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
-        self.fresh(
-            self.engine
-                .heads()
-                .spans
-                .time_bounds(self.spans_at, query)?,
-        )
+        self.fresh(self.engine.spans().time_bounds(self.spans_at, query)?)
     }
 
     /// The engine this is a snapshot of.

@@ -1,5 +1,5 @@
 //! The store against a plain model: random writes of both signals, late data, duplicates, deletes,
-//! snapshots held open, reopening and power cuts. Contracts 1 to 4 of the design.
+//! flushes, snapshots held open, reopening and power cuts. Contracts 1 to 4 of the design.
 //!
 //! `ROOTLINE_SEED=N` plays one seed, `ROOTLINE_MODEL_ROUNDS=N` more of them.
 #![allow(
@@ -40,7 +40,8 @@ fn play(seed: u64) {
         match rng.below(24) {
             0 => {
                 held.clear();
-                engine.close().unwrap();
+                let seal_for = std::time::Duration::from_secs(60 * rng.below(2));
+                engine.close_within(seal_for).unwrap();
                 drop(engine);
                 engine = open(&storage);
             }
@@ -60,6 +61,16 @@ fn play(seed: u64) {
                 let (snapshot, expected) =
                     held.swap_remove(usize::try_from(rng.below(held.len() as u64)).unwrap());
                 assert_eq!(observe(&snapshot).unwrap(), expected, "held snapshot: {at}");
+            }
+            5 => {
+                engine.flush().unwrap();
+                let stats = engine.stats();
+                assert_eq!(stats.metric_cut, stats.visible_lsn, "{at}");
+                assert_eq!(
+                    (stats.metrics.samples, stats.frozen_generations),
+                    (0, 0),
+                    "{at}"
+                );
             }
             _ => {
                 let op = random_op(&mut rng);

@@ -12,6 +12,7 @@
 //! | [`Matcher`], [`MatchOp`] | does a label value satisfy this condition? |
 //! | [`Postings`] | which rows carry this label pair? |
 //! | [`MemIndex`], [`SelectPlan`], [`Selection`] | which rows satisfy all these conditions? |
+//! | [`disk`] | the same of a block on disk |
 //!
 //! ```
 //! use rootline_index::{Labels, MatchOp, Matcher, MemIndex, Symbols};
@@ -30,6 +31,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod disk;
 mod error;
 mod label_bytes;
 mod label_limits;

@@ -131,6 +131,13 @@ impl Matcher {
             .is_some_and(|regex| regex.holds_for_all_present())
     }
 
+    /// What every value that satisfies a pattern starts with; empty if nothing is known.
+    pub(crate) fn literal_prefix(&self) -> &str {
+        self.regex
+            .as_ref()
+            .map_or("", |regex| regex.literal_prefix())
+    }
+
     /// The condition without its negation.
     pub(crate) fn holds(&self, value: &str) -> bool {
         match &self.regex {

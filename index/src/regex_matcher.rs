@@ -125,6 +125,15 @@ impl RegexMatcher {
         }
     }
 
+    /// What every value that matches starts with; empty if nothing is known.
+    pub(crate) fn literal_prefix(&self) -> &str {
+        match &self.form {
+            Form::Listed(_) => "",
+            Form::Glob(glob) => &glob.prefix,
+            Form::Automaton { prefix, .. } => prefix,
+        }
+    }
+
     /// The values that match, sorted, if they are a known few.
     pub(crate) fn listed_values(&self) -> Option<&[Box<str>]> {
         match &self.form {

@@ -24,7 +24,10 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use rootline_engine::{Budget, Error, Holder, Reservation};
 
-use crate::refusal::{Refusal, RefusalKind};
+use crate::{
+    buffer_pool::BufferPool,
+    refusal::{Refusal, RefusalKind},
+};
 
 /// Smallest step by which a body of unknown length reserves memory.
 const STEP_BYTES_MIN: usize = 16 << 10;
@@ -116,12 +119,16 @@ pub struct WireBody {
 }
 
 impl WireBody {
-    /// Decompresses on the calling thread.
+    /// Decompresses on the calling thread, into one of `buffers` if there are any and it is worth it.
     ///
     /// # Errors
     /// See [`decompress`].
-    pub fn decompress(self, limits: &BodyLimits) -> Result<(Bytes, Reservation), Refusal> {
-        decompress(self.encoding, self.bytes, self.reservation, limits)
+    pub fn decompress(
+        self,
+        limits: &BodyLimits,
+        buffers: Option<&Arc<BufferPool>>,
+    ) -> Result<(Bytes, Reservation), Refusal> {
+        decompress(self.encoding, self.bytes, self.reservation, limits, buffers)
     }
 }
 
@@ -256,7 +263,7 @@ where
 {
     read_unary_wire(headers, body, budget, limits)
         .await?
-        .decompress(limits)
+        .decompress(limits, None)
 }
 
 /// Decompresses `wire`. The answer's reservation covers the answer alone.
@@ -270,6 +277,7 @@ pub fn decompress(
     wire: Bytes,
     reservation: Reservation,
     limits: &BodyLimits,
+    buffers: Option<&Arc<BufferPool>>,
 ) -> Result<(Bytes, Reservation), Refusal> {
     match encoding {
         Encoding::Identity => {
@@ -283,7 +291,7 @@ pub fn decompress(
             }
             Ok((wire, reservation))
         }
-        Encoding::SnappyBlock => snappy_block(&wire, reservation, limits),
+        Encoding::SnappyBlock => snappy_block(&wire, reservation, limits, buffers),
         Encoding::Gzip => {
             let mut output = Output::new(reservation, wire.len(), limits)?;
             grow(&mut output.reservation, DECODER_BYTES)?;
@@ -522,6 +530,7 @@ fn snappy_block(
     wire: &[u8],
     mut reservation: Reservation,
     limits: &BodyLimits,
+    buffers: Option<&Arc<BufferPool>>,
 ) -> Result<(Bytes, Reservation), Refusal> {
     let broken = |e: snap::Error| Refusal::invalid(format!("the body is not valid snappy: {e}"));
     let declared = snap::raw::decompress_len(wire).map_err(broken)? as u64;
@@ -541,11 +550,26 @@ fn snappy_block(
         ));
     }
     grow(&mut reservation, declared)?;
-    let decoded = snap::raw::Decoder::new()
-        .decompress_vec(wire)
+    let mut decoder = snap::raw::Decoder::new();
+    let Some(buffers) = buffers else {
+        let decoded = decoder.decompress_vec(wire).map_err(broken)?;
+        reservation.shrink_to(declared);
+        return Ok((decoded.into(), reservation));
+    };
+    // `declared` is at most `decoded_bytes_max`, which a `usize` holds.
+    let mut buffer = buffers.take(usize::try_from(declared).unwrap_or(usize::MAX));
+    let spare = (buffer.capacity_bytes() as u64).saturating_sub(declared);
+    grow(&mut reservation, spare)?;
+    let decoded = decoder
+        .decompress(wire, buffer.bytes_mut())
         .map_err(broken)?;
-    reservation.shrink_to(declared);
-    Ok((decoded.into(), reservation))
+    if decoded as u64 != declared {
+        return Err(Refusal::invalid(
+            "the snappy body holds less than it declares",
+        ));
+    }
+    reservation.shrink_to(buffer.capacity_bytes() as u64);
+    Ok((buffer.freeze(), reservation))
 }
 
 /// The window that the first frame's header asks for, as far as it can be told, at most 8 MiB.
@@ -720,7 +744,19 @@ mod tests {
         limits: &BodyLimits,
     ) -> Result<(Bytes, Reservation), Refusal> {
         let reservation = budget.reserve(Holder::Requests, wire.len() as u64)?;
-        decompress(encoding, wire.into(), reservation, limits)
+        let pool = BufferPool::new(Budget::new(1 << 20));
+        let pooled = decompress(
+            encoding,
+            Bytes::copy_from_slice(&wire),
+            Budget::new(u64::MAX).reserve(Holder::Requests, 0).unwrap(),
+            limits,
+            Some(&pool),
+        );
+        let plain = decompress(encoding, wire.into(), reservation, limits, None);
+        if let (Ok((a, _)), Ok((b, _))) = (&pooled, &plain) {
+            assert_eq!(a, b, "a buffer's old content never shows");
+        }
+        plain
     }
 
     #[tokio::test]

@@ -431,15 +431,62 @@ impl Client {
             .into_inner())
     }
 
-    /// Seals what is in memory into blocks.
+    /// Where series come from: by metric name, label or label value, the largest first.
     ///
     /// # Errors
-    /// With the code `UNIMPLEMENTED` in this release.
-    pub async fn flush(&self) -> Result<(), ClientError> {
-        self.admin()
+    /// [`ClientError::Status`].
+    pub async fn cardinality(
+        &self,
+        request: v1::CardinalityRequest,
+    ) -> Result<v1::CardinalityResponse, ClientError> {
+        Ok(self
+            .metrics()
+            .cardinality(self.request(request))
+            .await?
+            .into_inner())
+    }
+
+    /// Seals what is in memory into blocks; what was sealed.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn flush(&self) -> Result<v1::FlushResponse, ClientError> {
+        Ok(self
+            .admin()
             .flush(self.request(v1::FlushRequest {}))
-            .await?;
-        Ok(())
+            .await?
+            .into_inner())
+    }
+
+    /// Merges blocks until nothing is left to merge; what was merged.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn compact(&self) -> Result<v1::CompactResponse, ClientError> {
+        Ok(self
+            .admin()
+            .compact(self.request(v1::CompactRequest {}))
+            .await?
+            .into_inner())
+    }
+
+    /// Makes a copy of the store that shares its blocks, in a directory of this name on the node's
+    /// machine.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn create_snapshot(
+        &self,
+        name: &str,
+    ) -> Result<v1::CreateSnapshotResponse, ClientError> {
+        let request = v1::CreateSnapshotRequest {
+            name: name.to_owned(),
+        };
+        Ok(self
+            .admin()
+            .create_snapshot(self.request(request))
+            .await?
+            .into_inner())
     }
 
     /// What the node holds.

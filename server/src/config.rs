@@ -69,6 +69,20 @@ pub struct Config {
     pub durability: Durability,
     /// Active series allowed.
     pub series_max: u64,
+    /// Active series allowed for each value of a label.
+    pub series_max_per_label: Vec<(String, u64)>,
+    /// How long a window must go without a write before it is sealed.
+    pub seal_idle: Duration,
+    /// Bytes of log that unsealed data may hold.
+    pub log_bytes_max: u64,
+    /// How old samples may be; `None` keeps them for ever.
+    pub retention_age: Option<Duration>,
+    /// Bytes that blocks may take on disk; `None` sets no bound.
+    pub retention_bytes: Option<u64>,
+    /// Free disk space that writes leave alone.
+    pub disk_reserve_bytes: u64,
+    /// Time in which the scrub reads every block once; `None` turns it off.
+    pub scrub_interval: Option<Duration>,
     /// How long a snapshot may stay open.
     pub snapshot_max_age: Duration,
     /// Resource attributes that every series carries.
@@ -244,8 +258,61 @@ pub const OPTIONS: &[OptionSpec] = &[
         "series-max",
         Value::One("N"),
         "50000000",
-        "Active series; samples of further ones are refused for good.",
+        "Active series: those written to since they were last sealed. Samples of further ones are refused for good.",
         |c, v| set(&mut c.series_max, count(v))
+    ),
+    option!(
+        "series-max-per-label",
+        Value::List("LABEL=N"),
+        "",
+        "Active series for each value of a label: tenant=100000 allows every value of tenant so many; \
+         samples of further ones are refused for good.",
+        |c, v| set(&mut c.series_max_per_label, label_limits(v))
+    ),
+    option!(
+        "seal-idle",
+        Value::One("TIME"),
+        "5m",
+        "How long a window of two hours must go without a write before it is sealed into blocks. Memory, \
+         log-bytes-max, a flush and a clean stop seal earlier.",
+        |c, v| set(&mut c.seal_idle, positive(duration(v)))
+    ),
+    option!(
+        "log-bytes-max",
+        Value::One("SIZE"),
+        "1GiB",
+        "Log that samples not yet sealed may hold; past it they are sealed. Bounds the replay at start.",
+        |c, v| set(&mut c.log_bytes_max, positive(size(v)))
+    ),
+    option!(
+        "retention-age",
+        Value::One("TIME"),
+        "off",
+        "Samples older than this are deleted, and refused for good when they come; off keeps all.",
+        |c, v| set(&mut c.retention_age, or_off(v, |v| positive(duration(v))))
+    ),
+    option!(
+        "retention-bytes",
+        Value::One("SIZE"),
+        "off",
+        "Disk that blocks may take; past it the oldest samples are deleted. off sets no bound.",
+        |c, v| set(&mut c.retention_bytes, or_off(v, |v| positive(size(v))))
+    ),
+    option!(
+        "disk-reserve",
+        Value::One("SIZE"),
+        "64MiB",
+        "Free disk space that is kept for sealing, deletes and the manifest: below it writes get the \
+         transient refusal.",
+        |c, v| set(&mut c.disk_reserve_bytes, size(v))
+    ),
+    option!(
+        "scrub-interval",
+        Value::One("TIME"),
+        "24h",
+        "Time in which every block is read once in the background and its checksums verified; off never \
+         does it.",
+        |c, v| set(&mut c.scrub_interval, or_off(v, |v| positive(duration(v))))
     ),
     option!(
         "snapshot-max-age",
@@ -358,7 +425,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "shutdown-seal",
         Value::One("TIME"),
         "5s",
-        "How long sealing may take at shutdown. This release keeps everything in the log: no effect yet.",
+        "How long sealing may take at shutdown, after requests in flight have ended and the log is synced; \
+         what is not sealed by then stays in the log. 0s seals nothing.",
         |c, v| set(&mut c.shutdown_seal, duration(v))
     ),
     option!(
@@ -470,6 +538,13 @@ impl Config {
             max_request_bytes: 0,
             durability: Durability::Sync,
             series_max: 0,
+            series_max_per_label: Vec::new(),
+            seal_idle: Duration::ZERO,
+            log_bytes_max: 0,
+            retention_age: None,
+            retention_bytes: None,
+            disk_reserve_bytes: 0,
+            scrub_interval: None,
             snapshot_max_age: Duration::ZERO,
             promote_resource_attributes: Vec::new(),
             utf8_names: false,
@@ -528,6 +603,13 @@ impl Config {
         settings.memory_limit_bytes = self.memory_limit_bytes;
         settings.memory_wait = self.memory_wait;
         settings.series_max = self.series_max;
+        settings
+            .series_max_per_label
+            .clone_from(&self.series_max_per_label);
+        settings.seal_idle = self.seal_idle;
+        settings.log_bytes_max = self.log_bytes_max;
+        settings.retention_age = self.retention_age;
+        settings.retention_bytes = self.retention_bytes;
         settings.snapshot_max_age = self.snapshot_max_age;
         settings
     }
@@ -813,6 +895,37 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| wrong())
 }
 
+/// `off` and `0` are `None`; else what `parse` says.
+fn or_off<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    match text {
+        "off" | "0" => Ok(None),
+        text => parse(text)
+            .map(Some)
+            .map_err(|reason| format!("{reason}, or off")),
+    }
+}
+
+/// `label=N, ...`; the last of two limits on one label holds.
+fn label_limits(text: &str) -> Result<Vec<(String, u64)>, String> {
+    let mut limits: Vec<(String, u64)> = Vec::new();
+    for item in list(text)? {
+        // A label name may hold `=` itself; the number after the last one cannot.
+        let (label, max) = item
+            .rsplit_once('=')
+            .ok_or_else(|| format!("{item:?} is not of the form label=N"))?;
+        let (label, max) = (label.trim(), count(max.trim())?);
+        if label.is_empty() {
+            return Err(format!("{item:?} names no label"));
+        }
+        limits.retain(|(known, _)| known != label);
+        limits.push((label.to_owned(), max));
+    }
+    Ok(limits)
+}
+
 fn durability(text: &str) -> Result<Durability, String> {
     match text.split_once('=') {
         None if text == "sync" => Ok(Durability::Sync),
@@ -946,6 +1059,38 @@ mod tests {
             Ok(Durability::Interval(Duration::from_millis(250)))
         );
         assert_eq!(address("localhost:0"), address("127.0.0.1:0"));
+    }
+
+    #[test]
+    fn what_can_be_off_is_off_by_word_or_nought() {
+        for text in ["off", "0"] {
+            let age = ("retention-age", text);
+            let given = flags(&[("data-dir", "d"), age, ("scrub-interval", text)]);
+            let (config, _) = Config::load(None, [], given).unwrap();
+            assert_eq!((config.retention_age, config.scrub_interval), (None, None));
+        }
+        let given = flags(&[
+            ("data-dir", "d"),
+            ("retention-age", "30d"),
+            ("retention-bytes", "2GiB"),
+        ]);
+        let (config, _) = Config::load(None, [], given).unwrap();
+        assert_eq!(config.retention_age, Some(Duration::from_hours(720)));
+        assert_eq!(config.retention_bytes, Some(2 << 30));
+        let error = load_file("retention-age = \"never\"").unwrap_err();
+        assert!(error.to_string().contains("or off"), "{error}");
+    }
+
+    #[test]
+    fn limits_by_label_are_a_list_of_pairs() {
+        assert_eq!(
+            label_limits("tenant=100_000, job = 5,tenant=7"),
+            Ok(vec![("job".to_owned(), 5), ("tenant".to_owned(), 7)])
+        );
+        assert_eq!(label_limits(""), Ok(Vec::new()));
+        for wrong in ["tenant", "=5", "tenant=", "tenant=many"] {
+            assert!(label_limits(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use serde_json::json;
 
 use crate::{
+    api::upkeep,
     listen,
     node::{NodeState, Phase},
     otlp,
@@ -59,14 +60,21 @@ async fn live() -> &'static str {
     "live\n"
 }
 
-/// Whether reads and writes are served; if not, why and how far.
+/// Whether reads and writes are served, or reads alone; if not, why and how far.
 async fn ready(State(state): State<Arc<NodeState>>) -> Response {
     let version = env!("CARGO_PKG_VERSION");
     let (status, body) = match (state.phase(), state.open_error()) {
-        (Phase::Ready, _) => (
-            StatusCode::OK,
-            json!({ "status": "ready", "version": version }),
-        ),
+        // Whoever only reads is served: taking the node out of rotation would help nobody.
+        (Phase::Ready, _) => match state.read_only() {
+            None => (
+                StatusCode::OK,
+                json!({ "status": "ready", "version": version }),
+            ),
+            Some(reason) => (
+                StatusCode::OK,
+                json!({ "status": "read-only", "version": version, "reason": reason }),
+            ),
+        },
         (Phase::Stopping, _) => (
             StatusCode::SERVICE_UNAVAILABLE,
             json!({ "status": "stopping", "version": version }),
@@ -100,18 +108,23 @@ async fn metrics(State(state): State<Arc<NodeState>>) -> Response {
     response
 }
 
-/// Seals what is in memory into blocks.
+/// Seals what is in memory into blocks, and says what was sealed.
 async fn flush(State(state): State<Arc<NodeState>>) -> Response {
     let flushed = match state.engine() {
         Ok(engine) => {
             let engine = engine.clone();
-            tokio::task::spawn_blocking(move || engine.flush()).await
+            let turn = Arc::clone(state.upkeep_turns()).acquire_owned().await;
+            let flush = move || {
+                let _turn = turn;
+                upkeep::flush(&engine)
+            };
+            tokio::task::spawn_blocking(flush).await
         }
         Err(refusal) => return refused(&state, &refusal),
     };
     match flushed {
-        Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
-        Ok(Err(error)) => refused(&state, &error.into()),
+        Ok(Ok(flushed)) => Json(upkeep::flushed_json(&flushed)).into_response(),
+        Ok(Err(refusal)) => refused(&state, &refusal),
         Err(panic) => {
             tracing::error!(error = %panic, "a flush failed in an unexpected way");
             refused(

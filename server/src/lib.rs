@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod body;
+pub mod buffer_pool;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -27,10 +27,15 @@ use tokio::sync::Semaphore;
 
 use crate::{
     body::{self, BodyLimits, WireBody},
+    buffer_pool::BufferPool,
     config::Config,
     refusal::{Refusal, RefusalKind},
     self_metrics::{Protocol, SelfMetrics},
 };
+
+/// Flushes, compactions and snapshots that run at once: each holds a thread of the blocking pool for as
+/// long as it takes, and deletes must not wait for it.
+const UPKEEP_MAX: usize = 2;
 
 /// Where the node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +67,16 @@ pub struct NodeState {
     clock: Arc<dyn Clock>,
     phase: AtomicU8,
     engine: OnceLock<Engine>,
+    /// Room of decompressed bodies, kept for the next.
+    buffers: OnceLock<Arc<BufferPool>>,
     progress: Arc<ReplayProgress>,
     metrics: SelfMetrics,
     /// One permit for each write that waits or runs.
     write_places: Arc<Semaphore>,
     /// One permit for each write that runs.
     write_turns: Arc<Semaphore>,
+    /// One permit for each flush, compaction or snapshot that runs, whatever way it was asked for.
+    upkeep_turns: Arc<Semaphore>,
     /// Why the engine could not be opened, for health.
     open_error: Mutex<Option<String>>,
 }
@@ -92,10 +101,12 @@ impl NodeState {
             clock,
             phase: AtomicU8::new(Phase::Starting as u8),
             engine: OnceLock::new(),
+            buffers: OnceLock::new(),
             progress: Arc::new(ReplayProgress::default()),
             metrics: SelfMetrics::default(),
             write_places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             write_turns: Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS))),
+            upkeep_turns: Arc::new(Semaphore::new(UPKEEP_MAX)),
             open_error: Mutex::new(None),
         })
     }
@@ -141,6 +152,9 @@ impl NodeState {
 
     /// The engine is open: starts serving, unless the node is stopping already.
     pub fn set_ready(&self, engine: Engine) {
+        let _ = self
+            .buffers
+            .set(BufferPool::new(Arc::clone(engine.budget())));
         let _ = self.engine.set(engine);
         let (from, to) = (Phase::Starting as u8, Phase::Ready as u8);
         let _ = self
@@ -183,6 +197,17 @@ impl NodeState {
         self.engine.get()
     }
 
+    /// Why the store takes no writes though it answers questions; `None` if it takes them.
+    pub fn read_only(&self) -> Option<String> {
+        let stats = self.engine.get()?.stats();
+        if stats.log.poisoned {
+            return Some(
+                "a sync of the log failed: check the disk and restart the node".to_owned(),
+            );
+        }
+        stats.read_only
+    }
+
     /// The memory budget that bodies are read against.
     ///
     /// # Errors
@@ -209,6 +234,11 @@ impl NodeState {
             Some(timeout),
             self.config.query_limits.clone(),
         )
+    }
+
+    /// Turns for what looks after the store.
+    pub(crate) fn upkeep_turns(&self) -> &Arc<Semaphore> {
+        &self.upkeep_turns
     }
 
     /// Decompresses and decodes `wire` into a batch and writes it, all on a blocking thread.
@@ -249,12 +279,13 @@ impl NodeState {
             .await
             .map_err(|_| busy())?;
         let limits = self.body_limits();
+        let buffers = self.buffers.get().cloned();
         let started = self.clock.monotonic();
         // Once begun, a write runs to its end even if the sender goes away, and keeps its permits.
         let written = tokio::task::spawn_blocking(move || {
             let _permits = (place, turn);
             let wire_bytes = wire.bytes.len() as u64;
-            let (bytes, mut reservation) = wire.decompress(&limits)?;
+            let (bytes, mut reservation) = wire.decompress(&limits, buffers.as_ref())?;
             // The batch's own columns are about as large as what they are decoded from.
             body::grow(&mut reservation, bytes.len() as u64)?;
             let mut batch = engine.batch();

@@ -134,8 +134,8 @@ fn label_run(series: &[u8]) -> usize {
     at
 }
 
-fn find_labels(series: &[u8]) -> Result<LabelFields, Malformed> {
-    let run = label_run(series);
+/// Where the labels of `series` stand, whose first `run` bytes are [`label_run`].
+fn find_labels(series: &[u8], run: usize) -> Result<LabelFields, Malformed> {
     let mut found = match run {
         0 => LabelFields::Absent,
         end => LabelFields::Contiguous(0, end),
@@ -166,7 +166,24 @@ fn time_series<'a>(
     rejections: &mut Rejections,
     gathered: &mut Vec<u8>,
 ) -> Result<(), Malformed> {
-    let labels = find_labels(series)?;
+    // What scrapers send: labels, then one sample, and nothing else.
+    let run = label_run(series);
+    if run > 0
+        && let Some([0x12, length @ 0x0a..=0x7f, one @ ..]) = series.get(run..)
+        && one.len() == usize::from(*length)
+        && let Some((timestamp_ms, value)) = plain_sample(one)
+    {
+        match Timestamp::from_millis(timestamp_ms) {
+            Ok(time) => {
+                let bytes = series.get(..run).unwrap_or_default();
+                let row = metrics.series_raw(DOMAIN_LABEL_FIELDS, bytes, parse_labels);
+                metrics.sample(row, time, value);
+            }
+            Err(error) => rejections.reject_samples(1, error),
+        }
+        return Ok(());
+    }
+    let labels = find_labels(series, run)?;
     let mut row = None;
     // A row is added with the first thing that needs it, so that an empty series leaves no trace.
     let mut row_of = |metrics: &mut MetricBatch<'a>| match (row, &labels) {
@@ -234,17 +251,22 @@ fn gather_labels(series: &[u8], gathered: &mut Vec<u8>) {
     }
 }
 
+/// `(timestamp in ms, value)` of the form that every sender sends: value, then time.
+#[inline]
+fn plain_sample(bytes: &[u8]) -> Option<(i64, f64)> {
+    let (value, rest) = bytes.strip_prefix(&[0x09])?.split_first_chunk()?;
+    let mut fields = Fields::new(rest.strip_prefix(&[0x10])?);
+    let timestamp = fields.varint().ok()?;
+    let bits = u64::from_le_bytes(*value);
+    let is_all = fields.rest.is_empty();
+    is_all.then(|| (timestamp.cast_signed(), f64::from_bits(bits)))
+}
+
 /// `(timestamp in ms, value)`.
 #[inline]
 fn sample(bytes: &[u8]) -> Result<(i64, f64), Malformed> {
-    // What every sender sends: value, then time.
-    if let [0x09, a, b, c, d, e, f, g, h, 0x10, time @ ..] = bytes {
-        let mut fields = Fields::new(time);
-        let timestamp = fields.varint()?;
-        if fields.rest.is_empty() {
-            let bits = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-            return Ok((timestamp.cast_signed(), f64::from_bits(bits)));
-        }
+    if let Some(plain) = plain_sample(bytes) {
+        return Ok(plain);
     }
     let (mut timestamp_ms, mut value) = (0, 0.0);
     let mut fields = Fields::new(bytes);

@@ -241,6 +241,22 @@ async fn one_batch_of_both_signals_is_answered_from() {
         (values, info.truncated),
         (vec!["api-gateway".to_owned()], true)
     );
+    let request = v1::LabelNamesRequest {
+        limit: 1,
+        ..Default::default()
+    };
+    let answer = client.label_names(request).await.unwrap();
+    assert_eq!(answer.names, ["__name__"]);
+    assert!(answer.info.unwrap().truncated);
+    let beginning = |prefix: &str| v1::LabelValuesRequest {
+        name: "service".into(),
+        prefix: prefix.into(),
+        ..Default::default()
+    };
+    let (values, _) = client.label_values(beginning("api-")).await.unwrap();
+    assert_eq!(values, ["api-gateway"]);
+    let (values, info) = client.label_values(beginning("zzz")).await.unwrap();
+    assert!(values.is_empty() && info.empty && info.data_start_ns.is_some());
     let (exemplars, _) = client
         .exemplars(v1::ExemplarsRequest {
             series: of_latency(),

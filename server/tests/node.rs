@@ -423,6 +423,53 @@ async fn a_full_budget_is_the_transient_refusal_on_every_protocol() {
     node.stop().await.unwrap();
 }
 
+/// A series past the limit of its label's value costs itself; other values go on.
+#[tokio::test]
+async fn series_are_limited_by_the_value_of_a_label() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.series_max_per_label = vec![("__name__".to_owned(), 2)];
+    let node = started(config).await;
+    let series = |name: &str, instance: &str| pb::TimeSeries {
+        labels: [("__name__", name), ("instance", instance)]
+            .into_iter()
+            .map(|(name, value)| pb::Label {
+                name: name.into(),
+                value: value.into(),
+            })
+            .collect(),
+        samples: vec![pb::Sample {
+            value: 1.0,
+            timestamp: 1,
+        }],
+        ..Default::default()
+    };
+    let send = |timeseries: Vec<pb::TimeSeries>| {
+        let request = pb::WriteRequest {
+            timeseries,
+            metadata: vec![],
+        };
+        snap::raw::Encoder::new()
+            .compress_vec(&request.encode_to_vec())
+            .unwrap()
+    };
+    let body = send(vec![
+        series("up", "a"),
+        series("up", "b"),
+        series("up", "c"),
+        series("down", "a"),
+    ]);
+    let (status, answer) = write(&node, &body).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(
+        answer.contains("__name__=\"up\"") && answer.contains("series-max-per-label"),
+        "{answer}"
+    );
+    let stats = node.state().engine().unwrap().stats();
+    assert_eq!((stats.metrics.series, stats.metrics.samples), (3, 3));
+    node.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn only_pages_that_were_allowed_may_read_and_none_may_write() {
     let dir = tempfile::tempdir().unwrap();

@@ -137,6 +137,23 @@ impl Wal {
             found.recover(storage, clock.as_ref(), dir, &settings, replay)?;
         Ok((Self::start(recovered, clock, settings, lock)?, recovery))
     }
+
+    /// Reads the log in `dir` as [`open`](Self::open) would, and leaves everything as it is: nothing is
+    /// locked, written or removed. For tools that look at a store; while somebody else writes to the
+    /// log, its end may look torn.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), less what has to do with writing.
+    pub fn read(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        replay: &mut dyn FnMut(Record<'_>) -> Result<(), BoxError>,
+    ) -> Result<(Option<StoreId>, Recovery), Error> {
+        let mut found = Found::look(storage, dir)?;
+        let (mut recovery, _tail) = found.replay(replay)?;
+        recovery.created = found.store.is_none();
+        Ok((found.store, recovery))
+    }
 }
 
 /// The directory as it was found.

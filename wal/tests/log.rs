@@ -340,3 +340,37 @@ fn an_error_of_the_application_ends_replay() {
     assert_eq!(error.to_string(), "replay stopped at record 2: no");
     assert_eq!(open(dir.path()).2.len(), 3);
 }
+
+#[test]
+fn reading_a_log_shows_what_opening_would_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn rootline_wal::Storage> = Arc::new(FsStorage::new());
+    let read = || {
+        let mut records = Vec::new();
+        let (store, recovery) = Wal::read(&storage, dir.path(), &mut |record| {
+            records.push((record.lsn.0, record.kind, record.payload.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+        (store, recovery, records)
+    };
+    let (store, recovery, records) = read();
+    assert_eq!((store, recovery.created, records.len()), (None, true, 0));
+    let (wal, ..) = open(dir.path());
+    for i in 0..20 {
+        wal.append(1, &[&payload(i, 100)]).unwrap();
+    }
+    wal.wait_durable(wal.last_lsn()).unwrap();
+    let before = files(dir.path());
+    // Beside the running log: what is synced is there.
+    let (store, recovery, records) = read();
+    assert_eq!(store, Some(wal.store_id()));
+    assert_eq!((recovery.corrupt.len(), records.len()), (0, 20));
+    assert_eq!(files(dir.path()), before);
+    wal.close().unwrap();
+    drop(wal);
+    let (_, recovery, records) = read();
+    let (_, opened, replayed) = open(dir.path());
+    assert_eq!(records, replayed);
+    assert_eq!(recovery.last_lsn, opened.last_lsn);
+}

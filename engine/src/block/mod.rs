@@ -1,6 +1,40 @@
 //! Blocks: immutable files that hold what was sealed, of either signal, in one container.
+//! Bytes: `docs/formats/block.md`.
+//!
+//! [`BlockWriter`] writes one from front to back, [`Block`] reads it; what the bytes of a section mean is
+//! the stores' business. Files are reached by mapping (`map.rs`) or by reading (`pread.rs`).
+//!
+//! Invariants
+//! - A block never changes once it has its name, and its number is never given out again.
+//! - A section is a run of bytes in pages of at most 64 KiB, each under a checksum of its own that is
+//!   verified before the page is used. What is damaged costs its page.
+
+mod filenames;
+mod format;
+mod listing;
+mod map;
+mod pread;
+mod read;
+mod source;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use rootline_wal::Lsn;
+
+pub(crate) use filenames::block as path;
+pub(crate) use format::{decode_meta, encode_meta, signal_code, signal_of};
+pub(crate) use listing::{
+    Cleaned, Scanned, existing, has_blocks, remove_unnamed, scan_headers, survivors,
+};
+pub(crate) use pread::{OPEN_FILES_MAX, OpenFiles};
+pub(crate) use read::{Block, PageDamage, Place, Section, SectionBytes};
+pub(crate) use writer::{BlockWriter, Throttle};
 
 use crate::time::TimeRange;
 
@@ -10,6 +44,12 @@ pub(crate) const PAGE_BYTES_MAX: usize = 64 * 1024;
 /// The number of a block in its store. Never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BlockId(pub(crate) u64);
+
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// Which store a block belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,4 +109,59 @@ pub(crate) enum SectionKind {
     Exemplars = 6,
     /// Type, unit and help by metric.
     Metadata = 7,
+}
+
+impl SectionKind {
+    /// All that this release knows.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Strings,
+        Self::SeriesIndex,
+        Self::Times,
+        Self::Values,
+        Self::Chunks,
+        Self::Exemplars,
+        Self::Metadata,
+    ];
+
+    /// The kind with this number, if it is known.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+
+    /// As people read it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Strings => "strings",
+            Self::SeriesIndex => "series-index",
+            Self::Times => "times",
+            Self::Values => "values",
+            Self::Chunks => "chunks",
+            Self::Exemplars => "exemplars",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
+/// The file of a block in the directory of blocks.
+pub(crate) fn path_of(dir: &Path, id: BlockId) -> PathBuf {
+    filenames::block(dir, id)
+}
+
+/// Decodes bytes as the footer of a block and as one of its ends, as opening a block does. For fuzzing.
+///
+/// # Errors
+/// What is wrong with them as a footer.
+#[doc(hidden)]
+pub fn check_block_footer(bytes: &[u8]) -> Result<(), &'static str> {
+    if let format::EndRead::End(end) = format::End::decode(bytes) {
+        let _ = end.adds_up();
+    }
+    let footer = format::Footer::decode(bytes)?;
+    let again = format::Footer::decode(&footer.encode());
+    assert_eq!(
+        again.as_ref(),
+        Ok(&footer),
+        "what is read is written and read"
+    );
+    Ok(())
 }

@@ -95,13 +95,14 @@ fn the_golden_record_reads_as_what_it_was_made_of() {
     for shard in 0..head.shards() {
         head.apply(shard, Lsn(1), &prepared, Lsn(1));
     }
+    let view = MetricView::of(Arc::new(head));
     let ctl = QueryControl::new(
         Arc::new(rootline_wal::SystemClock::new()),
         None,
         QueryLimits::default(),
     );
     let mut read = Vec::new();
-    head.select(Lsn(1), &[], TimeRange::ALL, &ctl, &mut |series| {
+    view.select(Lsn(1), &[], TimeRange::ALL, &ctl, &mut |series| {
         let path = series.labels.get("path").unwrap();
         assert_eq!(*series.labels, labels(path));
         for (time_ns, value) in series.timestamps.iter().zip(series.values) {
@@ -116,11 +117,11 @@ fn the_golden_record_reads_as_what_it_was_made_of() {
         (path.to_owned(), time_ms, value.to_bits())
     });
     assert_eq!(read, want);
-    let exemplars = head.exemplars(Lsn(1), &[], TimeRange::ALL, &ctl).unwrap();
+    let exemplars = view.exemplars(Lsn(1), &[], TimeRange::ALL, &ctl).unwrap();
     assert_eq!(exemplars.len(), 1);
     assert_eq!(exemplars[0].labels, labels("/cart"));
     assert!(exemplars[0].exemplars[0].is_same(&exemplar()));
-    assert_eq!(head.metadata(Lsn(1), None), [metadata()]);
+    assert_eq!(view.metadata(Lsn(1), None), [metadata()]);
 }
 
 #[test]

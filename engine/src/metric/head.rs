@@ -1,4 +1,8 @@
-//! The metric head: all series in memory, in shards.
+//! One generation of the metric head: its series in memory, in shards.
+//!
+//! A generation takes writes until it is frozen; then another takes its place
+//! ([`MetricHead::successor`]) and it never changes again. It gives its memory back when the last
+//! reader drops it.
 //!
 //! ```text
 //! MetricBatch -> prepare -> (the log) -> logged -> apply, shard by shard -> visible
@@ -6,7 +10,8 @@
 //! ```
 //!
 //! Who holds what: the registry knows series by hash, number and labels; a shard has the slab of its
-//! series' data; the index finds series by label; metadata stand apart. The core calls `apply` and
+//! series' data; the index finds series by label; metadata stand apart, in a map that all generations
+//! share. The core calls `apply` and
 //! `delete` for one shard from one thread at a time, in rising LSN order.
 //!
 //! Locks, in this order: a shard's data -> the index -> symbols. The registry's locks are taken
@@ -22,17 +27,17 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::{Matcher, Symbol};
 use rootline_wal::Lsn;
 
 use super::{
     index::HeadIndex,
-    metadata::MetadataStore,
+    metadata::{Metadata, SharedMetadata},
     pages::Pages,
     prepare::{PreparedMetrics, PreparedSample},
     registry::{Registry, SeriesNumber},
@@ -55,11 +60,13 @@ pub(crate) struct MetricHead {
     pub(super) registry: Registry,
     pub(super) index: HeadIndex,
     shards: Vec<RwLock<Shard>>,
-    pub(super) metadata: RwLock<MetadataStore>,
+    pub(super) metadata: Arc<SharedMetadata>,
+    /// Samples before this time are refused; of all generations.
+    floor_ns: Arc<AtomicI64>,
     pub(super) budget: Arc<Budget>,
     /// Bytes charged for the registry, which is counted as a whole.
     registry_bytes: Mutex<u64>,
-    /// Bytes charged in all.
+    /// Bytes charged in all, shared metadata not among them.
     charged_bytes: AtomicU64,
     orphaned: AtomicU64,
 }
@@ -136,7 +143,34 @@ pub struct MetricStats {
 
 impl MetricHead {
     pub(crate) fn new(settings: &Settings, budget: Arc<Budget>) -> Self {
-        let registry = Registry::new(settings.metric_shards, settings.labels, settings.series_max);
+        let registry = Registry::new(settings.metric_shards, settings.labels, settings.series_max)
+            .limit_labels(settings.series_max_per_label.clone());
+        let metadata = Arc::new(SharedMetadata::new(Arc::clone(&budget)));
+        Self::with(
+            registry,
+            metadata,
+            Arc::new(AtomicI64::new(i64::MIN)),
+            budget,
+        )
+    }
+
+    /// The generation that takes this one's place: empty, with the same hash key and sharding; series
+    /// references go on, metadata are shared. Called while nobody writes.
+    pub(crate) fn successor(&self) -> Self {
+        Self::with(
+            self.registry.successor(),
+            Arc::clone(&self.metadata),
+            Arc::clone(&self.floor_ns),
+            Arc::clone(&self.budget),
+        )
+    }
+
+    fn with(
+        registry: Registry,
+        metadata: Arc<SharedMetadata>,
+        floor_ns: Arc<AtomicI64>,
+        budget: Arc<Budget>,
+    ) -> Self {
         let shards = (0..registry.sharding.shards())
             .map(|_| RwLock::default())
             .collect();
@@ -144,7 +178,8 @@ impl MetricHead {
             registry,
             index: HeadIndex::default(),
             shards,
-            metadata: RwLock::default(),
+            metadata,
+            floor_ns,
             budget,
             registry_bytes: Mutex::new(0),
             charged_bytes: AtomicU64::new(0),
@@ -166,6 +201,11 @@ impl MetricHead {
         self.shards
             .get(shard)
             .expect("a shard number is below `shards`")
+    }
+
+    /// Every shard, held still. Whoever applies waits meanwhile: for frozen generations.
+    pub(super) fn read_all(&self) -> Vec<RwLockReadGuard<'_, Shard>> {
+        self.shards.iter().map(RwLock::read).collect()
     }
 
     /// Remembers that record `lsn` holds the definitions that were prepared. Called when the record
@@ -322,13 +362,7 @@ impl MetricHead {
             data.count(change);
         }
         if shard == 0 && !prepared.metadata().is_empty() {
-            let mut store = self.metadata.write();
-            let before = store.heap_bytes();
-            for metadata in prepared.metadata() {
-                store.apply(lsn, metadata, floor);
-            }
-            change.bytes += i64::try_from(store.heap_bytes()).unwrap_or(i64::MAX)
-                - i64::try_from(before).unwrap_or(i64::MAX);
+            self.metadata.apply(lsn, prepared.metadata(), floor);
         }
         self.charge(change.bytes);
     }
@@ -400,8 +434,44 @@ impl MetricHead {
             chunks: count(counts.chunks),
             exemplars: count(counts.exemplars),
             symbols: self.registry.symbols.len() as u64,
-            bytes: self.charged_bytes.load(Ordering::Relaxed),
+            bytes: self.charged_bytes() + self.metadata.charged_bytes(),
         }
+    }
+
+    /// Bytes of this generation alone: what its end gives back.
+    pub(crate) fn charged_bytes(&self) -> u64 {
+        self.charged_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Refuses samples before this time from here on, in this generation and those that follow.
+    pub(crate) fn raise_floor(&self, floor_ns: i64) {
+        self.floor_ns.fetch_max(floor_ns, Ordering::Relaxed);
+    }
+
+    pub(super) fn floor_ns(&self) -> i64 {
+        self.floor_ns.load(Ordering::Relaxed)
+    }
+
+    /// The lowest series reference that was never given out.
+    pub(crate) fn next_ref(&self) -> SeriesRef {
+        self.registry.next_ref()
+    }
+
+    /// Makes sure that no new series gets a reference below `next`.
+    pub(crate) fn start_refs_at(&self, next: SeriesRef) {
+        if let Some(last) = next.0.checked_sub(1) {
+            self.registry.saw_ref(SeriesRef(last));
+        }
+    }
+
+    /// Metadata that came after record `after` up to `up_to`, by rising name.
+    pub(crate) fn metadata_between(&self, after: Lsn, up_to: Lsn) -> Vec<Metadata> {
+        self.metadata.read().between(after, up_to).collect()
+    }
+
+    /// Takes metadata that blocks hold, before any record is replayed.
+    pub(crate) fn restore_metadata(&self, lsn: Lsn, entries: &[Metadata]) {
+        self.metadata.apply(lsn, entries, lsn);
     }
 
     /// Charges what the registry has grown by since the last call.

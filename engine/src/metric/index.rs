@@ -7,8 +7,10 @@
 //! - A series is entered once, under its shard's lock, before the record that brought it is visible.
 //!   So a snapshot finds every series it can see, and perhaps some it cannot.
 
+use std::cmp::Reverse;
+
 use parking_lot::RwLock;
-use rootline_index::{Matcher, MemIndex, SharedSymbols, Symbol};
+use rootline_index::{Matcher, MemIndex, Postings, SharedSymbols, Symbol};
 
 use super::registry::{Registry, SeriesNumber};
 /// Bytes of a row until the first count: eight labels in the postings of common values.
@@ -95,4 +97,71 @@ impl HeadIndex {
                 .collect(),
         )
     }
+
+    /// Every label name, and a series that has it. In no promised order.
+    pub(crate) fn names(&self) -> Vec<(Symbol, SeriesNumber)> {
+        let inner = self.inner.read();
+        examples(&inner, inner.index.label_names())
+    }
+
+    /// Series entered.
+    pub(crate) fn len(&self) -> u64 {
+        self.inner.read().series.len() as u64
+    }
+
+    /// The label names that stand on most series.
+    pub(crate) fn largest_names(&self, most: usize) -> Vec<Symbol> {
+        let mut names: Vec<_> = self.inner.read().index.cardinality().collect();
+        names.sort_unstable_by_key(|name| (Reverse(name.rows), name.name));
+        names.truncate(most);
+        names.into_iter().map(|name| name.name).collect()
+    }
+
+    /// The label pairs that stand on most series; of one name, or of all.
+    pub(crate) fn largest_pairs(
+        &self,
+        name: Option<Symbol>,
+        most: usize,
+    ) -> Vec<(Symbol, Option<Symbol>)> {
+        let inner = self.inner.read();
+        let names: Vec<Symbol> = match name {
+            Some(name) => vec![name],
+            None => inner.index.label_names().map(|(name, _)| name).collect(),
+        };
+        let mut pairs = Vec::new();
+        for name in names {
+            let values = inner.index.largest_values(name, most);
+            pairs.extend(values.into_iter().map(|(value, rows)| (rows, name, value)));
+        }
+        pairs.sort_unstable_by_key(|&(rows, name, value)| (Reverse(rows), name, value));
+        pairs.truncate(most);
+        let pairs = pairs.into_iter();
+        pairs.map(|(_, name, value)| (name, Some(value))).collect()
+    }
+
+    /// Series that carry a label or a pair, and how many values the label has.
+    pub(crate) fn count(&self, name: Symbol, value: Option<Symbol>) -> (u64, u64) {
+        let inner = self.inner.read();
+        if let Some(value) = value {
+            let rows = inner.index.postings(name, value);
+            return (rows.map_or(0, Postings::len), 1);
+        }
+        let of_name = inner.index.cardinality().find(|of| of.name == name);
+        of_name.map_or((0, 0), |of| (of.rows, of.values))
+    }
+
+    /// Every value of a label, and a series that has it. In no promised order.
+    pub(crate) fn values(&self, name: Symbol) -> Vec<(Symbol, SeriesNumber)> {
+        let inner = self.inner.read();
+        examples(&inner, inner.index.label_values(name))
+    }
+}
+
+fn examples<'i>(
+    inner: &Inner,
+    rows: impl Iterator<Item = (Symbol, &'i Postings)>,
+) -> Vec<(Symbol, SeriesNumber)> {
+    let first = |rows: &Postings| inner.series.get(rows.iter().next()? as usize).copied();
+    rows.filter_map(|(symbol, rows)| Some((symbol, first(rows)?)))
+        .collect()
 }

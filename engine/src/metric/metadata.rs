@@ -1,11 +1,23 @@
 //! Type, unit and help text by metric name.
 //!
+//! All generations of the head share one map ([`SharedMetadata`]), which lives as long as the store is
+//! open: a version knows the record it came in, so that a snapshot of any age finds its own.
+//!
 //! Invariants
 //! - Versions of one metric rise by LSN; only the newest at or below the floor and newer ones stay.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use rootline_wal::Lsn;
+
+use crate::budget::{Budget, Holder};
 
 /// Metrics that can have metadata: past it, metadata of new metrics are refused. Names of metrics
 /// come from instrumentation, not from data; Prometheus' largest users have some ten thousand.
@@ -84,6 +96,56 @@ pub(crate) struct MetadataStore {
     text_bytes: usize,
 }
 
+/// The map behind its lock, with its share of the memory budget.
+#[derive(Debug)]
+pub(crate) struct SharedMetadata {
+    store: RwLock<MetadataStore>,
+    budget: Arc<Budget>,
+    charged_bytes: AtomicU64,
+}
+
+impl SharedMetadata {
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        Self {
+            store: RwLock::default(),
+            budget,
+            charged_bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, MetadataStore> {
+        self.store.read()
+    }
+
+    /// Applies what record `lsn` says.
+    pub(crate) fn apply(&self, lsn: Lsn, entries: &[Metadata], floor: Lsn) {
+        let mut store = self.store.write();
+        for metadata in entries {
+            store.apply(lsn, metadata, floor);
+        }
+        // Under the lock, so that of two changes the later one is the one that stands.
+        let now = store.heap_bytes() as u64;
+        let before = self.charged_bytes.swap(now, Ordering::Relaxed);
+        if now >= before {
+            self.budget.charge(Holder::MetricHead, now - before);
+        } else {
+            self.budget.release(Holder::MetricHead, before - now);
+        }
+    }
+
+    /// Bytes charged to the budget.
+    pub(crate) fn charged_bytes(&self) -> u64 {
+        self.charged_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for SharedMetadata {
+    fn drop(&mut self) {
+        self.budget
+            .release(Holder::MetricHead, self.charged_bytes());
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Described {
     kind: MetricKind,
@@ -94,6 +156,15 @@ struct Described {
 impl Described {
     fn is(&self, metadata: &Metadata) -> bool {
         self.kind == metadata.kind && *self.unit == *metadata.unit && *self.help == *metadata.help
+    }
+
+    fn of(&self, metric: &str) -> Metadata {
+        Metadata {
+            metric: metric.to_owned(),
+            kind: self.kind,
+            unit: self.unit.to_string(),
+            help: self.help.to_string(),
+        }
     }
 
     fn text_bytes(&self) -> usize {
@@ -145,12 +216,7 @@ impl MetadataStore {
         let seen = |name: &str, versions: &[(Lsn, Described)]| {
             let end = versions.partition_point(|(lsn, _)| *lsn <= at);
             let (_, described) = versions.get(end.checked_sub(1)?)?;
-            Some(Metadata {
-                metric: name.to_owned(),
-                kind: described.kind,
-                unit: described.unit.to_string(),
-                help: described.help.to_string(),
-            })
+            Some(described.of(name))
         };
         match metric {
             Some(name) => {
@@ -166,6 +232,16 @@ impl MetadataStore {
                 .filter_map(|(n, versions)| seen(n, versions))
                 .collect(),
         }
+    }
+
+    /// What came in the records after `after` up to `up_to` and was not replaced in them, by rising
+    /// name. What a record after `up_to` replaced may be left out: that record says more.
+    pub(crate) fn between(&self, after: Lsn, up_to: Lsn) -> impl Iterator<Item = Metadata> {
+        self.metrics.iter().filter_map(move |(name, versions)| {
+            let end = versions.partition_point(|(lsn, _)| *lsn <= up_to);
+            let (lsn, described) = versions.get(end.checked_sub(1)?)?;
+            (*lsn > after).then(|| described.of(name))
+        })
     }
 
     /// Bytes held, about.

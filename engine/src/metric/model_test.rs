@@ -28,13 +28,13 @@ use crate::{
     time::{TimeRange, Timestamp},
 };
 
-const SERIES: usize = 7;
+pub(super) const SERIES: usize = 7;
 
 /// One series' samples: bits by time.
-type Answer = BTreeMap<Labels, BTreeMap<i64, u64>>;
+pub(super) type Answer = BTreeMap<Labels, BTreeMap<i64, u64>>;
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     /// (series, time, value) in the order of the request.
     Write(Vec<(usize, i64, f64)>),
     /// Enough rising samples to fill chunks.
@@ -53,7 +53,7 @@ enum Op {
     Unpin,
 }
 
-fn labels(series: usize) -> Labels {
+pub(super) fn labels(series: usize) -> Labels {
     let even = if series.is_multiple_of(2) { "yes" } else { "" };
     let name = format!("m{}", series % 3);
     let pairs = [
@@ -64,7 +64,7 @@ fn labels(series: usize) -> Labels {
     Labels::from_pairs(pairs).unwrap()
 }
 
-fn matchers(which: usize) -> Vec<Matcher> {
+pub(super) fn matchers(which: usize) -> Vec<Matcher> {
     let matcher = |op, name, value| Matcher::new(op, name, value).unwrap();
     match which {
         0 => vec![],
@@ -78,7 +78,7 @@ fn matchers(which: usize) -> Vec<Matcher> {
     }
 }
 
-fn range((a, b): (i64, i64)) -> TimeRange {
+pub(super) fn range((a, b): (i64, i64)) -> TimeRange {
     TimeRange::new(
         Timestamp::from_nanos(a.min(b)),
         Timestamp::from_nanos(a.max(b)),
@@ -86,7 +86,7 @@ fn range((a, b): (i64, i64)) -> TimeRange {
     .unwrap()
 }
 
-fn control() -> QueryControl {
+pub(super) fn control() -> QueryControl {
     control_within(QueryLimits {
         series_max: 1 << 20,
         samples_max: 1 << 40,
@@ -94,11 +94,11 @@ fn control() -> QueryControl {
     })
 }
 
-fn control_within(limits: QueryLimits) -> QueryControl {
+pub(super) fn control_within(limits: QueryLimits) -> QueryControl {
     QueryControl::new(Arc::new(rootline_wal::SystemClock::new()), None, limits)
 }
 
-fn settings(shards: usize) -> Settings {
+pub(super) fn settings(shards: usize) -> Settings {
     Settings {
         metric_shards: shards,
         ..Settings::default()
@@ -107,12 +107,12 @@ fn settings(shards: usize) -> Settings {
 
 /// Records by rising LSN, as plain data.
 #[derive(Default)]
-struct Model {
-    records: Vec<(u64, Op)>,
+pub(super) struct Model {
+    pub(super) records: Vec<(u64, Op)>,
 }
 
 impl Model {
-    fn at(&self, at: u64, which: usize, within: TimeRange) -> Answer {
+    pub(super) fn at(&self, at: u64, which: usize, within: TimeRange) -> Answer {
         let mut all = Answer::new();
         for (_, op) in self.records.iter().filter(|(lsn, _)| *lsn <= at) {
             match op {
@@ -151,13 +151,13 @@ impl Model {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn run(start: i64, count: i64) -> impl Iterator<Item = (i64, f64)> {
+pub(super) fn run(start: i64, count: i64) -> impl Iterator<Item = (i64, f64)> {
     (0..count).map(move |i| (start + i, (i % 5) as f64))
 }
 
 /// A head fed as the core feeds it, with the records it would have logged.
 struct Store {
-    head: MetricHead,
+    head: Arc<MetricHead>,
     next: u64,
     pins: BTreeSet<u64>,
     log: Vec<(u64, Vec<u8>, Option<Op>)>,
@@ -165,7 +165,7 @@ struct Store {
 
 impl Store {
     fn new(shards: usize, budget: Arc<Budget>) -> Self {
-        let head = MetricHead::new(&settings(shards), budget);
+        let head = Arc::new(MetricHead::new(&settings(shards), budget));
         Self {
             head,
             next: 1,
@@ -225,8 +225,8 @@ impl Store {
     }
 
     /// A fresh head with other shards, filled from the log.
-    fn replayed(&self, shards: usize) -> MetricHead {
-        let head = MetricHead::new(&settings(shards), Budget::new(u64::MAX));
+    fn replayed(&self, shards: usize) -> Arc<MetricHead> {
+        let head = Arc::new(MetricHead::new(&settings(shards), Budget::new(u64::MAX)));
         for (lsn, payload, delete) in &self.log {
             let lsn = Lsn(*lsn);
             if let Some(Op::Delete { matcher, range: r }) = delete {
@@ -251,10 +251,15 @@ impl Store {
     }
 }
 
-fn select(head: &MetricHead, at: u64, which: usize, within: TimeRange) -> Answer {
+/// A view of one generation.
+fn alone(head: &Arc<MetricHead>) -> MetricView {
+    MetricView::of(Arc::clone(head))
+}
+
+pub(super) fn select(view: &MetricView, at: u64, which: usize, within: TimeRange) -> Answer {
     let mut answer = Answer::new();
     let mut previous: Option<Labels> = None;
-    head.select(
+    view.select(
         Lsn(at),
         &matchers(which),
         within,
@@ -278,34 +283,39 @@ fn select(head: &MetricHead, at: u64, which: usize, within: TimeRange) -> Answer
     answer
 }
 
-fn check(head: &MetricHead, model: &Model, at: u64, which: usize, within: TimeRange) {
+pub(super) fn check(view: &MetricView, model: &Model, at: u64, which: usize, within: TimeRange) {
     let want = model.at(at, which, within);
-    assert_eq!(select(head, at, which, within), want, "at {at}");
+    assert_eq!(select(view, at, which, within), want, "at {at}");
 
     let ctl = control();
     let m = matchers(which);
-    let series: Vec<Labels> = head
-        .series(Lsn(at), &m, within, &ctl)
-        .unwrap()
-        .into_iter()
-        .map(|(_, l)| l)
-        .collect();
+    let series: Vec<Labels> = view.series(Lsn(at), &m, within, &ctl).unwrap();
     assert_eq!(series, want.keys().cloned().collect::<Vec<_>>());
     let names: BTreeSet<String> = want
         .keys()
         .flat_map(|l| l.iter().map(|(n, _)| n.to_owned()))
         .collect();
-    let got = head.label_names(Lsn(at), &m, within, &ctl).unwrap();
+    let got = view
+        .label_names(Lsn(at), &m, within, usize::MAX, &ctl)
+        .unwrap();
     assert_eq!(got, names.into_iter().collect::<Vec<_>>());
     let ids: BTreeSet<String> = want
         .keys()
         .filter_map(|l| l.get("id"))
         .map(str::to_owned)
         .collect();
-    let got = head
-        .label_values(Lsn(at), "id", &m, within, 3, &ctl)
+    let got = view
+        .label_values(Lsn(at), "id", &m, "", within, 3, &ctl)
         .unwrap();
     assert_eq!(got, ids.into_iter().take(3).collect::<Vec<_>>());
+
+    let names: BTreeSet<&str> = want.keys().filter_map(Labels::metric_name).collect();
+    let got = view
+        .label_values(Lsn(at), "__name__", &m, "m1", within, 3, &ctl)
+        .unwrap();
+    assert_eq!(got.len(), usize::from(names.contains("m1")));
+    let got = view.label_names(Lsn(at), &m, within, 1, &ctl).unwrap();
+    assert_eq!(got.len(), names.len().min(1));
 
     let everywhere = model.at(at, which, TimeRange::ALL);
     let times = || {
@@ -314,10 +324,10 @@ fn check(head: &MetricHead, model: &Model, at: u64, which: usize, within: TimeRa
             .flat_map(|samples| samples.keys().copied())
     };
     let bounds = times().min().zip(times().max()).map(range);
-    assert_eq!(head.time_bounds(Lsn(at), &m, &ctl).unwrap(), bounds);
+    assert_eq!(view.time_bounds(Lsn(at), &m, &ctl).unwrap(), bounds);
 }
 
-fn times() -> impl Strategy<Value = i64> {
+pub(super) fn times() -> impl Strategy<Value = i64> {
     prop_oneof![
         20 => -30i64..60,
         3 => (0i64..60).prop_map(|t| t * 1_000_000),
@@ -325,7 +335,7 @@ fn times() -> impl Strategy<Value = i64> {
     ]
 }
 
-fn values() -> impl Strategy<Value = f64> {
+pub(super) fn values() -> impl Strategy<Value = f64> {
     prop_oneof![
         6 => (0u32..5).prop_map(f64::from),
         1 => any::<u64>().prop_map(f64::from_bits),
@@ -333,7 +343,7 @@ fn values() -> impl Strategy<Value = f64> {
     ]
 }
 
-fn ops() -> impl Strategy<Value = Op> {
+pub(super) fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => prop::collection::vec((0..SERIES, times(), values()), 1..12).prop_map(Op::Write),
         1 => (0..SERIES, -50i64..3000, 1i64..1500)
@@ -384,21 +394,21 @@ proptest! {
             let pinned = store.pins.iter().copied();
             for (at, (which, r)) in pinned.chain([lsn]).zip(windows.iter().cycle()) {
                 prop_assert_eq!(
-                    select(&store.head, at, *which, range(*r)), model.at(at, *which, range(*r)));
+                    select(&alone(&store.head), at, *which, range(*r)), model.at(at, *which, range(*r)));
             }
         }
         let newest = store.next - 1;
         let other = store.replayed(3);
         for (which, r) in windows.iter().chain([&(0, (i64::MIN, i64::MAX))]) {
             for at in store.floor()..=newest {
-                check(&store.head, &model, at, *which, range(*r));
+                check(&alone(&store.head), &model, at, *which, range(*r));
             }
-            check(&other, &model, newest, *which, range(*r));
+            check(&alone(&other), &model, newest, *which, range(*r));
         }
         let held = budget.held_bytes(Holder::MetricHead);
         prop_assert_eq!(held, store.head.stats().bytes);
         store.head.reclaim(Lsn(newest));
-        check(&store.head, &model, newest, 0, TimeRange::ALL);
+        check(&alone(&store.head), &model, newest, 0, TimeRange::ALL);
         drop(store);
         prop_assert_eq!(budget.held_bytes(Holder::MetricHead), 0);
     }
@@ -446,13 +456,13 @@ fn a_reader_at_one_lsn_gets_the_same_answer_while_writers_apply() {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let first = select(&head, pinned, 0, TimeRange::ALL);
+                let first = select(&alone(&head), pinned, 0, TimeRange::ALL);
                 assert!(!first.is_empty());
                 while !done.load(Ordering::Relaxed) {
-                    assert_eq!(select(&head, pinned, 0, TimeRange::ALL), first);
+                    assert_eq!(select(&alone(&head), pinned, 0, TimeRange::ALL), first);
                     let newest = visible.load(Ordering::Acquire);
-                    let now = select(&head, newest, 0, TimeRange::ALL);
-                    assert_eq!(select(&head, newest, 0, TimeRange::ALL), now);
+                    let now = select(&alone(&head), newest, 0, TimeRange::ALL);
+                    assert_eq!(select(&alone(&head), newest, 0, TimeRange::ALL), now);
                 }
             });
         }
@@ -594,6 +604,7 @@ fn exemplars_and_metadata_survive_replay_and_obey_snapshots() {
         (&store.head, 4, vec![1, 3]),
         (&replayed, 4, vec![1, 3]),
     ] {
+        let head = &alone(head);
         let found = head
             .exemplars(Lsn(at), &matchers(1), TimeRange::ALL, &control())
             .unwrap();
@@ -620,7 +631,7 @@ fn exemplars_and_metadata_survive_replay_and_obey_snapshots() {
                 .is_empty()
         );
     }
-    assert!(store.head.metadata(Lsn(0), None).is_empty());
+    assert!(alone(&store.head).metadata(Lsn(0), None).is_empty());
 }
 
 #[test]
@@ -639,16 +650,14 @@ fn a_query_stops_at_its_limits() {
     };
     let run = |ctl: &QueryControl| {
         let mut seen = 0;
-        let result = store
-            .head
-            .select(Lsn(1), &[], TimeRange::ALL, ctl, &mut |_| {
-                seen += 1;
-                Ok(if seen == 3 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                })
-            });
+        let result = alone(&store.head).select(Lsn(1), &[], TimeRange::ALL, ctl, &mut |_| {
+            seen += 1;
+            Ok(if seen == 3 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        });
         (seen, result.is_ok())
     };
     assert_eq!(run(&ctl(10, 100)), (3, true));

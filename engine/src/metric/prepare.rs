@@ -25,7 +25,7 @@ use crate::{
     id::SeriesRef,
     outcome::Rejections,
     record::{RecordWriter, Tag, definitions, exemplars, metadata, samples},
-    time::NS_PER_MS,
+    time::{NS_PER_MS, Timestamp},
 };
 
 const _: () = assert!(SHARDS_MAX <= u64::BITS as usize);
@@ -78,6 +78,8 @@ pub(crate) struct PreparedMetrics {
     metadata: Vec<Metadata>,
     /// Series that the record defines.
     defined: Vec<SeriesNumber>,
+    /// First and last time of samples and exemplars, in ns since the epoch.
+    times_ns: Option<(i64, i64)>,
 }
 
 impl PreparedMetrics {
@@ -91,6 +93,16 @@ impl PreparedMetrics {
     /// Samples to be applied.
     pub(crate) fn sample_count(&self) -> u64 {
         self.samples.len() as u64
+    }
+
+    /// First and last time of samples and exemplars, in ns since the epoch.
+    pub(crate) fn times_ns(&self) -> Option<(i64, i64)> {
+        self.times_ns
+    }
+
+    fn reach(&mut self, first_ns: i64, last_ns: i64) {
+        let (first, last) = self.times_ns.unwrap_or((first_ns, last_ns));
+        self.times_ns = Some((first.min(first_ns), last.max(last_ns)));
     }
 
     /// Bytes held, about.
@@ -133,6 +145,7 @@ impl PreparedMetrics {
 
     pub(super) fn push_exemplar(&mut self, number: SeriesNumber, e: Exemplar, sharding: Sharding) {
         self.exemplar_shards |= 1 << sharding.shard(number);
+        self.reach(e.time.as_nanos(), e.time.as_nanos());
         self.exemplars.push((number, e));
     }
 
@@ -148,11 +161,17 @@ impl PreparedMetrics {
     ) {
         let mut next = [0usize; SHARDS_MAX];
         let mut len = 0;
+        let (mut first_ns, mut last_ns) = (i64::MAX, i64::MIN);
         for sample in samples.clone() {
+            first_ns = first_ns.min(sample.time_ns);
+            last_ns = last_ns.max(sample.time_ns);
             if let Some(count) = next.get_mut(sharding.shard(sample.number)) {
                 *count += 1;
                 len += 1;
             }
+        }
+        if len > 0 {
+            self.reach(first_ns, last_ns);
         }
         let mut start = 0;
         self.starts.clear();
@@ -229,13 +248,21 @@ impl MetricHead {
                 .unwrap_or(NO_SERIES);
             (row.number != NO_SERIES.number).then_some(row)
         };
+        let floor_ns = self.floor_ns();
+        let is_kept = |time_ns: i64| time_ns >= floor_ns;
         let mut encoded = Ok(());
         if !batch.samples.is_empty() {
             let whole_ms = batch.samples.iter().all(|s| s.time_ns % NS_PER_MS == 0);
+            let too_old = batch.samples.iter();
+            let too_old = too_old.filter(|s| !is_kept(s.time_ns) && resolved(s.row).is_some());
+            if let Some(first) = too_old.clone().next() {
+                let error = too_old_error(first.time_ns, floor_ns);
+                rejections.reject_samples(too_old.count() as u64, error);
+            }
             encoded = parts.part(Tag::Samples, |out| {
                 out.reserve(batch.samples.len() * 12);
                 let mut encoder = samples::Encoder::new(out, whole_ms);
-                for sample in &batch.samples {
+                for sample in batch.samples.iter().filter(|s| is_kept(s.time_ns)) {
                     let Some(Resolved { series, .. }) = resolved(sample.row) else {
                         continue;
                     };
@@ -247,7 +274,8 @@ impl MetricHead {
                     });
                 }
             });
-            let by_number = batch.samples.iter().filter_map(|sample| {
+            let kept = batch.samples.iter().filter(|s| is_kept(s.time_ns));
+            let by_number = kept.filter_map(|sample| {
                 let number = resolved(sample.row)?.number;
                 Some(PreparedSample {
                     number,
@@ -264,6 +292,11 @@ impl MetricHead {
                 let mut encoder = exemplars::Encoder::new(out);
                 for (row, exemplar) in &batch.exemplars {
                     let Some(row) = resolved(*row) else { continue };
+                    let time_ns = exemplar.time.as_nanos();
+                    if !is_kept(time_ns) {
+                        rejections.reject_exemplars(1, too_old_error(time_ns, floor_ns));
+                        continue;
+                    }
                     if let Err(error) = self.registry.limits().check(&exemplar.labels) {
                         rejections.reject_exemplars(1, Error::InvalidLabels(error));
                         continue;
@@ -439,6 +472,13 @@ impl MetricHead {
                 }
             }
         }
+    }
+}
+
+fn too_old_error(time_ns: i64, floor_ns: i64) -> Error {
+    Error::TooOld {
+        time: Timestamp::from_nanos(time_ns),
+        floor: Timestamp::from_nanos(floor_ns),
     }
 }
 

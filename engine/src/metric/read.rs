@@ -1,46 +1,36 @@
-//! Questions to the metric head, each at a snapshot's LSN.
+//! Questions to a view, each at a snapshot's LSN.
 //!
-//! 1. The index names the series that satisfy the matchers.
-//! 2. Shard by shard, in short runs under its lock, those that cannot have a sample in the range are
-//!    left out.
-//! 3. The rest is put in the order of labels.
-//! 4. Series by series: closed chunks are taken out of the lock by counter and decoded outside, the
-//!    open one and the side chunk are copied out.
+//! 1. Parts that cannot hold anything in the range are left out.
+//! 2. Each part names the series that satisfy the matchers, in the order of labels
+//!    (`head_read.rs`, `block_read.rs`); the lists are merged as they are walked (`part.rs`).
+//! 3. Series by series, what the parts have is put together, the newest part winning
+//!    (`series_reader.rs`, `runs.rs`).
 //!
-//! What a question holds in memory is reserved from the budget.
+//! Whether a series has samples, which label values there are, and where samples lie is told without
+//! reading wherever indexes and the ends of chunks suffice. What a question holds in memory is
+//! reserved from the budget.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
 };
 
-use rootline_index::{Labels, Matcher, Symbol};
+use rootline_index::{Labels, Matcher};
 use rootline_wal::Lsn;
 
 use super::{
     exemplar::Exemplar,
-    head::MetricHead,
     metadata::Metadata,
-    registry::SeriesNumber,
-    series::{Bounds, Samples, Series, SeriesCopy},
+    part::{Asked, PartData, SeriesMerge},
+    series_reader::SeriesReader,
+    view::MetricView,
 };
-use crate::{
-    budget::{Holder, Reservation},
-    control::QueryControl,
-    error::Error,
-    id::SeriesRef,
-    time::{TimeRange, Timestamp},
-};
-
-/// Series looked at under one hold of a shard's lock: some ten microseconds.
-const RUN_SERIES: usize = 256;
+use crate::{budget::Holder, control::QueryControl, error::Error, time::TimeRange};
 
 /// Samples of one series, as [`Snapshot`](crate::Snapshot) shows them.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesSamples<'a> {
-    /// The series.
-    pub id: SeriesRef,
-    /// Its labels.
+    /// What the series is called, which is what it is: two series never share their labels.
     pub labels: &'a Labels,
     /// Nanoseconds since the epoch, strictly rising. Not empty.
     pub timestamps: &'a [i64],
@@ -51,67 +41,34 @@ pub struct SeriesSamples<'a> {
 /// Exemplars of one series.
 #[derive(Clone, Debug)]
 pub struct SeriesExemplars {
-    /// The series.
-    pub id: SeriesRef,
-    /// Its labels.
+    /// What the series is called.
     pub labels: Labels,
     /// By rising time. Not empty.
     pub exemplars: Vec<Exemplar>,
 }
 
-/// Reads one series after the other, with room that is reused and reserved.
-struct SeriesReader<'h> {
-    head: &'h MetricHead,
-    at: Lsn,
-    ctl: &'h QueryControl,
-    copy: SeriesCopy,
-    samples: Samples,
-    reservation: Reservation,
-}
-
-impl<'h> SeriesReader<'h> {
-    fn new(head: &'h MetricHead, at: Lsn, ctl: &'h QueryControl) -> Result<Self, Error> {
-        let reservation = head.budget.reserve(Holder::Queries, 0)?;
-        let (copy, samples) = (SeriesCopy::default(), Samples::default());
-        Ok(Self {
-            head,
+impl MetricView {
+    pub(super) fn asked<'q>(
+        &'q self,
+        at: Lsn,
+        matchers: &'q [Matcher],
+        range: TimeRange,
+        ctl: &'q QueryControl,
+    ) -> Option<Asked<'q>> {
+        Some(Asked {
             at,
+            matchers,
+            range: self.kept(range)?,
             ctl,
-            copy,
-            samples,
-            reservation,
+            budget: &self.current.budget,
         })
     }
 
-    /// Reads the samples of a series in `range`.
-    fn read(&mut self, number: SeriesNumber, range: TimeRange) -> Result<&Samples, Error> {
-        self.ctl.check()?;
-        let sharding = self.head.registry.sharding;
-        {
-            let shard = self.head.shard(sharding.shard(number)).read();
-            match shard.get(sharding.slot(number)) {
-                Some(series) => series.copy_into(self.at, range, &mut self.copy),
-                None => self.copy = SeriesCopy::default(),
-            }
-        }
-        // Times and values, and both again where side samples are merged.
-        let needed = self.copy.samples_max() as u64 * 32;
-        if needed > self.reservation.bytes() {
-            self.reservation.grow(needed - self.reservation.bytes())?;
-        }
-        let ctl = self.ctl;
-        self.copy.read(range, &mut self.samples, || ctl.check())?;
-        ctl.count_samples(self.samples.times.len() as u64)?;
-        Ok(&self.samples)
-    }
-}
-
-impl MetricHead {
     /// Shows `visit` every series that satisfies the matchers and has samples in `range`, in the
     /// order of labels. No lock is held meanwhile.
     ///
     /// # Errors
-    /// What `ctl` or `visit` says, [`Error::MemoryFull`].
+    /// What `ctl` or `visit` says, [`Error::MemoryFull`], damage in a block.
     pub(crate) fn select(
         &self,
         at: Lsn,
@@ -120,23 +77,25 @@ impl MetricHead {
         ctl: &QueryControl,
         visit: &mut dyn FnMut(SeriesSamples<'_>) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
-        let may_have = |series: &Series| series.may_have_samples(at, range);
-        let (candidates, _held) = self.labelled(matchers, ctl, may_have)?;
-        let mut reader = SeriesReader::new(self, at, ctl)?;
-        for (labels, id, number) in &candidates {
-            let samples = reader.read(*number, range)?;
+        let Some(asked) = self.asked(at, matchers, range, ctl) else {
+            return Ok(());
+        };
+        let parts = self.parts(at, asked.range);
+        let mut series = SeriesMerge::new(&parts, asked, false)?;
+        let mut count = SeriesCount::new(&series, ctl)?;
+        let mut reader = SeriesReader::new(asked)?;
+        while let Some((labels, rows)) = series.next()? {
+            let samples = reader.read(&parts, &labels, rows)?;
             if samples.times.is_empty() {
                 continue;
             }
-            let (timestamps, values) = (&samples.times, &samples.values);
-            if visit(SeriesSamples {
-                id: *id,
-                labels,
-                timestamps,
-                values,
-            })?
-            .is_break()
-            {
+            count.add_one(ctl)?;
+            let shown = SeriesSamples {
+                labels: &labels,
+                timestamps: &samples.times,
+                values: &samples.values,
+            };
+            if visit(shown)?.is_break() {
                 break;
             }
         }
@@ -146,91 +105,122 @@ impl MetricHead {
     /// The series that satisfy the matchers and have a sample in `range`, in the order of labels.
     ///
     /// # Errors
-    /// What `ctl` says, [`Error::MemoryFull`].
+    /// As [`select`](Self::select).
     pub(crate) fn series(
         &self,
         at: Lsn,
         matchers: &[Matcher],
         range: TimeRange,
         ctl: &QueryControl,
-    ) -> Result<Vec<(SeriesRef, Labels)>, Error> {
-        let has = |series: &Series| series.has_samples(at, range);
-        let (found, _held) = self.labelled(matchers, ctl, has)?;
-        Ok(found
-            .into_iter()
-            .map(|(labels, id, _)| (id, labels))
-            .collect())
+    ) -> Result<Vec<Labels>, Error> {
+        let mut found = Vec::new();
+        let Some(asked) = self.asked(at, matchers, range, ctl) else {
+            return Ok(found);
+        };
+        let parts = self.parts(at, asked.range);
+        let mut series = SeriesMerge::new(&parts, asked, true)?;
+        let mut count = SeriesCount::new(&series, ctl)?;
+        let mut held = asked.budget.reserve(Holder::Queries, 0)?;
+        while let Some((labels, _)) = series.next()? {
+            count.add_one(ctl)?;
+            held.grow((size_of::<Labels>() + labels.heap_bytes()) as u64)?;
+            found.push(labels);
+        }
+        Ok(found)
     }
 
-    /// The label names of these series, sorted.
+    /// The first `limit` label names of these series, sorted.
     ///
     /// # Errors
-    /// What `ctl` says.
+    /// As [`select`](Self::select).
     pub(crate) fn label_names(
         &self,
         at: Lsn,
         matchers: &[Matcher],
         range: TimeRange,
+        limit: usize,
         ctl: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        // Series share few shapes: one visible series of each is enough.
-        let mut by_shape: HashMap<u32, bool> = HashMap::new();
-        self.for_each_candidate(matchers, ctl, |number, series| {
-            let Some(shape) = self.registry.shape_of(number) else {
-                return Ok(());
-            };
-            let is_seen = by_shape.entry(shape).or_default();
-            if !*is_seen {
-                *is_seen = series.has_samples(at, range);
+        let mut names = BTreeSet::new();
+        let Some(asked) = self.asked(at, matchers, range, ctl) else {
+            return Ok(Vec::new());
+        };
+        for part in &self.parts(at, asked.range) {
+            ctl.check()?;
+            match part.data {
+                _ if !part.hiding.is_empty() => {
+                    let mut candidates = part.candidates(asked, true)?;
+                    while let Some((labels, _)) = candidates.next()? {
+                        for (name, _) in &labels {
+                            if !names.contains(name) {
+                                names.insert(name.to_owned());
+                            }
+                        }
+                    }
+                }
+                PartData::Head(head) => names.extend(head.label_names(&asked)?),
+                PartData::Block(block) => names.extend(block.label_names(&asked, limit)?),
             }
-            Ok(())
-        })?;
-        let mut names: HashSet<Symbol> = HashSet::new();
-        for (shape, _) in by_shape.into_iter().filter(|(_, is_seen)| *is_seen) {
-            names.extend(self.registry.shape_names(shape).iter());
         }
-        Ok(self.sorted_texts(names, usize::MAX))
+        Ok(names.into_iter().take(limit).collect())
     }
 
-    /// The first `limit` values, sorted, that the label `name` has in these series.
+    /// The first `limit` values, sorted, that begin with `prefix` and that the label `name` has in
+    /// these series.
     ///
     /// # Errors
-    /// What `ctl` says.
+    /// As [`select`](Self::select).
+    #[expect(clippy::too_many_arguments, reason = "a question and its bounds")]
     pub(crate) fn label_values(
         &self,
         at: Lsn,
         name: &str,
         matchers: &[Matcher],
+        prefix: &str,
         range: TimeRange,
         limit: usize,
         ctl: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let Some(name) = self.registry.symbols.get(name) else {
+        let mut values = BTreeSet::new();
+        let Some(asked) = self.asked(at, matchers, range, ctl) else {
             return Ok(Vec::new());
         };
-        let mut values: HashSet<Symbol> = HashSet::new();
-        let mut pairs = Vec::new();
-        self.for_each_candidate(matchers, ctl, |number, series| {
-            self.registry.pairs(number, &mut pairs);
-            let value = pairs
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| *value);
-            if let Some(value) = value
-                && !values.contains(&value)
-                && series.has_samples(at, range)
-            {
-                values.insert(value);
+        for part in &self.parts(at, asked.range) {
+            ctl.check()?;
+            match part.data {
+                _ if !part.hiding.is_empty() => {
+                    let mut candidates = part.candidates(asked, true)?;
+                    while let Some((labels, _)) = candidates.next()? {
+                        if let Some(value) = labels.get(name)
+                            && value.starts_with(prefix)
+                            && !values.contains(value)
+                        {
+                            values.insert(value.to_owned());
+                        }
+                    }
+                }
+                PartData::Head(head) => {
+                    values.extend(head.label_values(&asked, name, prefix, limit)?);
+                }
+                PartData::Block(block) => {
+                    values.extend(block.label_values(&asked, name, prefix, limit)?);
+                }
             }
-            Ok(())
-        })?;
-        Ok(self.sorted_texts(values, limit))
+            // The first of all are among the first of each part.
+            while values.len() > limit {
+                values.pop_last();
+            }
+        }
+        Ok(values.into_iter().collect())
     }
+}
 
-    /// The exemplars in `range` of the series that satisfy the matchers, in the order of labels.
+impl MetricView {
+    /// The exemplars in `range` of the series that satisfy the matchers, in the order of labels; of
+    /// exact repeats one.
     ///
     /// # Errors
-    /// What `ctl` says, [`Error::MemoryFull`].
+    /// As [`select`](Self::select).
     pub(crate) fn exemplars(
         &self,
         at: Lsn,
@@ -238,153 +228,99 @@ impl MetricHead {
         range: TimeRange,
         ctl: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let mut held = self.budget.reserve(Holder::Queries, 0)?;
-        let mut found = Vec::new();
-        self.for_each_candidate(matchers, ctl, |number, series| {
-            let exemplars = series.exemplars(at, range);
-            if !exemplars.is_empty() {
-                held.grow((exemplars.len() * size_of::<Exemplar>()) as u64)?;
-                ctl.count_series(1)?;
-                found.push((number, exemplars));
-            }
-            Ok(())
-        })?;
-        let mut pairs = Vec::new();
-        let mut answer: Vec<_> = found
-            .into_iter()
-            .map(|(number, mut exemplars)| {
-                exemplars.sort_by_key(|exemplar| exemplar.time);
-                let (id, labels) = self.registry.labels(number, &mut pairs);
-                SeriesExemplars {
-                    id,
-                    labels,
-                    exemplars,
+        let Some(asked) = self.asked(at, matchers, range, ctl) else {
+            return Ok(Vec::new());
+        };
+        let mut held = asked.budget.reserve(Holder::Queries, 0)?;
+        let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        let mut hidden = Vec::new();
+        for part in &self.parts(at, asked.range) {
+            ctl.check()?;
+            let of_part = match part.data {
+                PartData::Head(head) => head.exemplars(&asked, &mut held)?,
+                PartData::Block(block) => block.asked_exemplars(&asked, &mut held)?,
+            };
+            for (labels, mut exemplars) in of_part {
+                part.hiding.ranges(&labels, &mut hidden);
+                exemplars.retain(|e| !hidden.iter().any(|range| range.contains(e.time)));
+                if !exemplars.is_empty() {
+                    found.entry(labels).or_default().append(&mut exemplars);
                 }
-            })
-            .collect();
-        answer.sort_by(|a, b| a.labels.cmp(&b.labels));
+            }
+        }
+        let mut answer = Vec::with_capacity(found.len());
+        for (labels, mut exemplars) in found {
+            ctl.count_series(1)?;
+            exemplars.sort_by_key(|exemplar| exemplar.time);
+            drop_repeats(&mut exemplars);
+            answer.push(SeriesExemplars { labels, exemplars });
+        }
         Ok(answer)
     }
 
     /// What is known of one metric or of all, by rising name.
     pub(crate) fn metadata(&self, at: Lsn, metric: Option<&str>) -> Vec<Metadata> {
-        self.metadata.read().at(at, metric)
+        self.current.metadata.read().at(at, metric)
     }
 
     /// Where the samples of the series that satisfy the matchers lie; `None` if there are none.
     ///
     /// # Errors
-    /// What `ctl` says, [`Error::MemoryFull`].
+    /// As [`select`](Self::select).
     pub(crate) fn time_bounds(
         &self,
         at: Lsn,
         matchers: &[Matcher],
         ctl: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        let mut bounds: Option<TimeRange> = None;
-        let mut unclear = Vec::new();
-        let add = |bounds: &mut Option<TimeRange>, more: TimeRange| {
-            *bounds = Some(bounds.map_or(more, |bounds| bounds.union(more)));
+        let mut bounds = None;
+        let Some(asked) = self.asked(at, matchers, TimeRange::ALL, ctl) else {
+            return Ok(bounds);
         };
-        self.for_each_candidate(matchers, ctl, |number, series| {
-            match series.bounds(at) {
-                Bounds::Known(Some(known)) => add(&mut bounds, known),
-                Bounds::Known(None) => {}
-                Bounds::NeedsRead => unclear.push(number),
-            }
-            Ok(())
-        })?;
-        let mut reader = SeriesReader::new(self, at, ctl)?;
-        for number in unclear {
-            let samples = reader.read(number, TimeRange::ALL)?;
-            if let (Some(&first), Some(&last)) = (samples.times.first(), samples.times.last()) {
-                let ends = (Timestamp::from_nanos(first), Timestamp::from_nanos(last));
-                add(&mut bounds, TimeRange::new(ends.0, ends.1)?);
+        for part in &self.parts(at, asked.range) {
+            ctl.check()?;
+            match part.data {
+                PartData::Head(head) => head.time_bounds(part, asked, &mut bounds)?,
+                PartData::Block(block) => block.time_bounds(part, asked, &mut bounds)?,
             }
         }
         Ok(bounds)
     }
+}
 
-    /// Calls `each` with every series that satisfies the matchers, under its shard's lock. In no
-    /// promised order; some may not be visible to any snapshot yet.
-    fn for_each_candidate(
-        &self,
-        matchers: &[Matcher],
-        ctl: &QueryControl,
-        mut each: impl FnMut(SeriesNumber, &Series) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let keep_going = || ctl.check().is_ok();
-        let Some(mut found) = self
-            .index
-            .select(matchers, &self.registry.symbols, keep_going)
-        else {
-            ctl.check()?;
-            return Err(Error::Cancelled);
-        };
-        let sharding = self.registry.sharding;
-        found.sort_unstable_by_key(|&number| (sharding.shard(number), number));
-        for of_shard in found.chunk_by(|a, b| sharding.shard(*a) == sharding.shard(*b)) {
-            for run in of_shard.chunks(RUN_SERIES) {
-                ctl.check()?;
-                let Some(&first) = run.first() else { continue };
-                let shard = self.shard(sharding.shard(first)).read();
-                for &number in run {
-                    if let Some(series) = shard.get(sharding.slot(number)) {
-                        each(number, series)?;
-                    }
-                }
-            }
+/// Of equal exemplars, which are sorted by time, keeps the first.
+fn drop_repeats(exemplars: &mut Vec<Exemplar>) {
+    let mut kept: Vec<Exemplar> = Vec::with_capacity(exemplars.len());
+    for exemplar in exemplars.drain(..) {
+        let mut of_time = kept.iter().rev().take_while(|e| e.time == exemplar.time);
+        if !of_time.any(|e| e.is_same(&exemplar)) {
+            kept.push(exemplar);
+        }
+    }
+    *exemplars = kept;
+}
+
+/// Counts the series of an answer against the query's limit: those that a head has listed at once,
+/// so that a question which is too wide ends before it shows anything, the rest as they come.
+pub(super) struct SeriesCount {
+    counted: usize,
+    seen: usize,
+}
+
+impl SeriesCount {
+    pub(super) fn new(series: &SeriesMerge<'_>, ctl: &QueryControl) -> Result<Self, Error> {
+        ctl.count_series(series.listed() as u64)?;
+        Ok(Self {
+            counted: series.listed(),
+            seen: 0,
+        })
+    }
+
+    pub(super) fn add_one(&mut self, ctl: &QueryControl) -> Result<(), Error> {
+        self.seen += 1;
+        if self.seen > self.counted {
+            ctl.count_series(1)?;
         }
         Ok(())
-    }
-
-    /// The series that satisfy the matchers and `is_wanted`, in the order of labels, and the bytes
-    /// reserved for the list.
-    #[expect(
-        clippy::type_complexity,
-        reason = "a private list and what holds its bytes"
-    )]
-    fn labelled(
-        &self,
-        matchers: &[Matcher],
-        ctl: &QueryControl,
-        is_wanted: impl Fn(&Series) -> bool,
-    ) -> Result<(Vec<(Labels, SeriesRef, SeriesNumber)>, Reservation), Error> {
-        let mut wanted = Vec::new();
-        self.for_each_candidate(matchers, ctl, |number, series| {
-            if is_wanted(series) {
-                ctl.count_series(1)?;
-                wanted.push(number);
-            }
-            Ok(())
-        })?;
-        let entry_bytes =
-            size_of::<(Labels, SeriesRef, SeriesNumber)>() + size_of::<SeriesNumber>();
-        let list_bytes = (wanted.len() * entry_bytes) as u64;
-        let mut held = self.budget.reserve(Holder::Queries, list_bytes)?;
-        let mut list = Vec::with_capacity(wanted.len());
-        let mut pairs = Vec::new();
-        for run in wanted.chunks(RUN_SERIES) {
-            ctl.check()?;
-            let mut bytes = 0;
-            for &number in run {
-                let (id, labels) = self.registry.labels(number, &mut pairs);
-                bytes += labels.heap_bytes();
-                list.push((labels, id, number));
-            }
-            held.grow(bytes as u64)?;
-        }
-        list.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        ctl.check()?;
-        Ok((list, held))
-    }
-
-    fn sorted_texts(&self, symbols: HashSet<Symbol>, limit: usize) -> Vec<String> {
-        let table = self.registry.symbols.read();
-        let texts: BTreeSet<&str> = symbols
-            .into_iter()
-            .filter_map(|symbol| table.try_resolve(symbol))
-            .collect();
-        texts.into_iter().take(limit).map(str::to_owned).collect()
     }
 }

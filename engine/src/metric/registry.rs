@@ -1,7 +1,8 @@
 //! Which series there are: from the hash of their label bytes to their number, reference and labels.
 //!
-//! A *series number* (`u32`) is dense and lives as long as the process: the low bits are the shard,
-//! the rest the slot in it. A [`SeriesRef`] is what the log knows the series by.
+//! A *series number* (`u32`) is dense and lives as long as its generation: the low bits are the shard,
+//! the rest the slot in it. A [`SeriesRef`] is what the log knows the series by, within a generation;
+//! references go on from one generation to the next and are never given out again.
 //!
 //! Each shard has one lock over its table and rows. A series belongs to the shard that the hash of
 //! its canonical bytes names. Other forms of its bytes (a sender's own) are *aliases*, which live in
@@ -11,7 +12,7 @@
 //! leaves, and are not taken under a shard's lock.
 //!
 //! Invariants
-//! - A series, once registered, keeps number, reference and labels while the process lives.
+//! - A series, once registered, keeps number, reference and labels while its generation lives.
 //! - One label set has one series: the canonical hash is probed again under the write lock.
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
 };
 
 use hashbrown::{HashMap, HashTable};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::{LabelFault, LabelLimits, Labels, LabelsBuilder, SharedSymbols, Symbol};
 use rootline_wal::Lsn;
 
@@ -107,6 +108,61 @@ pub(crate) struct Resolved {
     pub(crate) defined: Lsn,
 }
 
+/// How many series each value of some labels has, and may have.
+#[derive(Debug, Default)]
+struct LabelCounts {
+    limits: Vec<(String, u64)>,
+    /// By limit and value.
+    counts: Mutex<StdHashMap<(usize, Box<str>), u64>>,
+}
+
+impl LabelCounts {
+    /// Counts a series; with `is_checked` only if no limit stands against it.
+    fn add(&self, pairs: &[(&str, &str)], is_checked: bool) -> Result<(), Error> {
+        if self.limits.is_empty() {
+            return Ok(());
+        }
+        let mut counts = self.counts.lock();
+        for (label, value, limit) in self.limited(pairs) {
+            let max = self.limits.get(limit).map_or(u64::MAX, |(_, max)| *max);
+            let count = counts.get(&(limit, value.into())).copied();
+            if is_checked && count.unwrap_or(0) >= max {
+                return Err(Error::SeriesLimitOfLabel {
+                    label: label.to_owned(),
+                    value: value.to_owned(),
+                    max,
+                });
+            }
+        }
+        for (_, value, limit) in self.limited(pairs) {
+            *counts.entry((limit, value.into())).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, pairs: &[(&str, &str)]) {
+        let mut counts = self.counts.lock();
+        for (_, value, limit) in self.limited(pairs) {
+            if let Some(count) = counts.get_mut(&(limit, value.into())) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    fn limited<'a>(
+        &'a self,
+        pairs: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = (&'a str, &'a str, usize)> {
+        self.limits
+            .iter()
+            .enumerate()
+            .filter_map(|(limit, (name, _))| {
+                let (_, value) = pairs.iter().find(|(n, _)| n == name)?;
+                Some((name.as_str(), *value, limit))
+            })
+    }
+}
+
 /// All series of the head.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -114,6 +170,7 @@ pub(crate) struct Registry {
     key: HashKey,
     limits: LabelLimits,
     series_max: u64,
+    of_labels: LabelCounts,
     shards: Vec<RwLock<RegistryShard>>,
     pub(crate) symbols: SharedSymbols,
     shapes: RwLock<Shapes>,
@@ -189,6 +246,49 @@ impl Alias {
     }
 }
 
+/// All series, held still: for a walk over a registry that nobody writes to.
+#[derive(Debug)]
+pub(crate) struct RegistryRows<'r> {
+    sharding: Sharding,
+    shards: Vec<RwLockReadGuard<'r, RegistryShard>>,
+    shapes: RwLockReadGuard<'r, Shapes>,
+}
+
+impl RegistryRows<'_> {
+    /// Every series, shard by shard.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = SeriesNumber> {
+        let sharding = self.sharding;
+        self.shards
+            .iter()
+            .enumerate()
+            .flat_map(move |(shard, table)| {
+                let slots = 0..table.rows.len();
+                slots.filter_map(move |slot| sharding.number(shard, slot))
+            })
+    }
+
+    /// The label pairs of a series, sorted by the names' text.
+    pub(crate) fn pairs(&self, number: SeriesNumber) -> impl Iterator<Item = (Symbol, Symbol)> {
+        let (names, values) = self.names_and_values(number).unwrap_or_default();
+        names.iter().copied().zip(values.iter().copied())
+    }
+
+    /// One of these pairs.
+    #[inline]
+    pub(crate) fn pair(&self, number: SeriesNumber, at: usize) -> Option<(Symbol, Symbol)> {
+        let (names, values) = self.names_and_values(number)?;
+        Some((*names.get(at)?, *values.get(at)?))
+    }
+
+    #[inline]
+    fn names_and_values(&self, number: SeriesNumber) -> Option<(&[Symbol], &[Symbol])> {
+        let table = self.shards.get(self.sharding.shard(number))?;
+        let row = table.rows.get(self.sharding.slot(number))?;
+        let names = self.shapes.names.get(row.shape as usize)?;
+        Some((names, table.values(row, names.len())))
+    }
+}
+
 impl RegistryShard {
     #[inline]
     fn find(&self, hash: u128) -> Option<(u32, &Row)> {
@@ -258,6 +358,7 @@ impl Registry {
             key: HashKey::random(),
             limits,
             series_max,
+            of_labels: LabelCounts::default(),
             shards: (0..sharding.shards()).map(|_| RwLock::default()).collect(),
             symbols: SharedSymbols::new(),
             shapes: RwLock::default(),
@@ -266,6 +367,38 @@ impl Registry {
             next_ref: AtomicU64::new(1),
             by_ref: RwLock::default(),
         }
+    }
+
+    /// Bounds how many series one value of these labels has.
+    pub(crate) fn limit_labels(mut self, limits: Vec<(String, u64)>) -> Self {
+        self.of_labels.limits = limits;
+        self
+    }
+
+    /// The registry of the generation that follows: empty, with the same key, limits and sharding;
+    /// references go on. Called while nobody registers in this one.
+    pub(crate) fn successor(&self) -> Self {
+        let next = Self::new(self.sharding.shards(), self.limits, self.series_max)
+            .limit_labels(self.of_labels.limits.clone());
+        Self {
+            key: self.key.clone(),
+            next_ref: AtomicU64::new(self.next_ref.load(Ordering::Relaxed)),
+            ..next
+        }
+    }
+
+    /// All series, held still. Whoever registers waits meanwhile.
+    pub(crate) fn rows(&self) -> RegistryRows<'_> {
+        RegistryRows {
+            sharding: self.sharding,
+            shards: self.shards.iter().map(RwLock::read).collect(),
+            shapes: self.shapes.read(),
+        }
+    }
+
+    /// The lowest reference that was never given out.
+    pub(crate) fn next_ref(&self) -> SeriesRef {
+        SeriesRef(self.next_ref.load(Ordering::Relaxed))
     }
 
     pub(crate) fn key(&self) -> &HashKey {
@@ -387,11 +520,17 @@ impl Registry {
                 (n < self.series_max).then_some(n + 1)
             })
             .map_err(|_| over())?;
+        let texts: Vec<(&str, &str)> = labels.iter().collect();
+        if let Err(error) = self.of_labels.add(&texts, true) {
+            self.series.fetch_sub(1, Ordering::Relaxed);
+            return Err(error);
+        }
         let pairs = self.symbols.intern_pairs(labels.iter());
         let inserted = self.insert(hash, None, &pairs);
         // One who lost the race counted a series that is not there.
         if !matches!(inserted, Some((_, true))) {
             self.series.fetch_sub(1, Ordering::Relaxed);
+            self.of_labels.remove(&texts);
         }
         inserted.map(|(resolved, _)| resolved).ok_or_else(over)
     }
@@ -564,7 +703,8 @@ impl Registry {
     }
 
     /// Takes a definition from the log: reference and sorted pairs. Canonical bytes are given for
-    /// the hash.
+    /// the hash. One label set may come under several references, one for each generation that the
+    /// log holds; the first is the one it goes on with.
     ///
     /// # Errors
     /// What contradicts an earlier definition, as the reason of a corrupt record.
@@ -580,35 +720,48 @@ impl Registry {
         let by_ref = self.by_ref.read().get(&series.0).copied();
         let known = self.lookup(hash);
         let number = match (by_ref, known) {
-            (Some(by_ref), Some(known)) if by_ref == known.number => by_ref,
             (None, None) => {
                 let (resolved, is_new) = self
                     .insert(hash, Some(series), pairs)
                     .ok_or("series numbers are used up")?;
                 if is_new {
                     self.series.fetch_add(1, Ordering::Relaxed);
+                    self.count_restored(pairs);
                 }
                 self.by_ref.write().insert(series.0, resolved.number);
                 resolved.number
             }
-            (None, Some(known)) if known.series == series => {
+            (None, Some(known)) => {
                 self.by_ref.write().insert(series.0, known.number);
+                if known.series != series {
+                    // What this record defines is the reference of another generation.
+                    return Ok(known.number);
+                }
                 known.number
             }
+            (Some(by_ref), Some(known)) if by_ref == known.number && known.series != series => {
+                return Ok(by_ref);
+            }
+            (Some(by_ref), Some(known)) if by_ref == known.number => by_ref,
             (Some(_), _) => {
                 return Err(format!(
                     "series {series} is defined again with other labels"
                 ));
             }
-            (None, Some(known)) => {
-                let other = known.series;
-                return Err(format!(
-                    "series {series} is defined with the labels of series {other}"
-                ));
-            }
         };
         self.set_defined(&[number], lsn);
         Ok(number)
+    }
+
+    fn count_restored(&self, pairs: &[(Symbol, Symbol)]) {
+        if self.of_labels.limits.is_empty() {
+            return;
+        }
+        let symbols = self.symbols.read();
+        let text = |symbol| symbols.try_resolve(symbol).unwrap_or_default();
+        let texts: Vec<_> = pairs.iter().map(|&(n, v)| (text(n), text(v))).collect();
+        // What is in the log is stored, whatever the limits are now.
+        let _ = self.of_labels.add(&texts, false);
     }
 
     /// The series numbers of references in the log, held still for a run of look-ups.
@@ -716,6 +869,29 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_a_limited_label_has_so_many_series_in_each_generation() {
+        let limited = registry(100).limit_labels(vec![("job".to_owned(), 2)]);
+        let next = limited.successor();
+        for registry in [&limited, &next] {
+            let add = |job: &str, i: u64| {
+                let labels = Labels::from_pairs([("i", &*i.to_string()), ("job", job)]).unwrap();
+                register(registry, &canonical(&labels))
+            };
+            add("a", 1).unwrap();
+            add("a", 2).unwrap();
+            assert!(add("a", 2).is_ok(), "known");
+            let refused = add("a", 3).unwrap_err();
+            assert!(
+                matches!(&refused, Error::SeriesLimitOfLabel { value, max: 2, .. } if value == "a"),
+                "{refused}"
+            );
+            assert_eq!(refused.kind(), crate::ErrorKind::InvalidRequest);
+            add("b", 3).unwrap();
+            assert_eq!(registry.len(), 3);
+        }
+    }
+
+    #[test]
     fn aliases_are_bounded() {
         let registry = registry(10);
         let number = register(
@@ -764,7 +940,12 @@ mod tests {
                 .unwrap_err()
                 .contains("series 7 is defined again")
         );
-        assert!(restore(8, "x").unwrap_err().contains("labels of series 7"));
+        assert_eq!(
+            restore(8, "x").unwrap(),
+            first,
+            "another generation knew the same series by another reference"
+        );
+        assert!(restore(8, "y").is_err());
         let labels = Labels::from_pairs([("new", "x")]).unwrap();
         let next = register(&registry, &canonical(&labels)).unwrap();
         assert!(

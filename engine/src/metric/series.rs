@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use rootline_wal::Lsn;
 
+pub(crate) use super::runs::Samples;
 use super::{
     exemplar::{Exemplar, ExemplarWindow},
     side::{SideChunk, SideSample},
@@ -455,6 +456,63 @@ impl Series {
         }
     }
 
+    /// Everything that a snapshot at `at` sees, where nothing is newer than `at`: for a generation
+    /// that takes no writes. Appends to `out`, which is empty.
+    pub(crate) fn read_all(&self, at: Lsn, out: &mut Samples) {
+        debug_assert!(self.main_count(at) == self.total, "nothing is newer");
+        let Some(rare) = &self.rare else {
+            if let Some(open) = &self.open {
+                out.extend(open.iter());
+            }
+            return;
+        };
+        let is_hidden = |index: u32, time: i64| rare.tombstones.hides_main(at, index, time);
+        let closed = rare.closed.iter().map(|c| (c.start, &c.chunk));
+        for (start, chunk) in closed.chain(self.open_chunk()) {
+            if rare.tombstones.is_empty() {
+                out.extend(chunk.iter());
+            } else {
+                let kept = (start..).zip(chunk.iter());
+                let kept = kept.filter(|(index, (time, _))| !is_hidden(*index, *time));
+                out.extend(kept.map(|(_, sample)| sample));
+            }
+        }
+        if rare.side.len() > 0 {
+            let mut side: Vec<(i64, f64)> = Vec::with_capacity(rare.side.len());
+            for sample in rare.side.range(TimeRange::ALL) {
+                if rare.tombstones.hides(at, sample.lsn, sample.time_ns) {
+                    continue;
+                }
+                match side.last_mut() {
+                    // A later version of the same time.
+                    Some((time, value)) if *time == sample.time_ns => *value = sample.value,
+                    _ => side.push((sample.time_ns, sample.value)),
+                }
+            }
+            out.merge(0, &side);
+        }
+    }
+
+    /// Calls `each` with stretches of time, numbered from the epoch, and how many samples lie in them;
+    /// deleted and superseded ones are counted as well. Decodes only chunks that cross a border.
+    pub(crate) fn count_by(&self, stretch_ns: i64, each: &mut dyn FnMut(i64, u64)) {
+        let stretch = |time_ns: i64| time_ns.div_euclid(stretch_ns);
+        let closed = self.rare.iter().flat_map(|rare| &rare.closed);
+        for chunk in closed.map(|c| &c.chunk).chain(&self.open) {
+            let first = stretch(chunk.min_time_ns());
+            if first == stretch(chunk.max_time_ns()) {
+                each(first, u64::from(chunk.len()));
+            } else {
+                chunk.iter().for_each(|(time, _)| each(stretch(time), 1));
+            }
+        }
+        if let Some(rare) = &self.rare {
+            for sample in rare.side.range(TimeRange::ALL) {
+                each(stretch(sample.time_ns), 1);
+            }
+        }
+    }
+
     /// Whether the snapshot `at` sees a sample in `range`. Decodes at most the chunks at the ends of
     /// the range, but for partly deleted ones.
     pub(crate) fn has_samples(&self, at: Lsn, range: TimeRange) -> bool {
@@ -620,15 +678,26 @@ impl SeriesCopy {
         closed + self.open.len() + self.side.len()
     }
 
-    /// Appends the samples inside `range`, which the copy was made for, by rising time. `check` is
-    /// called for every chunk.
+    /// Reads the samples inside `range`, which the copy was made for, by rising time, in the place of
+    /// what `out` held. `check` is called for every chunk.
     pub(crate) fn read<E>(
+        &self,
+        range: TimeRange,
+        out: &mut Samples,
+        check: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        out.clear();
+        self.append(range, out, check)
+    }
+
+    /// As [`read`](Self::read), as a further run of `out`.
+    pub(crate) fn append<E>(
         &self,
         range: TimeRange,
         out: &mut Samples,
         mut check: impl FnMut() -> Result<(), E>,
     ) -> Result<(), E> {
-        out.clear();
+        let start = out.begin_run();
         let (first, last) = (range.start().as_nanos(), range.end().as_nanos());
         let deletes = !self.tombstones.is_empty();
         for (closed, count) in &self.closed {
@@ -645,59 +714,8 @@ impl SeriesCopy {
         }
         out.times.extend(self.open.iter().map(|(time, _)| time));
         out.values.extend(self.open.iter().map(|(_, value)| value));
-        out.merge(&self.side);
+        out.merge(start, &self.side);
         Ok(())
-    }
-}
-
-/// Samples by rising time, in two columns. Reused from series to series.
-#[derive(Debug, Default)]
-pub(crate) struct Samples {
-    pub(crate) times: Vec<i64>,
-    pub(crate) values: Vec<f64>,
-    merged_times: Vec<i64>,
-    merged_values: Vec<f64>,
-}
-
-impl Samples {
-    fn clear(&mut self) {
-        self.times.clear();
-        self.values.clear();
-    }
-
-    /// Merges sorted samples in; they win over those of the same time.
-    fn merge(&mut self, newer: &[(i64, f64)]) {
-        let Some(&(first, _)) = newer.first() else {
-            return;
-        };
-        // What is before the first of them stays in place.
-        let kept = self.times.partition_point(|&time| time < first);
-        self.merged_times.clear();
-        self.merged_values.clear();
-        let old = self
-            .times
-            .iter()
-            .copied()
-            .zip(self.values.iter().copied())
-            .skip(kept);
-        let mut old = old.peekable();
-        for &(time, value) in newer {
-            while let Some((old_time, old_value)) = old.next_if(|(t, _)| *t < time) {
-                self.merged_times.push(old_time);
-                self.merged_values.push(old_value);
-            }
-            let _ = old.next_if(|(t, _)| *t == time);
-            self.merged_times.push(time);
-            self.merged_values.push(value);
-        }
-        for (time, value) in old {
-            self.merged_times.push(time);
-            self.merged_values.push(value);
-        }
-        self.times.truncate(kept);
-        self.values.truncate(kept);
-        self.times.extend_from_slice(&self.merged_times);
-        self.values.extend_from_slice(&self.merged_values);
     }
 }
 

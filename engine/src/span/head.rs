@@ -11,7 +11,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -136,6 +136,8 @@ pub(crate) struct SpanHead {
     catalog: Catalog,
     budget: Arc<Budget>,
     pool: Arc<Pool>,
+    /// The first record that brought a span; `u64::MAX` before there is one.
+    oldest_lsn: AtomicU64,
 }
 
 impl SpanHead {
@@ -148,7 +150,15 @@ impl SpanHead {
             catalog: Catalog::new(Arc::clone(&budget)),
             budget,
             pool: Arc::default(),
+            oldest_lsn: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// The oldest record that spans in here came in: the log is kept from there. Exact once that
+    /// record is visible.
+    pub(crate) fn oldest_lsn(&self) -> Option<Lsn> {
+        let oldest = self.oldest_lsn.load(Ordering::Acquire);
+        (oldest != u64::MAX).then_some(Lsn(oldest))
     }
 
     /// Number of shards.
@@ -256,6 +266,7 @@ impl SpanHead {
         let (Some(lock), false) = (self.shards.get(shard), rows.is_empty()) else {
             return;
         };
+        self.oldest_lsn.fetch_min(lsn.0, Ordering::AcqRel);
         let mut guard = lock.write();
         guard.apply(lsn, &prepared.parts.data, rows, &prepared.parts.translation);
         let growth = guard.growth_bytes();

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     query::{Command, Queries, Query},
-    request, v1,
+    request, upkeep, v1,
 };
 
 #[derive(Debug)]
@@ -26,11 +26,29 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::FlushRequest>,
     ) -> Result<Response<v1::FlushResponse>, Status> {
         let (metadata, _, _) = request.into_parts();
-        let answer = |query: &mut Query| {
-            query.engine.flush()?;
-            Ok(v1::FlushResponse {})
-        };
-        self.queries.unary("flush", &metadata, answer).await
+        let flush = |command: &mut Command| upkeep::flush(&command.engine);
+        self.queries.upkeep("flush", &metadata, flush).await
+    }
+
+    async fn compact(
+        &self,
+        request: Request<v1::CompactRequest>,
+    ) -> Result<Response<v1::CompactResponse>, Status> {
+        let (metadata, _, _) = request.into_parts();
+        let compact = |command: &mut Command| upkeep::compact(&command.engine);
+        self.queries.upkeep("compact", &metadata, compact).await
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let create =
+            move |command: &mut Command| upkeep::create_snapshot(&command.engine, &asked.name);
+        self.queries
+            .upkeep("create_snapshot", &metadata, create)
+            .await
     }
 
     async fn stats(
@@ -101,5 +119,39 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         log_bytes: stats.log.disk_bytes,
         log_segments: stats.log.segments,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        blocks: Some(v1::BlockStats {
+            blocks: stats.blocks,
+            samples: stats.block_samples,
+            series: stats.block_series,
+            bytes: stats.block_bytes,
+        }),
+        seals: Some(v1::WorkStats {
+            count: stats.seals.seals,
+            bytes_written: stats.seals.written.bytes,
+            last_duration_ns: u64::try_from(stats.seals.last.as_nanos()).unwrap_or(u64::MAX),
+            last_error: stats.seals.last_error.clone().unwrap_or_default(),
+        }),
+        frozen_generations: stats.frozen_generations,
+        sealed_lsn: stats.metric_cut.0,
+        oldest_unsealed_lsn: stats.oldest_unsealed_lsn.map(|lsn| lsn.0),
+        tombstones: stats.tombstones,
+        damage: damage(stats),
+        read_only: stats.read_only.clone().unwrap_or_default(),
+        ..v1::StatsResponse::default()
     }
+}
+
+/// Damage of the log as found at start, and of blocks and the manifest as met since.
+fn damage(stats: &EngineStats) -> Vec<v1::Damage> {
+    let log = stats.replayed.log.corrupt.iter().map(|d| v1::Damage {
+        file: d.path.display().to_string(),
+        offset_bytes: d.offset_bytes,
+        reason: d.reason.to_string(),
+    });
+    let files = stats.damage.iter().map(|d| v1::Damage {
+        file: d.path.display().to_string(),
+        offset_bytes: d.offset_bytes,
+        reason: d.reason.clone(),
+    });
+    log.chain(files).collect()
 }

@@ -2,7 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use rootline_engine::{Exemplar, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange, TraceId};
+use rootline_engine::{
+    Error as EngineError, Exemplar, Labels, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange,
+    TraceId,
+};
 use rootline_query::{GroupSamplesBy, MetricStatsGroup, Selector, metric_stats};
 use tonic::{Request, Response, Status};
 
@@ -16,6 +19,8 @@ use crate::refusal::Refusal;
 const CHUNK_SAMPLES_MAX: usize = 65_536;
 /// Items of a message where the items are small.
 const MESSAGE_ITEMS_MAX: usize = 4_096;
+/// Entries of a cardinality answer at most.
+const CARDINALITY_ENTRIES_MAX: u32 = 10_000;
 /// What a label costs on the wire beside its text.
 const LABEL_BYTES: usize = 8;
 /// What a materialised string or label set costs beside its text.
@@ -78,13 +83,20 @@ impl v1::metrics_server::Metrics for MetricsService {
         let (metadata, _, asked) = request.into_parts();
         let answer = move |query: &mut Query| {
             let (selector, range) = any(query, asked.series.as_ref(), asked.range.as_ref())?;
-            let names = query
-                .snapshot
-                .label_names(selector.matchers(), range, &query.control)?;
+            // One more than asked for tells whether there is more.
+            let limit = limit_of(asked.limit);
+            let mut names = query.snapshot.label_names(
+                selector.matchers(),
+                range,
+                limit.saturating_add(1),
+                &query.control,
+            )?;
             query
                 .memory
                 .take(names.iter().map(|n| n.len() as u64 + ITEM_BYTES).sum())?;
-            let info = labels_info(query, range, &selector, names.is_empty())?;
+            let mut info = labels_info(query, range, &selector, names.is_empty())?;
+            info.truncated = names.len() > limit;
+            names.truncate(limit);
             Ok(v1::LabelNamesResponse {
                 names,
                 info: Some(info),
@@ -104,11 +116,11 @@ impl v1::metrics_server::Metrics for MetricsService {
         let answer = move |query: &mut Query, sender: &Sender<_>| {
             let (selector, range) = any(query, asked.series.as_ref(), asked.range.as_ref())?;
             // One more than asked for tells whether there is more.
-            let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
-            let limit = if limit == 0 { usize::MAX } else { limit };
+            let limit = limit_of(asked.limit);
             let mut values = query.snapshot.label_values(
                 &asked.name,
                 selector.matchers(),
+                &asked.prefix,
                 range,
                 limit.saturating_add(1),
                 &query.control,
@@ -197,6 +209,23 @@ impl v1::metrics_server::Metrics for MetricsService {
         self.queries.stream("metadata", &metadata, answer).await
     }
 
+    async fn cardinality(
+        &self,
+        request: Request<v1::CardinalityRequest>,
+    ) -> Result<Response<v1::CardinalityResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        if asked.limit > CARDINALITY_ENTRIES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "limit {} is above {CARDINALITY_ENTRIES_MAX}",
+                asked.limit
+            )));
+        }
+        let answer = move |_: &mut Query| {
+            Err::<v1::CardinalityResponse, _>(EngineError::Unsupported("cardinality").into())
+        };
+        self.queries.unary("cardinality", &metadata, answer).await
+    }
+
     async fn metric_stats(
         &self,
         request: Request<v1::MetricStatsRequest>,
@@ -217,6 +246,14 @@ impl v1::metrics_server::Metrics for MetricsService {
             stats(query, &selector, range, &by, sender)
         };
         self.queries.stream("metric_stats", &metadata, answer).await
+    }
+}
+
+/// Where 0 means no limit.
+fn limit_of(limit: u64) -> usize {
+    match usize::try_from(limit) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(limit) => limit,
     }
 }
 
@@ -274,7 +311,9 @@ fn select(
     let mut info = request::info(query, range, "the samples stored");
     let mut truncated = false;
     let mut failed: Option<Refusal> = None;
+    let mut canonical = Vec::new();
     let mut add = |series: &SeriesSamples<'_>| {
+        let series_ref = series_ref(series.labels, &mut canonical);
         let chunks = series
             .timestamps
             .chunks(CHUNK_SAMPLES_MAX)
@@ -291,7 +330,7 @@ fn select(
                 .map(|l| l.name.len() + l.value.len())
                 .sum::<usize>();
             message.chunks.push(v1::SeriesChunk {
-                series_ref: series.id.0,
+                series_ref,
                 labels,
                 times_ns: times.to_vec(),
                 values: values.to_vec(),
@@ -330,6 +369,15 @@ fn select(
     sender.send(message)
 }
 
+/// A number for a series that is the same in every answer, before and after a restart: a hash of its
+/// labels in their canonical form, for which `canonical` is room. The labels are what tells series
+/// apart; two of them may share the number.
+fn series_ref(labels: &Labels, canonical: &mut Vec<u8>) -> u64 {
+    canonical.clear();
+    labels.encode_canonical(canonical);
+    xxhash_rust::xxh3::xxh3_64(canonical)
+}
+
 fn series(
     query: &mut Query,
     selector: &Selector,
@@ -343,7 +391,7 @@ fn series(
     query.memory.take(
         found
             .iter()
-            .map(|(_, l)| l.heap_bytes() as u64 + ITEM_BYTES)
+            .map(|l| l.heap_bytes() as u64 + ITEM_BYTES)
             .sum(),
     )?;
     let mut info = labels_info(query, range, selector, found.is_empty())?;
@@ -354,11 +402,12 @@ fn series(
     }
     let mut message = v1::SeriesResponse::default();
     let mut bytes = 0;
-    for (id, labels) in found {
+    let mut canonical = Vec::new();
+    for labels in found {
         query.control.check()?;
         bytes += labels.heap_bytes() + labels.len() * LABEL_BYTES;
         message.series.push(v1::SeriesLabels {
-            series_ref: id.0,
+            series_ref: series_ref(&labels, &mut canonical),
             labels: request::labels(&labels),
         });
         if bytes >= MESSAGE_BYTES {

@@ -11,6 +11,7 @@ mod query;
 mod request;
 mod span_message;
 mod traces;
+pub(crate) mod upkeep;
 mod write;
 
 use std::sync::Arc;

@@ -121,15 +121,23 @@ impl Queries {
         T: Send + 'static,
         F: FnOnce(&mut Command) -> Result<T, Refusal> + Send + 'static,
     {
-        let carry_out = |engine: &Engine, control: QueryControl| {
-            control.check()?;
-            command(&mut Command {
-                memory: Memory::new(engine.budget()),
-                engine: engine.clone(),
-                control,
-            })
-        };
-        self.on_blocking(kind, &self.commands, metadata, carry_out)
+        self.on_blocking(kind, &self.commands, metadata, carry_out(command))
+            .await
+    }
+
+    /// Carries out a command that takes long, without a snapshot. Deletes do not wait for it.
+    pub(super) async fn upkeep<T, F>(
+        &self,
+        kind: &'static str,
+        metadata: &MetadataMap,
+        command: F,
+    ) -> Result<Response<T>, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Command) -> Result<T, Refusal> + Send + 'static,
+    {
+        let turns = Arc::clone(self.node.upkeep_turns());
+        self.on_blocking(kind, &turns, metadata, carry_out(command))
             .await
     }
 
@@ -210,6 +218,19 @@ impl Queries {
             task: Some(task),
             _stop: stop,
         }))
+    }
+}
+
+fn carry_out<T>(
+    command: impl FnOnce(&mut Command) -> Result<T, Refusal>,
+) -> impl FnOnce(&Engine, QueryControl) -> Result<T, Refusal> {
+    |engine: &Engine, control: QueryControl| {
+        control.check()?;
+        command(&mut Command {
+            memory: Memory::new(engine.budget()),
+            engine: engine.clone(),
+            control,
+        })
     }
 }
 

@@ -243,13 +243,7 @@ where
 pub(crate) fn end(answer: Result<String, Failure>) -> ExitCode {
     let (text, code) = match answer {
         Ok(text) => {
-            let mut stdout = std::io::stdout().lock();
-            return match stdout
-                .write_all(text.as_bytes())
-                .and_then(|()| stdout.flush())
-            {
-                // Whoever read us has seen enough.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            return match print(&text) {
                 Err(error) => {
                     eprintln!("error: cannot write the answer: {error}");
                     ExitCode::from(EXIT_ERROR)
@@ -265,6 +259,19 @@ pub(crate) fn end(answer: Result<String, Failure>) -> ExitCode {
     };
     eprintln!("error: {text}");
     ExitCode::from(code)
+}
+
+/// Writes an answer to standard output.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        // Whoever read us has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// What an answer with nothing in it is about.

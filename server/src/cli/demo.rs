@@ -92,6 +92,8 @@ async fn start(dir: &Path, clock: &Arc<dyn Clock>) -> Result<RunningNode, String
     let flags = vec![
         ("data-dir".to_owned(), dir.to_string_lossy().into_owned()),
         ("log-level".to_owned(), "warn".to_owned()),
+        // The directory goes away with the demo.
+        ("shutdown-seal".to_owned(), "0s".to_owned()),
     ];
     let (mut config, _) = Config::load(None, environment, flags).map_err(|e| error_chain(&e))?;
     logging::init(&config);

@@ -1,4 +1,5 @@
-//! The command line of the `rootline` binary. Exit codes: 0 answered, 1 error, 2 usage.
+//! The command line of the `rootline` binary. Exit codes: 0 answered, 1 error, 2 usage;
+//! commands on a directory have their own (`store`).
 
 mod admin;
 mod ask;
@@ -7,6 +8,7 @@ mod query;
 mod send;
 mod serve;
 mod show;
+mod store;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,9 @@ enum Command {
     Query(query::QueryArgs),
     /// Look after a node.
     Admin(admin::AdminArgs),
+    Verify(store::VerifyArgs),
+    Inspect(store::InspectArgs),
+    Restore(store::RestoreArgs),
 }
 
 /// Runs the command line of this process.
@@ -42,5 +47,8 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Query(args) => query::run(args),
         Command::Admin(args) => admin::run(args),
+        Command::Verify(args) => store::verify(&args),
+        Command::Inspect(args) => store::inspect(&args),
+        Command::Restore(args) => store::restore(&args),
     }
 }

@@ -108,13 +108,16 @@ struct SeriesArgs {
 }
 
 #[derive(Debug, Args)]
-struct LabelsArgs {
+pub(super) struct LabelsArgs {
     /// The label whose values to list; without it, label names are listed
     name: Option<String>,
     /// Only of these series: name{label="value"}
     #[arg(long, value_name = "SELECTOR")]
     of: Option<String>,
-    /// At most so many values; 0 for all
+    /// Only values that begin with this
+    #[arg(long, value_name = "TEXT", requires = "name")]
+    prefix: Option<String>,
+    /// At most so many, the first in order; 0 for all
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: u64,
     #[command(flatten)]
@@ -232,10 +235,7 @@ pub(crate) fn run(args: QueryArgs) -> ExitCode {
             Ok((request, range)) => ask(&node, |c| series(c, request, range, out)),
             Err(failure) => end(Err(failure)),
         },
-        Question::Labels(args) => match args.selection() {
-            Ok((selection, range)) => ask(&node, |c| labels(c, args, selection, range, out)),
-            Err(failure) => end(Err(failure)),
-        },
+        Question::Labels(args) => query_labels(&node, args),
         Question::Trace(args) => match trace_id(&args.trace_id) {
             Ok(id) => ask(&node, |c| trace(c, id, out)),
             Err(failure) => end(Err(failure)),
@@ -251,6 +251,18 @@ pub(crate) fn run(args: QueryArgs) -> ExitCode {
             Ok(range) => ask(&node, |c| dependencies(c, args, range, out)),
             Err(failure) => end(Err(failure)),
         },
+    }
+}
+
+/// Answers `labels`.
+pub(super) fn query_labels(node: &NodeArgs, args: LabelsArgs) -> ExitCode {
+    let out = Out {
+        json: node.json,
+        terminal: Terminal::of_stdout(),
+    };
+    match args.selection() {
+        Ok((selection, range)) => ask(node, |c| labels(c, args, selection, range, out)),
+        Err(failure) => end(Err(failure)),
     }
 }
 
@@ -678,6 +690,7 @@ async fn labels(
             series,
             range: Some(range.message),
             limit: args.limit,
+            prefix: args.prefix.unwrap_or_default(),
         };
         let (values, info) = client.label_values(request).await?;
         ("values", values, info)
@@ -685,6 +698,7 @@ async fn labels(
         let request = v1::LabelNamesRequest {
             series,
             range: Some(range.message),
+            limit: args.limit,
         };
         let answer = client.label_names(request).await?;
         ("names", answer.names, answer.info.unwrap_or_default())

@@ -142,7 +142,7 @@ impl Node {
         let series = snapshot.series(&[], TimeRange::ALL, &query).unwrap();
         series
             .into_iter()
-            .map(|(_, labels)| labels.to_string())
+            .map(|labels| labels.to_string())
             .collect()
     }
 }

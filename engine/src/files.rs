@@ -1,0 +1,392 @@
+//! The files of a store beside its log: the manifest, the blocks it names, and how both change.
+//!
+//! Opening, in order:
+//! 1. The manifest says which blocks there are and up to where the log is sealed into them. What it
+//!    does not name is removed.
+//! 2. Blocks are opened. One that does not open is reported, and the rest is served; its file stays.
+//! 3. If the manifest is damaged, blocks are found by their footers and the store is read-only: what a
+//!    block's successor is, and what was deleted, nobody knows for certain.
+//!
+//! Changing goes through [`StoreFiles::publish`] alone: the manifest first, then the view.
+//!
+//! Locks: `publishing` → the manifest's → the view's.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use rootline_wal::{Clock, Lsn, Storage, StoreId};
+
+use crate::{
+    block::{self, Block, BlockId, BlockMeta, OpenFiles, Signal},
+    error::{Error, ErrorKind},
+    filenames::{BLOCKS_DIR, LOG_DIR, MANIFEST_DIR},
+    id::SeriesRef,
+    manifest::{Change, Manifest, Version},
+    metric::{Metadata, MetricBlock, MetricView},
+    record::{Part, Tag, metadata},
+    store::Store,
+    tombstone::Tombstone,
+};
+
+/// The store that blocks belong to: 16 bytes.
+const STATE_STORE_ID: &str = "store-id";
+/// The lowest series reference that no record up to the metric cut used: 8 bytes, little endian.
+const STATE_SERIES_REF_NEXT: &str = "series-ref-next";
+/// Metadata up to the metric cut that no block holds, because there was none to write: as in records.
+const STATE_METADATA: &str = "metric-metadata";
+
+/// Something on disk that cannot be read. It is kept as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileDamage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it; 0 if all of it is meant.
+    pub offset_bytes: u64,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// See the module's doc.
+#[derive(Debug)]
+pub(crate) struct StoreFiles {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) blocks_dir: PathBuf,
+    pub(crate) manifest: Manifest,
+    handles: Arc<OpenFiles>,
+    publishing: Mutex<()>,
+    damage: Mutex<Vec<FileDamage>>,
+}
+
+/// What opening found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) files: StoreFiles,
+    /// By rising last LSN.
+    pub(crate) blocks: Vec<Arc<MetricBlock>>,
+    /// Metric parts of records up to here are in blocks.
+    pub(crate) metric_cut: Lsn,
+    /// Deletes that blocks do not have applied, by rising LSN.
+    pub(crate) tombstones: Vec<Tombstone>,
+    /// Where retention stands.
+    pub(crate) floor_ns: Option<i64>,
+    pub(crate) series_ref_next: SeriesRef,
+    /// By rising LSN.
+    pub(crate) metadata: Vec<(Lsn, Vec<Metadata>)>,
+    /// Metadata up to here are in blocks.
+    pub(crate) metadata_sealed: Lsn,
+    /// Why nothing can be written, if so.
+    pub(crate) read_only: Option<String>,
+}
+
+impl StoreFiles {
+    /// Opens manifest and blocks of the store in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Wal`], [`Error::UnknownRecord`] of a newer release's manifest.
+    pub(crate) fn open(
+        storage: &Arc<dyn Storage>,
+        clock: &Arc<dyn Clock>,
+        dir: &Path,
+    ) -> Result<Found, Error> {
+        let blocks_dir = dir.join(BLOCKS_DIR);
+        storage
+            .create_dir_all(&blocks_dir)
+            .map_err(|source| Error::Storage {
+                operation: "create directory",
+                path: blocks_dir.clone(),
+                source,
+            })?;
+        let (manifest, mut recovery) = Manifest::open(
+            Arc::clone(storage),
+            Arc::clone(clock),
+            &dir.join(MANIFEST_DIR),
+        )?;
+        manifest.reconcile(&**storage, &blocks_dir, &mut recovery)?;
+        let read_only = manifest.read_only();
+        let damage = recovery.damage.into_iter().map(|damage| FileDamage {
+            path: damage.path,
+            offset_bytes: damage.offset_bytes,
+            reason: damage.reason,
+        });
+        let files = Self {
+            storage: Arc::clone(storage),
+            clock: Arc::clone(clock),
+            blocks_dir,
+            manifest,
+            handles: Arc::default(),
+            publishing: Mutex::new(()),
+            damage: Mutex::new(damage.collect()),
+        };
+        let version = files.manifest.version();
+        let ids = if read_only.is_some() {
+            files.scan(&version)?
+        } else {
+            let metrics = version.blocks.values();
+            let metrics = metrics.filter(|meta| meta.signal == Signal::Metrics);
+            metrics.map(|meta| meta.id).collect()
+        };
+        let blocks = files.open_blocks(&ids, &version)?;
+        let mut metadata = files.metadata_of(&blocks);
+        // A log that no manifest vouches for is replayed whole: what is in blocks too is the same.
+        let metric_cut = match &read_only {
+            Some(_) => Lsn::ZERO,
+            None => version.cuts.metrics,
+        };
+        let mut metadata_sealed = version.cuts.metrics;
+        if let Some(bytes) = version.state.get(STATE_METADATA) {
+            match decode_metadata(bytes, version.cuts.metrics) {
+                Ok(entries) => metadata.push((version.cuts.metrics, entries)),
+                Err(error) => files.note_damage(&error, dir.join(MANIFEST_DIR)),
+            }
+            metadata_sealed = Lsn(metadata_sealed.0.saturating_sub(1));
+        }
+        let next = version.state.get(STATE_SERIES_REF_NEXT);
+        let next = next.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok());
+        Ok(Found {
+            blocks,
+            metric_cut,
+            tombstones: version.tombstones.clone(),
+            floor_ns: Some(version.floors.metrics).filter(|floor| *floor > i64::MIN),
+            series_ref_next: SeriesRef(next.map_or(1, u64::from_le_bytes)),
+            metadata,
+            metadata_sealed,
+            read_only,
+            files,
+        })
+    }
+
+    /// Whether some block could not be opened.
+    pub(crate) fn has_damaged_blocks(&self) -> bool {
+        !self.damage.lock().is_empty()
+    }
+
+    /// The log ends before the metric cut: records after it would be taken for sealed. So nothing is
+    /// written. Returns why.
+    pub(crate) fn note_short_log(&self, dir: &Path, last: Lsn, cut: Lsn) -> String {
+        let path = dir.join(LOG_DIR);
+        let reason = format!(
+            "the log ends at record {last}, and blocks hold records up to {cut}: was it removed?"
+        );
+        let text = format!("{}: {reason}", path.display());
+        self.manifest.make_read_only(text.clone());
+        self.damage.lock().push(FileDamage {
+            path,
+            offset_bytes: 0,
+            reason,
+        });
+        text
+    }
+
+    /// Damage found so far.
+    pub(crate) fn damage(&self) -> Vec<FileDamage> {
+        self.damage.lock().clone()
+    }
+
+    /// Which store blocks belong to, if one was ever published.
+    pub(crate) fn store_id(version: &Version) -> Option<StoreId> {
+        let bytes = version.state.get(STATE_STORE_ID)?;
+        Some(StoreId::from_bytes(
+            <[u8; 16]>::try_from(bytes.as_slice()).ok()?,
+        ))
+    }
+
+    /// Opens a block that was just written.
+    ///
+    /// # Errors
+    /// As `Block::open`.
+    pub(crate) fn open_block(
+        &self,
+        id: BlockId,
+        store: Option<StoreId>,
+    ) -> Result<Arc<MetricBlock>, Error> {
+        let block = Block::open(&self.storage, &self.blocks_dir, store, id, &self.handles)?;
+        Ok(Arc::new(MetricBlock::open(Arc::new(block))?))
+    }
+
+    /// Remembers damage that was met.
+    pub(crate) fn note_damage(&self, error: &Error, path: PathBuf) {
+        let (path, offset_bytes) = match error {
+            Error::CorruptBlock {
+                path, offset_bytes, ..
+            } => (path.clone(), *offset_bytes),
+            _ => (path, 0),
+        };
+        let found = FileDamage {
+            path,
+            offset_bytes,
+            reason: error.to_string(),
+        };
+        let mut damage = self.damage.lock();
+        if !damage.contains(&found) {
+            damage.push(found);
+        }
+    }
+
+    /// Changes the set of blocks: `edit` says how, given what there is; when the manifest has taken
+    /// that, `show` changes the view. Tombstones that no part needs any more leave the view by the way.
+    ///
+    /// # Errors
+    /// What `edit` says. [`Error::Wal`] and others of the manifest: of kind `Retry`, nothing has changed.
+    /// Otherwise the edit may hold after the next open, so files that it names must stay.
+    pub(crate) fn publish(
+        &self,
+        store: &Store,
+        edit: impl FnOnce(&Version, &MetricView) -> Result<Vec<Change>, Error>,
+        show: impl FnOnce(&mut MetricView),
+    ) -> Result<Arc<Version>, Error> {
+        let _one_at_a_time = self.publishing.lock();
+        let version = self.manifest.version();
+        let changes = edit(&version, &store.view())?;
+        let version = self.manifest.commit(changes)?;
+        store.swap(|view| {
+            show(view);
+            view.blocks.sort_by_key(|block| block.meta().last_lsn);
+            let is_needed = |t: &Tombstone| {
+                is_needed(&version, t) || view.frozen.iter().any(|frozen| frozen.cut < t.lsn)
+            };
+            if !view.tombstones.iter().all(is_needed) {
+                let kept = view.tombstones.iter().filter(|t| is_needed(t));
+                view.tombstones = kept.cloned().collect();
+            }
+        });
+        Ok(version)
+    }
+
+    /// Runs `look` while no edit is made; then no block of the version is removed either.
+    pub(crate) fn hold_still<T>(&self, look: impl FnOnce(&Version) -> T) -> T {
+        let _no_edit = self.publishing.lock();
+        look(&self.manifest.version())
+    }
+
+    /// Removes block files that no manifest names, as far as that works: the next open removes the
+    /// rest.
+    pub(crate) fn remove_blocks(&self, ids: impl Iterator<Item = BlockId>) {
+        for id in ids {
+            let _ = self.storage.remove(&block::path(&self.blocks_dir, id));
+        }
+    }
+
+    fn scan(&self, version: &Version) -> Result<Vec<BlockId>, Error> {
+        let store = Self::store_id(version);
+        let mut metas: Vec<BlockMeta> = Vec::new();
+        for scanned in block::scan_headers(&self.storage, &self.blocks_dir, store)? {
+            match scanned.meta {
+                Ok(meta) => metas.push(meta),
+                Err(error) if error.kind() == ErrorKind::Corrupted => {
+                    self.note_damage(&error, scanned.path);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let metrics = block::survivors(metas).into_iter();
+        let metrics = metrics.filter(|meta| meta.signal == Signal::Metrics);
+        Ok(metrics.map(|meta| meta.id).collect())
+    }
+
+    fn open_blocks(
+        &self,
+        ids: &[BlockId],
+        version: &Version,
+    ) -> Result<Vec<Arc<MetricBlock>>, Error> {
+        let store = Self::store_id(version);
+        let mut blocks = Vec::with_capacity(ids.len());
+        for &id in ids {
+            match self.open_block(id, store) {
+                Ok(block) => {
+                    let noted = version.blocks.get(&id).map(|meta| meta.clean_lsn);
+                    let block = match noted.filter(|lsn| *lsn > block.meta().clean_lsn) {
+                        Some(clean_lsn) => Arc::new(block.with_clean_lsn(clean_lsn)?),
+                        None => block,
+                    };
+                    for found in block.block().damage_at_open() {
+                        let error = Error::CorruptBlock {
+                            path: block.block().path().to_owned(),
+                            offset_bytes: found.offset_bytes,
+                            reason: found.reason.clone(),
+                        };
+                        self.note_damage(&error, PathBuf::new());
+                    }
+                    blocks.push(block);
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupted => {
+                    self.note_damage(&error, block::path(&self.blocks_dir, id));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        blocks.sort_by_key(|block| block.meta().last_lsn);
+        Ok(blocks)
+    }
+
+    fn metadata_of(&self, blocks: &[Arc<MetricBlock>]) -> Vec<(Lsn, Vec<Metadata>)> {
+        let mut all = Vec::new();
+        for block in blocks {
+            match block.metadata() {
+                Ok(entries) if entries.is_empty() => {}
+                Ok(entries) => all.push((block.meta().last_lsn, entries)),
+                // Costs the descriptions of some metrics; samples are read all the same.
+                Err(error) => self.note_damage(&error, block.block().path().to_owned()),
+            }
+        }
+        all
+    }
+}
+
+/// Whether a block does not have this delete applied.
+pub(crate) fn is_needed(version: &Version, tombstone: &Tombstone) -> bool {
+    version.blocks.values().any(|meta| {
+        meta.signal == Signal::Metrics
+            && meta.clean_lsn < tombstone.lsn
+            && meta.time.overlaps(tombstone.range)
+    })
+}
+
+/// The changes that move everything up to a cut from the log into the manifest, blocks aside.
+pub(crate) fn cut_changes(
+    version: &Version,
+    view: &MetricView,
+    cut: Lsn,
+    series_ref_next: SeriesRef,
+    store: StoreId,
+    loose_metadata: &[Metadata],
+) -> Vec<Change> {
+    let mut changes = vec![Change::Cut {
+        signal: Signal::Metrics,
+        lsn: cut,
+    }];
+    let named = |t: &Tombstone| version.tombstones.iter().any(|known| known.lsn == t.lsn);
+    let moved = view
+        .tombstones
+        .iter()
+        .filter(|t| t.lsn <= cut && !named(t) && is_needed(version, t));
+    changes.extend(moved.cloned().map(Change::AddTombstone));
+    let mut set = |name: &str, value: Vec<u8>| {
+        if version.state.get(name).map_or(&[][..], Vec::as_slice) != value {
+            let name = name.to_owned();
+            changes.push(Change::SetState { name, value });
+        }
+    };
+    set(
+        STATE_SERIES_REF_NEXT,
+        series_ref_next.0.to_le_bytes().to_vec(),
+    );
+    if StoreFiles::store_id(version).is_none() {
+        set(STATE_STORE_ID, store.as_bytes().to_vec());
+    }
+    let mut loose = Vec::new();
+    for entry in loose_metadata {
+        metadata::encode(&mut loose, entry);
+    }
+    set(STATE_METADATA, loose);
+    changes
+}
+
+fn decode_metadata(bytes: &[u8], lsn: Lsn) -> Result<Vec<Metadata>, Error> {
+    let tag = Tag::Metadata;
+    metadata::decode(Part { tag, bytes, lsn }).collect()
+}

@@ -1,0 +1,286 @@
+//! What a data directory is made of: blocks with their sections and encodings, log, manifest.
+//!
+//! Reads the ends of files, the log's frames and the directories of blocks; changes nothing and takes
+//! no lock.
+
+use std::{path::Path, sync::Arc};
+
+use rootline_wal::{Storage, Wal};
+
+use crate::{
+    block::{self, Block, BlockId, BlockMeta, OpenFiles, SectionKind, Signal},
+    error::Error,
+    filenames::{BLOCKS_DIR, LOG_DIR, MANIFEST_DIR},
+    manifest::{Manifest, Version},
+    metric::block::{MetricBlock, MetricBlockContents},
+};
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inspected {
+    /// By number.
+    pub blocks: Vec<BlockReport>,
+    /// The log.
+    pub log: LogReport,
+    /// The manifest.
+    pub manifest: ManifestReport,
+}
+
+/// One block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockReport {
+    /// Its number, 16 hex digits, as in the file's name.
+    pub id: String,
+    /// `metrics` or `spans`.
+    pub signal: &'static str,
+    /// How often its content was merged.
+    pub level: u8,
+    /// Holds days too sparse for a block of their own.
+    pub spanning: bool,
+    /// First timestamp, ns since the epoch.
+    pub first_ns: i64,
+    /// Last timestamp.
+    pub last_ns: i64,
+    /// Made of records from here ...
+    pub first_lsn: u64,
+    /// ... to here.
+    pub last_lsn: u64,
+    /// Deletes up to here are carried out in it.
+    pub clean_lsn: u64,
+    /// Series, or traces.
+    pub series: u64,
+    /// Samples, or spans.
+    pub samples: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// In the order of the file.
+    pub sections: Vec<SectionReport>,
+    /// By bytes, the largest first.
+    pub encodings: Vec<EncodingReport>,
+    /// Distinct time columns.
+    pub time_columns: u64,
+    /// The manifest names it; else it is removed when the store is opened.
+    pub is_named: bool,
+    /// Why it cannot be read; empty if it can.
+    pub error: String,
+}
+
+/// One section of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SectionReport {
+    /// Its name.
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Columns of one encoding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EncodingReport {
+    /// Its name, as `docs/formats/value-column.md` has it.
+    pub name: String,
+    /// Columns.
+    pub columns: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogReport {
+    /// Files.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records in them.
+    pub records: u64,
+    /// The first of them.
+    pub first_lsn: Option<u64>,
+    /// The last.
+    pub last_lsn: Option<u64>,
+}
+
+/// The manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ManifestReport {
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Blocks it names.
+    pub blocks: u64,
+    /// Deletes that some block does not have carried out.
+    pub tombstones: u64,
+    /// Samples up to this record are in blocks.
+    pub metrics_cut_lsn: u64,
+    /// Retention: nothing before this time is shown.
+    pub retention_floor_ns: Option<i64>,
+    /// Damage, if it has any.
+    pub damage: Vec<String>,
+}
+
+/// Describes the data directory `dir`.
+///
+/// # Errors
+/// [`Error::NotAStore`], [`Error::Storage`], [`Error::Wal`].
+pub fn inspect(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Inspected, Error> {
+    let [log_dir, manifest_dir, blocks_dir] =
+        [LOG_DIR, MANIFEST_DIR, BLOCKS_DIR].map(|n| dir.join(n));
+    let exists = |path: &Path| {
+        storage.exists(path).map_err(|source| Error::Storage {
+            operation: "look for",
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let (has_log, has_manifest) = (exists(&log_dir)?, exists(&manifest_dir)?);
+    if !has_log && !has_manifest {
+        return Err(Error::NotAStore {
+            dir: dir.to_owned(),
+        });
+    }
+    let mut found = Inspected::default();
+    if has_log {
+        found.log = log(storage, &log_dir)?;
+    }
+    let mut version = Version::default();
+    if has_manifest {
+        (version, found.manifest) = manifest(storage, &manifest_dir)?;
+    }
+    if exists(&blocks_dir)? {
+        let files = Arc::new(OpenFiles::default());
+        for id in block::existing(&**storage, &blocks_dir)? {
+            let report = block_report(storage, &blocks_dir, id, version.blocks.get(&id), &files);
+            found.blocks.extend(report);
+        }
+    }
+    Ok(found)
+}
+
+fn bytes_in(storage: &Arc<dyn Storage>, dir: &Path) -> (u64, u64) {
+    // Files that vanish meanwhile are not counted.
+    let names = storage.list(dir).unwrap_or_default();
+    let sizes = names
+        .iter()
+        .filter_map(|name| storage.len(&dir.join(name)).ok());
+    sizes.fold((0, 0), |(files, sum), bytes| {
+        (files + u64::from(bytes > 0), sum + bytes)
+    })
+}
+
+fn log(storage: &Arc<dyn Storage>, dir: &Path) -> Result<LogReport, Error> {
+    let (segments, bytes) = bytes_in(storage, dir);
+    let mut report = LogReport {
+        segments,
+        bytes,
+        ..LogReport::default()
+    };
+    Wal::read(storage, dir, &mut |record| {
+        report.records += 1;
+        report.first_lsn.get_or_insert(record.lsn.0);
+        report.last_lsn = Some(record.lsn.0);
+        Ok(())
+    })?;
+    Ok(report)
+}
+
+fn manifest(storage: &Arc<dyn Storage>, dir: &Path) -> Result<(Version, ManifestReport), Error> {
+    let (version, recovery) = Manifest::read(storage, dir)?;
+    let report = ManifestReport {
+        bytes: bytes_in(storage, dir).1,
+        blocks: version.blocks.len() as u64,
+        tombstones: version.tombstones.len() as u64,
+        metrics_cut_lsn: version.cuts.get(Signal::Metrics).0,
+        retention_floor_ns: Some(*version.floors.get(Signal::Metrics))
+            .filter(|floor| *floor > i64::MIN),
+        damage: recovery
+            .damage
+            .into_iter()
+            .map(|damage| Error::from(damage).to_string())
+            .collect(),
+    };
+    Ok((version, report))
+}
+
+/// `None` for what is only half written.
+fn block_report(
+    storage: &Arc<dyn Storage>,
+    dir: &Path,
+    id: BlockId,
+    named: Option<&BlockMeta>,
+    files: &Arc<OpenFiles>,
+) -> Option<BlockReport> {
+    let mut report = BlockReport {
+        id: id.to_string(),
+        is_named: named.is_some(),
+        ..BlockReport::default()
+    };
+    if let Some(meta) = named {
+        fill(&mut report, meta);
+    }
+    let block = match Block::open(storage, dir, None, id, files) {
+        Ok(block) => Arc::new(block),
+        Err(Error::Storage { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound && named.is_none() =>
+        {
+            return None;
+        }
+        Err(error) => {
+            report.error = error.to_string();
+            return Some(report);
+        }
+    };
+    fill(&mut report, named.unwrap_or(block.meta()));
+    report.sections = block
+        .sections()
+        .map(|(code, bytes, _)| SectionReport {
+            name: SectionKind::from_code(code)
+                .map_or_else(|| format!("section {code}"), |kind| kind.name().to_owned()),
+            bytes,
+        })
+        .collect();
+    if block.meta().signal == Signal::Metrics {
+        match contents(&block) {
+            Ok(contents) => {
+                report.time_columns = contents.time_columns.into();
+                report.encodings = contents
+                    .encodings
+                    .into_iter()
+                    .map(|(name, share)| EncodingReport {
+                        name: name.to_owned(),
+                        columns: share.columns,
+                        bytes: share.bytes,
+                    })
+                    .collect();
+                report.encodings.sort_by_key(|e| std::cmp::Reverse(e.bytes));
+            }
+            Err(error) => report.error = error.to_string(),
+        }
+    }
+    Some(report)
+}
+
+fn contents(block: &Arc<Block>) -> Result<MetricBlockContents, Error> {
+    MetricBlock::open(Arc::clone(block))?.describe(&mut || Ok(()))
+}
+
+fn fill(report: &mut BlockReport, meta: &BlockMeta) {
+    report.signal = match meta.signal {
+        Signal::Metrics => "metrics",
+        Signal::Spans => "spans",
+    };
+    report.level = meta.level;
+    report.spanning = meta.spanning;
+    report.first_ns = meta.time.start().as_nanos();
+    report.last_ns = meta.time.end().as_nanos();
+    report.first_lsn = meta.first_lsn.0;
+    report.last_lsn = meta.last_lsn.0;
+    report.clean_lsn = meta.clean_lsn.0;
+    report.series = meta.series;
+    report.samples = meta.samples;
+    report.bytes = meta.file_bytes;
+}

@@ -1,0 +1,484 @@
+//! What goes on beside reads and writes: generations are frozen and sealed, the log is cut.
+//!
+//! A generation goes through these steps; after each of them a crash leaves a store that opens with
+//! all that was acknowledged, once:
+//!
+//! 1. *Frozen*: another generation takes the writes. Nothing on disk has changed.
+//! 2. *Written*: its blocks are durable under their names. No manifest names them: the next open
+//!    removes them and replays the log.
+//! 3. *Published*: one edit of the manifest adds the blocks and moves the metric cut. From here on
+//!    replay skips what they hold.
+//! 4. *Shown*: the view has the blocks in the place of the generation. Snapshots from before keep it.
+//! 5. *Cut*: log segments that nothing unsealed needs are removed.
+//!
+//! An error before 3 leaves the generation frozen, and in the log; it is tried again after a while.
+//! Generations are sealed oldest first, one at a time.
+//!
+//! One thread, owned here, looks every second whether something is due, or when writers ring. It can
+//! be left out (`Settings::maintenance_thread`); then [`Core::tick`] is called from outside.
+//!
+//! Locks: `sealing` → `state`, and those of the committer and the files.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use rootline_wal::{Clock, Lsn};
+
+use crate::{
+    backup::{self, Copied},
+    block::BlockMeta,
+    budget::Holder,
+    commit::Committer,
+    compaction::Compaction,
+    error::{Error, ErrorKind},
+    files::{self, StoreFiles},
+    manifest::Change,
+    metric::{FrozenGeneration, Metadata},
+    seal::{self, Sealing},
+    settings::Settings,
+};
+
+/// How often the thread looks.
+const TICK: Duration = Duration::from_secs(1);
+/// After a failure, and twice as long after each further one ...
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// ... up to this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// In a log that is synced now and then: how often to look whether it was.
+const DURABLE_POLL: Duration = Duration::from_millis(5);
+
+/// What [`Engine::flush`](crate::Engine::flush) did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Flushed {
+    /// Blocks written.
+    pub blocks: u64,
+    /// Samples in them.
+    pub samples: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Flushed {
+    fn add(&mut self, blocks: &[BlockMeta]) {
+        self.blocks += blocks.len() as u64;
+        self.samples += blocks.iter().map(|meta| meta.samples).sum::<u64>();
+        self.bytes += blocks.iter().map(|meta| meta.file_bytes).sum::<u64>();
+    }
+}
+
+/// What sealing has done since the store was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SealStats {
+    /// Generations sealed.
+    pub seals: u64,
+    /// Their blocks.
+    pub written: Flushed,
+    /// How long the last one took.
+    pub last: Duration,
+    /// Why the last try failed, if it did.
+    pub last_error: Option<String>,
+    /// Tries that failed.
+    pub failures: u64,
+}
+
+/// Wakes the maintenance thread.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            *rung = true;
+            self.changed.notify_all();
+        }
+    }
+
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            self.changed.wait_for(&mut rung, timeout);
+        }
+        *rung = false;
+    }
+}
+
+/// Everything of a store but its handles; shared with the maintenance thread.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) committer: Committer,
+    pub(crate) files: StoreFiles,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) compaction: Compaction,
+    /// Held while a generation is sealed.
+    sealing: Mutex<()>,
+    state: Mutex<State>,
+    stopping: AtomicBool,
+    /// When sealing must end, by the monotonic clock in ns; `u64::MAX` for no bound.
+    seal_until_ns: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stats: SealStats,
+    /// Failures in a row, and when to try again.
+    failures: u32,
+    retry_at: Duration,
+    /// Metadata up to here are in blocks.
+    metadata_sealed: Lsn,
+    /// What the log had written when it was last cut.
+    log_base_bytes: u64,
+    /// Bytes that were replayed and not cut yet.
+    replayed_bytes: u64,
+    /// A cut that failed: to be tried again.
+    cut_is_due: bool,
+}
+
+/// What a new core starts from.
+pub(crate) struct Start {
+    pub(crate) committer: Committer,
+    pub(crate) files: StoreFiles,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) metadata_sealed: Lsn,
+    pub(crate) replayed_bytes: u64,
+}
+
+impl Core {
+    pub(crate) fn new(start: Start) -> Self {
+        let seals = start.files.manifest.read_only().is_none();
+        start.committer.budget.set_seals(seals);
+        let compaction = Compaction::new(&start.files.manifest.version(), &*start.clock);
+        Self {
+            compaction,
+            committer: start.committer,
+            files: start.files,
+            clock: start.clock,
+            settings: start.settings,
+            bell: start.bell,
+            sealing: Mutex::new(()),
+            state: Mutex::new(State {
+                metadata_sealed: start.metadata_sealed,
+                replayed_bytes: start.replayed_bytes,
+                ..State::default()
+            }),
+            stopping: AtomicBool::new(false),
+            seal_until_ns: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    pub(crate) fn seal_stats(&self) -> SealStats {
+        self.state.lock().stats.clone()
+    }
+
+    /// Does what is due. Errors are kept for the figures and tried again later.
+    pub(crate) fn tick(&self) {
+        if self.files.manifest.read_only().is_some() {
+            return;
+        }
+        let now = self.clock.monotonic();
+        let (retry_at, cut_is_due) = {
+            let state = self.state.lock();
+            (state.retry_at, state.cut_is_due)
+        };
+        if now < retry_at {
+            return;
+        }
+        let view = self.committer.store.view();
+        let has_frozen = !view.frozen.is_empty();
+        drop(view);
+        if has_frozen || self.is_due(now) {
+            let _ = self.seal(!has_frozen);
+        } else if cut_is_due {
+            let _one_at_a_time = self.sealing.lock();
+            self.cut_log();
+        }
+    }
+
+    /// Whether the current generation should be sealed.
+    fn is_due(&self, now: Duration) -> bool {
+        let current = Arc::clone(&self.committer.store.view().current);
+        self.committer.is_full(&current)
+            || self.log_bytes() > self.settings.log_bytes_max
+            || self.committer.is_idle(now, self.settings.seal_idle)
+    }
+
+    /// Bytes of log since the last cut.
+    fn log_bytes(&self) -> u64 {
+        let written = self.committer.wal.stats().written_bytes;
+        let state = self.state.lock();
+        written.saturating_sub(state.log_base_bytes) + state.replayed_bytes
+    }
+
+    /// Seals all that is in the metric head, oldest generation first. With `freezes`, what is written
+    /// until now; else only what is frozen.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]; [`Error::Storage`] and [`Error::Wal`], of kind `Retry` if the disk is full.
+    /// What could not be sealed stays in memory and in the log.
+    pub(crate) fn seal(&self, freezes: bool) -> Result<Flushed, Error> {
+        if let Some(reason) = self.files.manifest.read_only() {
+            return Err(Error::ReadOnly { reason });
+        }
+        let _one_at_a_time = self.sealing.lock();
+        let started = self.clock.monotonic();
+        let mut flushed = Flushed::default();
+        let sealed = self.seal_frozen(&mut flushed).and_then(|()| {
+            if freezes {
+                self.committer.freeze(self.metric_cut())?;
+                self.seal_frozen(&mut flushed)?;
+            }
+            Ok(())
+        });
+        let now = self.clock.monotonic();
+        {
+            let mut state = self.state.lock();
+            state.stats.written.blocks += flushed.blocks;
+            state.stats.written.samples += flushed.samples;
+            state.stats.written.bytes += flushed.bytes;
+            match &sealed {
+                Ok(()) => {
+                    state.failures = 0;
+                    state.stats.last_error = None;
+                    state.stats.last = now.saturating_sub(started);
+                }
+                Err(error) => {
+                    let wait = RETRY_AFTER.saturating_mul(1 << state.failures.min(10));
+                    state.retry_at = now.saturating_add(wait.min(RETRY_AFTER_MAX));
+                    state.failures += 1;
+                    state.stats.failures += 1;
+                    state.stats.last_error = Some(error.to_string());
+                }
+            }
+        }
+        self.committer.budget.set_seals(sealed.is_ok());
+        self.cut_log();
+        sealed.map(|()| flushed)
+    }
+
+    fn metric_cut(&self) -> Lsn {
+        self.files.manifest.version().cuts.metrics
+    }
+
+    fn seal_frozen(&self, flushed: &mut Flushed) -> Result<(), Error> {
+        loop {
+            let view = self.committer.store.view();
+            let Some(frozen) = view.frozen.first().cloned() else {
+                return Ok(());
+            };
+            drop(view);
+            let blocks = self.seal_one(&frozen)?;
+            flushed.add(&blocks);
+            self.state.lock().stats.seals += 1;
+        }
+    }
+
+    fn seal_one(&self, frozen: &FrozenGeneration) -> Result<Vec<BlockMeta>, Error> {
+        let version = self.files.manifest.version();
+        let wal_store = self.committer.wal.store_id();
+        let store = StoreFiles::store_id(&version).unwrap_or(wal_store);
+        let metadata_sealed = self.state.lock().metadata_sealed;
+        let metadata = frozen.head.metadata_between(metadata_sealed, frozen.cut);
+        let sealing = Sealing {
+            files: &self.files,
+            store,
+            frozen,
+            first_lsn: version.cuts.metrics.next(),
+            metadata: &metadata,
+            check: &|| self.check_may_seal(),
+        };
+        let blocks = sealing.write()?;
+        let published = self
+            .wait_durable(frozen.cut)
+            .and_then(|()| self.publish(frozen, store, &blocks, &metadata));
+        if let Err(error) = published {
+            // An edit that may hold after the next open needs its files.
+            if error.kind() != ErrorKind::Closed {
+                self.files.remove_blocks(seal::ids(&blocks));
+            }
+            return Err(error);
+        }
+        if !blocks.is_empty() {
+            self.state.lock().metadata_sealed = frozen.cut;
+        }
+        Ok(blocks)
+    }
+
+    fn publish(
+        &self,
+        frozen: &FrozenGeneration,
+        store: rootline_wal::StoreId,
+        blocks: &[BlockMeta],
+        metadata: &[Metadata],
+    ) -> Result<(), Error> {
+        let mut opened = Vec::with_capacity(blocks.len());
+        for meta in blocks {
+            opened.push(self.files.open_block(meta.id, Some(store))?);
+        }
+        let loose = if blocks.is_empty() { metadata } else { &[] };
+        self.files.publish(
+            &self.committer.store,
+            |version, view| {
+                let next = frozen.head.next_ref();
+                let mut changes = files::cut_changes(version, view, frozen.cut, next, store, loose);
+                changes.extend(blocks.iter().cloned().map(Change::AddBlock));
+                Ok(changes)
+            },
+            |view| {
+                view.frozen.retain(|other| other.cut != frozen.cut);
+                view.blocks.extend(opened);
+            },
+        )?;
+        Ok(())
+    }
+
+    /// A cut must not be ahead of the log: numbers that a power cut takes back are given out again.
+    fn wait_durable(&self, cut: Lsn) -> Result<(), Error> {
+        let wal = &self.committer.wal;
+        while wal.durable_lsn() < cut {
+            self.check_may_seal()?;
+            if wal.stats().poisoned {
+                return Err(Error::Closed {
+                    reason: "the log is not durable".to_owned(),
+                });
+            }
+            std::thread::sleep(DURABLE_POLL);
+        }
+        Ok(())
+    }
+
+    fn check_may_seal(&self) -> Result<(), Error> {
+        let until_ns = self.seal_until_ns.load(Ordering::Relaxed);
+        if until_ns == u64::MAX {
+            return Ok(());
+        }
+        if self.clock.monotonic() >= Duration::from_nanos(until_ns) {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// Removes what nothing unsealed needs from the log.
+    fn cut_log(&self) {
+        let mut below = self.metric_cut().next();
+        if let Some(oldest) = self.committer.spans.oldest_lsn() {
+            below = below.min(oldest);
+        }
+        let cut = self.committer.wal.cut(below);
+        let written = self.committer.wal.stats().written_bytes;
+        let mut state = self.state.lock();
+        state.cut_is_due = cut.is_err();
+        if cut.is_ok() {
+            state.log_base_bytes = written;
+            state.replayed_bytes = 0;
+        }
+    }
+
+    /// Copies the store in `from` to `dir`; see [`Engine::snapshot_to`](crate::Engine::snapshot_to).
+    pub(crate) fn snapshot_to(&self, from: &Path, dir: &Path) -> Result<Copied, Error> {
+        self.seal(true)?;
+        let visible = self.committer.visibility.visible();
+        self.wait_durable(visible)?;
+        // No log is cut and no edit made until it is copied: sealing cuts, publishing edits.
+        let _sealing = self.sealing.lock();
+        self.files.hold_still(|version| {
+            let mut blocks = version.blocks.keys().copied();
+            backup::copy(&self.files.storage, from, dir, &mut blocks)
+        })
+    }
+
+    /// The oldest record that is needed to bring memory back.
+    pub(crate) fn oldest_unsealed(&self) -> Option<Lsn> {
+        let next = self.metric_cut().next();
+        let metrics = (next <= self.committer.visibility.visible()).then_some(next);
+        let spans = self.committer.spans.oldest_lsn();
+        match (metrics, spans) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Ends sealing that is under way, and what may follow, at this moment.
+    pub(crate) fn seal_until(&self, until: Duration) {
+        let until_ns = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.seal_until_ns.store(until_ns, Ordering::Relaxed);
+    }
+
+    /// Bytes of the metric head that are not the current generation's.
+    pub(crate) fn frozen_bytes(&self) -> u64 {
+        let current = self.committer.store.view().current.charged_bytes();
+        let held = self.committer.budget.held_bytes(Holder::MetricHead);
+        held.saturating_sub(current)
+    }
+}
+
+/// The thread. Dropping it ends it, and the sealing it is at.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    core: Arc<Core>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Maintenance {
+    /// # Errors
+    /// [`Error::Storage`] if the system has no thread.
+    pub(crate) fn start(core: &Arc<Core>) -> Result<Self, Error> {
+        let thread = if core.settings.maintenance_thread {
+            let of_thread = Arc::clone(core);
+            let spawned = std::thread::Builder::new()
+                .name("rootline-maintenance".to_owned())
+                .spawn(move || run(&of_thread));
+            Some(spawned.map_err(|source| Error::Storage {
+                operation: "start a thread for",
+                path: core.files.blocks_dir.clone(),
+                source,
+            })?)
+        } else {
+            None
+        };
+        Ok(Self {
+            core: Arc::clone(core),
+            thread: Mutex::new(thread),
+        })
+    }
+
+    /// Ends the thread. What it seals may go on until the core's bound.
+    pub(crate) fn stop(&self) {
+        self.core.stopping.store(true, Ordering::Release);
+        self.core.bell.ring();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic there was printed; here is nobody to hand it to.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.core.seal_until(Duration::ZERO);
+        self.stop();
+    }
+}
+
+fn run(core: &Core) {
+    while !core.stopping.load(Ordering::Acquire) {
+        core.tick();
+        core.bell.wait(core.clock.wait_bound(TICK));
+    }
+}
