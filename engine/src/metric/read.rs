@@ -265,6 +265,7 @@ impl MetricView {
                 PartData::Block(block) => block.asked_exemplars(&asked, &mut held)?,
             };
             for (labels, mut exemplars) in of_part {
+                ctl.count_samples(exemplars.len() as u64)?;
                 part.hiding.ranges(&labels, &mut hidden);
                 exemplars.retain(|e| !hidden.iter().any(|range| range.contains(e.time)));
                 if !exemplars.is_empty() {
