@@ -52,6 +52,7 @@ mod view;
 mod view_test;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
+pub use block::check_metric_block;
 pub(crate) use block::{BlockOrigin, MetricBlock, MetricBlockWriter};
 pub use cardinality::{Cardinality, CardinalityBy, CardinalityItem};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};

@@ -119,6 +119,39 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         log_bytes: stats.log.disk_bytes,
         log_segments: stats.log.segments,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        blocks: Some(v1::BlockStats {
+            blocks: stats.blocks,
+            samples: stats.block_samples,
+            series: stats.block_series,
+            bytes: stats.block_bytes,
+        }),
+        seals: Some(v1::WorkStats {
+            count: stats.seals.seals,
+            bytes_written: stats.seals.written.bytes,
+            last_duration_ns: u64::try_from(stats.seals.last.as_nanos()).unwrap_or(u64::MAX),
+            last_error: stats.seals.last_error.clone().unwrap_or_default(),
+        }),
+        frozen_generations: stats.frozen_generations,
+        sealed_lsn: stats.metric_cut.0,
+        oldest_unsealed_lsn: stats.oldest_unsealed_lsn.map(|lsn| lsn.0),
+        tombstones: stats.tombstones,
+        damage: damage(stats),
+        read_only: stats.read_only.clone().unwrap_or_default(),
         ..v1::StatsResponse::default()
     }
+}
+
+/// Damage of the log as found at start, and of blocks and the manifest as met since.
+fn damage(stats: &EngineStats) -> Vec<v1::Damage> {
+    let log = stats.replayed.log.corrupt.iter().map(|d| v1::Damage {
+        file: d.path.display().to_string(),
+        offset_bytes: d.offset_bytes,
+        reason: d.reason.to_string(),
+    });
+    let files = stats.damage.iter().map(|d| v1::Damage {
+        file: d.path.display().to_string(),
+        offset_bytes: d.offset_bytes,
+        reason: d.reason.clone(),
+    });
+    log.chain(files).collect()
 }

@@ -14,8 +14,15 @@ const NAME_BYTES_MAX: usize = 100;
 
 /// Seals what is in memory.
 pub(crate) fn flush(engine: &Engine) -> Result<v1::FlushResponse, Refusal> {
-    engine.flush()?;
-    Ok(v1::FlushResponse::default())
+    let flushed = engine.flush()?;
+    let stats = engine.stats();
+    Ok(v1::FlushResponse {
+        lsn: stats.metric_cut.0,
+        blocks: flushed.blocks,
+        samples: flushed.samples,
+        bytes: flushed.bytes,
+        spans_in_memory: stats.spans.spans,
+    })
 }
 
 /// A flush as JSON, the same over HTTP and on the command line.
@@ -24,7 +31,6 @@ pub(crate) fn flushed_json(flushed: &v1::FlushResponse) -> Value {
         "lsn": flushed.lsn,
         "blocks": flushed.blocks,
         "samples": flushed.samples,
-        "series": flushed.series,
         "bytes": flushed.bytes,
         "spans_in_memory": flushed.spans_in_memory,
     })

@@ -491,7 +491,6 @@ mod tests {
             lsn: 12,
             blocks: 2,
             samples: 34_560,
-            series: 4,
             bytes: 36_000,
             spans_in_memory: 0,
         };
