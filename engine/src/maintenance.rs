@@ -20,6 +20,7 @@
 //! Locks: `sealing` → `state`, and those of the committer and the files.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -32,9 +33,11 @@ use parking_lot::{Condvar, Mutex};
 use rootline_wal::{Clock, Lsn};
 
 use crate::{
+    backup::{self, Copied},
     block::BlockMeta,
     budget::Holder,
     commit::Committer,
+    compaction::Compaction,
     error::{Error, ErrorKind},
     files::{self, StoreFiles},
     manifest::Change,
@@ -104,7 +107,7 @@ impl Bell {
         }
     }
 
-    fn wait(&self, timeout: Duration) {
+    pub(crate) fn wait(&self, timeout: Duration) {
         let mut rung = self.rung.lock();
         if !*rung {
             self.changed.wait_for(&mut rung, timeout);
@@ -121,6 +124,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) bell: Arc<Bell>,
+    pub(crate) compaction: Compaction,
     /// Held while a generation is sealed.
     sealing: Mutex<()>,
     state: Mutex<State>,
@@ -160,7 +164,9 @@ impl Core {
     pub(crate) fn new(start: Start) -> Self {
         let seals = start.files.manifest.read_only().is_none();
         start.committer.budget.set_seals(seals);
+        let compaction = Compaction::new(&start.files.manifest.version(), &*start.clock);
         Self {
+            compaction,
             committer: start.committer,
             files: start.files,
             clock: start.clock,
@@ -200,6 +206,7 @@ impl Core {
         if has_frozen || self.is_due(now) {
             let _ = self.seal(!has_frozen);
         } else if cut_is_due {
+            let _one_at_a_time = self.sealing.lock();
             self.cut_log();
         }
     }
@@ -381,6 +388,19 @@ impl Core {
             state.log_base_bytes = written;
             state.replayed_bytes = 0;
         }
+    }
+
+    /// Copies the store in `from` to `dir`; see [`Engine::snapshot_to`](crate::Engine::snapshot_to).
+    pub(crate) fn snapshot_to(&self, from: &Path, dir: &Path) -> Result<Copied, Error> {
+        self.seal(true)?;
+        let visible = self.committer.visibility.visible();
+        self.wait_durable(visible)?;
+        // No log is cut and no edit made until it is copied: sealing cuts, publishing edits.
+        let _sealing = self.sealing.lock();
+        self.files.hold_still(|version| {
+            let mut blocks = version.blocks.keys().copied();
+            backup::copy(&self.files.storage, from, dir, &mut blocks)
+        })
     }
 
     /// The oldest record that is needed to bring memory back.

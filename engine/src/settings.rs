@@ -42,6 +42,9 @@ pub struct Settings {
     pub retention_age: Option<Duration>,
     /// Bytes of blocks kept, the youngest. Default: all.
     pub retention_bytes: Option<u64>,
+    /// How long after the last time all blocks are read and verified again. Default: a day; none turns
+    /// it off.
+    pub scrub_interval: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -64,6 +67,7 @@ impl Default for Settings {
             maintenance_thread: true,
             retention_age: None,
             retention_bytes: None,
+            scrub_interval: Some(Duration::from_hours(24)),
         }
     }
 }

@@ -62,6 +62,8 @@ const _: () = assert!(FORM_IN_STEPS + scale::STEPS_MAX <= FORM_MASK);
 pub struct Encoder {
     /// The power of ten of the group before: neighbours are alike.
     digits: u8,
+    /// Digits and tolerance of the ratios of a group before, if it was ratios that it became.
+    rational: Option<(u8, f64)>,
     integers: Vec<i64>,
     denominators: Vec<i64>,
     ratios: Vec<i64>,
@@ -123,7 +125,7 @@ impl Encoder {
         if let Some(&first) = values.first()
             && all_same(values)
         {
-            encode_constant(first, 0, &mut self.group);
+            self.encode_constant_group(first, values.len());
             return;
         }
         self.take_sample(values);
@@ -137,6 +139,21 @@ impl Encoder {
         }
     }
 
+    fn encode_constant_group(&mut self, value: f64, count: usize) {
+        match scale::digits_behind_point(value) {
+            Some(digits @ 1..) => {
+                // a decimal of few digits is shorter than its bits
+                let scale = Scale::OverPower(digits);
+                let n = scale.nearest(value).map_or(0, |(n, _)| n);
+                self.integers.clear();
+                self.integers.resize(count, n);
+                self.group.push(head_of(scale));
+                integers::encode_group(&self.integers, &mut self.group);
+            }
+            _ => encode_constant(value, 0, &mut self.group),
+        }
+    }
+
     /// Tries the forms that the sample speaks for, most promising first; the shortest stays in
     /// `self.group`.
     fn search(&mut self, values: &[f64]) {
@@ -144,6 +161,20 @@ impl Encoder {
         const SHORT_BITS: usize = 16;
         /// Nor do these need the bit patterns as one.
         const MEDIUM_BITS: usize = 40;
+        let mut ratio_tried = false;
+        if !keeps_all(&self.sample, self.digits)
+            && let Some((digits, tolerance)) = self.rational.take()
+            && rational_digits(&self.sample, Some((digits, tolerance))) == Some((digits, tolerance))
+        {
+            // perhaps like the group before; if not exactly so, others have their chance
+            let exact = self.try_rational(values, digits, tolerance);
+            self.keep_shorter();
+            ratio_tried = true;
+            self.rational = Some((digits, tolerance));
+            if exact && !self.is_longer_than(MEDIUM_BITS, values) {
+                return;
+            }
+        }
         let digits = match exact_digits(&self.sample, self.digits) {
             ExactDigits::All(digits) => {
                 self.digits = digits;
@@ -167,11 +198,14 @@ impl Encoder {
         {
             self.try_scale(values, Scale::Over(divisor), false);
         }
-        if self.is_longer_than(SHORT_BITS, values)
-            && let Some((digits, tolerance)) = rational_digits(&self.sample)
+        if !ratio_tried
+            && self.is_longer_than(SHORT_BITS, values)
+            && let Some((digits, tolerance)) = rational_digits(&self.sample, None)
         {
             self.try_rational(values, digits, tolerance);
-            self.keep_shorter();
+            if self.keep_shorter() {
+                self.rational = Some((digits, tolerance));
+            }
         }
         if self.is_longer_than(MEDIUM_BITS, values) {
             self.begin(values);
@@ -188,10 +222,12 @@ impl Encoder {
         self.group.is_empty() || self.group.len() * 8 > values.len() * bits
     }
 
-    fn keep_shorter(&mut self) {
-        if self.group.is_empty() || self.attempt.len() < self.group.len() {
+    fn keep_shorter(&mut self) -> bool {
+        let shorter = self.group.is_empty() || self.attempt.len() < self.group.len();
+        if shorter {
             std::mem::swap(&mut self.group, &mut self.attempt);
         }
+        shorter
     }
 
     fn begin(&mut self, values: &[f64]) {
@@ -255,7 +291,8 @@ impl Encoder {
         !corrected && self.places.len() * 256 <= values.len()
     }
 
-    fn try_rational(&mut self, values: &[f64], digits: u8, tolerance: f64) {
+    /// Tries ratios of integers. `true`: hardly anything is left over.
+    fn try_rational(&mut self, values: &[f64], digits: u8, tolerance: f64) -> bool {
         self.begin(values);
         self.denominators.resize(values.len(), 0);
         self.ratios.resize(values.len(), 0);
@@ -303,6 +340,7 @@ impl Encoder {
         if corrected {
             self.push_corrections(values);
         }
+        !corrected && self.places.len() * 64 <= values.len()
     }
 
     fn push_head(&mut self, form: u8, corrected: bool) {
@@ -348,6 +386,12 @@ fn encode_constant(value: f64, flags: u8, out: &mut Vec<u8>) {
     }
 }
 
+/// Whether so many digits behind the point give all of the sample back.
+fn keeps_all(sample: &[f64], digits: u8) -> bool {
+    let scale = Scale::OverPower(digits);
+    sample.iter().all(|&v| scale.keeps(v))
+}
+
 /// What the digits of a sample are like.
 enum ExactDigits {
     All(u8),
@@ -357,11 +401,7 @@ enum ExactDigits {
 
 /// How many digits behind the point give the sample back exactly. `hint` is tried first.
 fn exact_digits(sample: &[f64], hint: u8) -> ExactDigits {
-    let all_keep = |digits| {
-        let scale = Scale::OverPower(digits);
-        sample.iter().all(|&v| scale.keeps(v))
-    };
-    if all_keep(hint) && (hint == 0 || !all_keep(hint - 1)) {
+    if keeps_all(sample, hint) && (hint == 0 || !keeps_all(sample, hint - 1)) {
         return ExactDigits::All(hint);
     }
     let mut by_digits = [0usize; 18];
@@ -460,40 +500,32 @@ fn common_divisor(sample: &[f64]) -> Option<u64> {
         .then_some(common)
 }
 
-/// Digits of numerators, and a tolerance, for which the sample consists of small fractions.
-fn rational_digits(sample: &[f64]) -> Option<(u8, f64)> {
+/// Digits of numerators, and a tolerance, for which the sample consists of small fractions; `hint` is
+/// taken if it will do.
+fn rational_digits(sample: &[f64], hint: Option<(u8, f64)>) -> Option<(u8, f64)> {
     /// Numerator and denominator together: clearly less than a mantissa.
-    const BITS_MAX: f64 = 42.0;
-    let mut best = None;
+    const BITS_MAX: u32 = 42;
+    let rate = |digits, tolerance| {
+        let fit = rational::fit(sample, digits, tolerance);
+        let found = u32::try_from(fit.found).unwrap_or(u32::MAX);
+        let small = found > 0 && fit.found * 10 >= sample.len() * 9 && fit.bits < BITS_MAX * found;
+        small.then(|| fit.bits / found)
+    };
+    if let Some((digits, tolerance)) = hint
+        && rate(digits, tolerance).is_some()
+    {
+        return hint;
+    }
     for tolerance in [rational::TOLERANCE_ROUNDED, rational::TOLERANCE_COMPUTED] {
-        for digits in [0, 1, 2, 3, 4, 6, 9] {
-            let power = scale::power_of_ten(digits);
-            let (mut bits, mut found) = (0.0, 0u32);
-            for (i, &v) in (0u32..).zip(sample) {
-                if let Some((n, d)) = rational::fraction(v * power, tolerance) {
-                    bits += bits_of(n) + bits_of(d);
-                    found += 1;
-                } else if (i + 1 - found) * 8 > i + 8 {
-                    break;
-                }
-            }
-            if found == 0 || usize::try_from(found).unwrap_or(0) * 10 < sample.len() * 9 {
-                continue;
-            }
-            let mean = bits / f64::from(found);
-            if mean < BITS_MAX && best.is_none_or(|(least, _, _)| mean < least) {
-                best = Some((mean, digits, tolerance));
-            }
-        }
-        if best.is_some() {
-            break;
+        let best = [0, 1, 2, 3, 4, 6, 9]
+            .into_iter()
+            .filter_map(|digits| Some((rate(digits, tolerance)?, digits)))
+            .min();
+        if let Some((_, digits)) = best {
+            return Some((digits, tolerance));
         }
     }
-    best.map(|(_, digits, tolerance)| (digits, tolerance))
-}
-
-fn bits_of(n: i64) -> f64 {
-    f64::from(64 - n.unsigned_abs().leading_zeros())
+    None
 }
 
 fn gcd(mut a: u64, mut b: u64) -> u64 {
@@ -675,14 +707,11 @@ fn decode_groups(
             Err(damaged(0, "bytes in a column of no values"))
         };
     }
-    let mut scratch = Scratch::new();
     let (&head, rest) = bytes
         .split_first()
         .ok_or_else(|| damaged(0, "a column of values without bytes"))?;
     if count <= GROUP {
-        scratch.decode(head, rest, count, 1)?;
-        out.extend_from_slice(scratch.values.get(wanted).unwrap_or_default());
-        return Ok(());
+        return decode_part(head, rest, count, wanted, 1, out);
     }
     if is_whole(head) {
         if count > CONSTANT_VALUES_MAX {
@@ -723,9 +752,29 @@ fn decode_groups(
                 .ok_or_else(|| damaged(at, "an empty group"))?;
             (group_head, group_bytes) = (own, behind);
         }
-        scratch.decode(group_head, group_bytes, values, at)?;
-        out.extend_from_slice(scratch.values.get(from..to).unwrap_or_default());
+        decode_part(group_head, group_bytes, values, from..to, at, out)?;
     }
+    Ok(())
+}
+
+/// Appends the `wanted` values of a group of `count`, 1 to 1,024; `bytes` are those behind its head, `at`
+/// is where they stand in the column.
+fn decode_part(
+    head: u8,
+    bytes: &[u8],
+    count: usize,
+    wanted: Range<usize>,
+    at: usize,
+    out: &mut Vec<f64>,
+) -> Result<(), ColumnError> {
+    let start = out.len();
+    out.resize(start + count, 0.0);
+    let values = out.get_mut(start..).unwrap_or_default();
+    decode_group(head, bytes, at, values)?;
+    if wanted.start > 0 {
+        values.copy_within(wanted.clone(), 0);
+    }
+    out.truncate(start + wanted.len());
     Ok(())
 }
 
@@ -757,120 +806,110 @@ fn decode_constant(head: u8, mut bytes: &[u8], at: usize) -> Result<f64, ColumnE
     }
 }
 
-/// Where a group is decoded: small enough for the first-level cache.
-struct Scratch {
-    values: [f64; GROUP],
-    integers: [i64; GROUP],
-    denominators: [i64; GROUP],
+/// Decodes a group into `values`, 1 to 1,024; `bytes` are those behind its head, `at` is where they stand
+/// in the column.
+fn decode_group(head: u8, bytes: &[u8], at: usize, values: &mut [f64]) -> Result<(), ColumnError> {
+    let form = head & FORM_MASK;
+    let count = values.len();
+    let mut input = GroupInput { bytes, at };
+    match form {
+        FORM_CONSTANT_INTEGER | FORM_CONSTANT_BITS => {
+            if head & (FLAG_WHOLE | FLAG_EXCEPTIONS) != 0 {
+                return Err(input.damaged("flags on a constant"));
+            }
+            values.fill(decode_constant(head, bytes, at)?);
+            return Ok(());
+        }
+        FORM_PATTERNS | FORM_WORDS if head != form => {
+            return Err(input.damaged("flags on bit patterns"));
+        }
+        FORM_WORDS => {
+            if bytes.len() != count * 8 {
+                return Err(input.damaged("words and values differ in number"));
+            }
+            for (v, word) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *v = f64::from_bits(u64::from_le_bytes(*word));
+            }
+            return Ok(());
+        }
+        FORM_PATTERNS => {
+            let mut scratch = [0; GROUP];
+            let zeros = input.byte()?;
+            if zeros > 63 {
+                return Err(input.damaged("more zeros than bits"));
+            }
+            let integers = input.integers(&mut scratch, count)?;
+            raw::restore(integers, zeros, values);
+            return input.end();
+        }
+        _ => {}
+    }
+
+    let mut scratch = [0; GROUP];
+    let mut exceptions = None;
+    match form {
+        FORM_PAIRS | FORM_RATIOS => {
+            exceptions = decode_rational(head, &mut input, &mut scratch, values)?;
+        }
+        _ => {
+            let scale = match form {
+                FORM_TIMES => Scale::Times(input.unit()?),
+                FORM_OVER => Scale::Over(input.unit()?),
+                _ if form <= scale::POWER_OF_TEN_MAX => Scale::OverPower(form),
+                _ if form <= FORM_TIMES_INVERSE + scale::INVERSE_MAX => {
+                    Scale::TimesInverse(form - FORM_TIMES_INVERSE)
+                }
+                _ if is_decimal(form) && form > FORM_CONSTANT_BITS => {
+                    Scale::InSteps(form - FORM_IN_STEPS)
+                }
+                _ => return Err(input.damaged("unknown form of values")),
+            };
+            if head & FLAG_EXCEPTIONS != 0 {
+                exceptions = Some(input.exceptions(count)?);
+            }
+            let integers = input.integers(&mut scratch, count)?;
+            scale.restore(integers, values);
+        }
+    }
+    if head & FLAG_CORRECTED != 0 {
+        let corrections = input.integers(&mut scratch, count)?;
+        last_bits::apply(values, corrections);
+    }
+    if let Some(exceptions) = exceptions {
+        exceptions.apply(values);
+    }
+    input.end()
 }
 
-impl Scratch {
-    fn new() -> Self {
-        Self {
-            values: [0.0; GROUP],
-            integers: [0; GROUP],
-            denominators: [0; GROUP],
-        }
+/// The denominators' own scratch is made only where there are some.
+#[inline(never)]
+fn decode_rational<'a>(
+    head: u8,
+    input: &mut GroupInput<'a>,
+    scratch: &mut [i64; GROUP],
+    values: &mut [f64],
+) -> Result<Option<exceptions::Exceptions<'a>>, ColumnError> {
+    let count = values.len();
+    let ratios = head & FORM_MASK == FORM_RATIOS;
+    let digits = input.byte()?;
+    if digits > rational::DIGITS_MAX {
+        return Err(input.damaged("too many digits of a numerator"));
     }
-
-    /// Decodes a group of `count` values, 1 to 1,024; `bytes` are those behind its head, `at` is where
-    /// they stand in the column.
-    fn decode(
-        &mut self,
-        head: u8,
-        bytes: &[u8],
-        count: usize,
-        at: usize,
-    ) -> Result<(), ColumnError> {
-        let form = head & FORM_MASK;
-        let Some(values) = self.values.get_mut(..count) else {
-            return Err(damaged(at, "a group of more than 1,024 values"));
-        };
-        let mut input = GroupInput { bytes, at };
-        match form {
-            FORM_CONSTANT_INTEGER | FORM_CONSTANT_BITS => {
-                if head & (FLAG_WHOLE | FLAG_EXCEPTIONS) != 0 {
-                    return Err(input.damaged("flags on a constant"));
-                }
-                values.fill(decode_constant(head, bytes, at)?);
-                return Ok(());
-            }
-            FORM_PATTERNS | FORM_WORDS if head != form => {
-                return Err(input.damaged("flags on bit patterns"));
-            }
-            FORM_WORDS => {
-                if bytes.len() != count * 8 {
-                    return Err(input.damaged("words and values differ in number"));
-                }
-                for (v, word) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
-                    *v = f64::from_bits(u64::from_le_bytes(*word));
-                }
-                return Ok(());
-            }
-            FORM_PATTERNS => {
-                let zeros = input.byte()?;
-                if zeros > 63 {
-                    return Err(input.damaged("more zeros than bits"));
-                }
-                let integers = input.integers(&mut self.integers, count)?;
-                raw::restore(integers, zeros, values);
-                return input.end();
-            }
-            _ => {}
-        }
-
-        let mut exceptions = None;
-        match form {
-            FORM_PAIRS | FORM_RATIOS => {
-                let digits = input.byte()?;
-                if digits > rational::DIGITS_MAX {
-                    return Err(input.damaged("too many digits of a numerator"));
-                }
-                let fine = if form == FORM_RATIOS {
-                    input.number()?
-                } else {
-                    1
-                };
-                if head & FLAG_EXCEPTIONS != 0 {
-                    exceptions = Some(input.exceptions(count)?);
-                }
-                let denominators = input.integers(&mut self.denominators, count)?;
-                let numerators = input.integers(&mut self.integers, count)?;
-                if form == FORM_RATIOS {
-                    rational::restore_ratios(numerators, denominators, fine, digits, values);
-                } else {
-                    rational::restore_pairs(numerators, denominators, digits, values);
-                }
-            }
-            _ => {
-                let scale = match form {
-                    FORM_TIMES => Scale::Times(input.unit()?),
-                    FORM_OVER => Scale::Over(input.unit()?),
-                    _ if form <= scale::POWER_OF_TEN_MAX => Scale::OverPower(form),
-                    _ if form <= FORM_TIMES_INVERSE + scale::INVERSE_MAX => {
-                        Scale::TimesInverse(form - FORM_TIMES_INVERSE)
-                    }
-                    _ if is_decimal(form) && form > FORM_CONSTANT_BITS => {
-                        Scale::InSteps(form - FORM_IN_STEPS)
-                    }
-                    _ => return Err(input.damaged("unknown form of values")),
-                };
-                if head & FLAG_EXCEPTIONS != 0 {
-                    exceptions = Some(input.exceptions(count)?);
-                }
-                let integers = input.integers(&mut self.integers, count)?;
-                scale.restore(integers, values);
-            }
-        }
-        if head & FLAG_CORRECTED != 0 {
-            let corrections = input.integers(&mut self.integers, count)?;
-            last_bits::apply(values, corrections);
-        }
-        if let Some(exceptions) = exceptions {
-            exceptions.apply(values);
-        }
-        input.end()
+    let fine = if ratios { input.number()? } else { 1 };
+    let exceptions = if head & FLAG_EXCEPTIONS != 0 {
+        Some(input.exceptions(count)?)
+    } else {
+        None
+    };
+    let mut denominators = [0; GROUP];
+    let denominators = input.integers(&mut denominators, count)?;
+    let numerators = input.integers(scratch, count)?;
+    if ratios {
+        rational::restore_ratios(numerators, denominators, fine, digits, values);
+    } else {
+        rational::restore_pairs(numerators, denominators, digits, values);
     }
+    Ok(exceptions)
 }
 
 /// The bytes of a group, read from the front.

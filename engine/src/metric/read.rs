@@ -302,13 +302,13 @@ fn drop_repeats(exemplars: &mut Vec<Exemplar>) {
 
 /// Counts the series of an answer against the query's limit: those that a head has listed at once,
 /// so that a question which is too wide ends before it shows anything, the rest as they come.
-struct SeriesCount {
+pub(super) struct SeriesCount {
     counted: usize,
     seen: usize,
 }
 
 impl SeriesCount {
-    fn new(series: &SeriesMerge<'_>, ctl: &QueryControl) -> Result<Self, Error> {
+    pub(super) fn new(series: &SeriesMerge<'_>, ctl: &QueryControl) -> Result<Self, Error> {
         ctl.count_series(series.listed() as u64)?;
         Ok(Self {
             counted: series.listed(),
@@ -316,7 +316,7 @@ impl SeriesCount {
         })
     }
 
-    fn add_one(&mut self, ctl: &QueryControl) -> Result<(), Error> {
+    pub(super) fn add_one(&mut self, ctl: &QueryControl) -> Result<(), Error> {
         self.seen += 1;
         if self.seen > self.counted {
             ctl.count_series(1)?;

@@ -44,7 +44,7 @@ impl Caches {
         &mut self.caches[index]
     }
 
-    fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         self.caches.iter().map(ColumnCache::heap_bytes).sum()
     }
 }
