@@ -465,6 +465,67 @@ fn store(text: &mut Exposition, engine: &Engine) {
         "Bytes of blocks that sealing wrote.",
         stats.seals.written.bytes,
     );
+    let merges = &stats.compactions;
+    one(
+        "rootline_compactions_total",
+        "counter",
+        "Merges of blocks.",
+        merges.done.merges,
+    );
+    one(
+        "rootline_compacted_blocks_total",
+        "counter",
+        "Blocks that merging replaced.",
+        merges.done.blocks_before,
+    );
+    one(
+        "rootline_compaction_read_bytes_total",
+        "counter",
+        "Bytes of blocks that merging replaced.",
+        merges.done.bytes_before,
+    );
+    one(
+        "rootline_compaction_written_bytes_total",
+        "counter",
+        "Bytes of blocks that merging wrote.",
+        merges.done.bytes_after,
+    );
+    one(
+        "rootline_compaction_failing",
+        "gauge",
+        "1 if the last try to merge failed; the log says why.",
+        u64::from(merges.last_error.is_some()),
+    );
+    one(
+        "rootline_retired_blocks_total",
+        "counter",
+        "Blocks that retention dropped.",
+        merges.retired_blocks,
+    );
+    one(
+        "rootline_retired_bytes_total",
+        "counter",
+        "Bytes of blocks that retention dropped.",
+        merges.retired_bytes,
+    );
+    one(
+        "rootline_retention_paused",
+        "gauge",
+        "1 while retention waits because the wall clock jumped ahead.",
+        u64::from(merges.retention_paused),
+    );
+    one(
+        "rootline_scrubs_total",
+        "counter",
+        "Times that all blocks were read and verified.",
+        merges.scrubs,
+    );
+    one(
+        "rootline_scrubbed_bytes_total",
+        "counter",
+        "Bytes that the scrub read.",
+        merges.scrubbed_bytes,
+    );
     one(
         "rootline_sealed_lsn",
         "gauge",
@@ -575,6 +636,18 @@ fn store(text: &mut Exposition, engine: &Engine) {
         "Samples lost at start because their series was defined in damaged records.",
         stats.replayed.orphaned_samples,
     );
+    if let Some(floor) = stats.retention_floor {
+        let name = "rootline_retention_floor_seconds";
+        text.family(
+            name,
+            "gauge",
+            "Oldest time that is kept, seconds since 1970.",
+        );
+        text.line(name, &[], floor.as_nanos() as f64 / 1e9);
+    }
+    let name = "rootline_compaction_last_seconds";
+    text.family(name, "gauge", "Duration of the last merge.");
+    text.line(name, &[], merges.last.as_secs_f64());
     let name = "rootline_seal_last_seconds";
     text.family(name, "gauge", "Duration of the last sealing.");
     text.line(name, &[], stats.seals.last.as_secs_f64());
