@@ -196,6 +196,7 @@ fn check_everything(sets: &[Labels], matchers: &[Matcher], rows: &RoaringBitmap)
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn everything_agrees_with_the_index_in_memory(
         sets in label_sets(0..60), matchers in matchers(),
@@ -256,7 +257,7 @@ fn pods(count: u64, metrics: u64) -> Vec<Labels> {
 
 #[test]
 fn many_pods_are_selected_as_in_memory() {
-    let (parts, sets) = build(&pods(6_000, 6));
+    let (parts, sets) = build(&pods(2_000, 6));
     let index = open(&parts);
     assert_ne!(
         index.trailer().lead,
@@ -386,6 +387,7 @@ fn damaged_bytes_give_errors_or_answers() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn several_damaged_bytes_give_errors_or_answers(
         damage in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
