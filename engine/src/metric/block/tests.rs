@@ -59,8 +59,11 @@ fn origin(lsn: u64) -> BlockOrigin {
 
 /// Writes a block; block `id` has LSNs from `10 * id` on.
 fn write(storage: &Arc<dyn Storage>, id: u64, model: &Model) -> Option<BlockMeta> {
+    write_through(writer(storage, id), id, model)
+}
+
+fn write_through(mut writer: MetricBlockWriter, id: u64, model: &Model) -> Option<BlockMeta> {
     let mut symbols = Symbols::new();
-    let mut writer = writer(storage, id);
     for (labels, series) in model {
         let pairs = labels.iter();
         let pairs: Vec<_> = pairs
@@ -223,10 +226,15 @@ proptest! {
         model in model(),
         start in -600i64..600,
         span in 0i64..4_000_000_000_000,
+        held_bytes in prop::option::of(0usize..200),
     ) {
         let storage = memory();
         let expected = written(&model);
-        let Some(meta) = write(&storage, 1, &model) else {
+        let mut writer = writer(&storage, 1);
+        if let Some(bytes) = held_bytes {
+            writer.hold_times_at_most(bytes);
+        }
+        let Some(meta) = write_through(writer, 1, &model) else {
             prop_assert!(expected.is_empty());
             prop_assert!(storage.list(Path::new(DIR)).unwrap().is_empty());
             return Ok(());
@@ -273,6 +281,7 @@ proptest! {
         deletes in prop::collection::vec((0u64..60, "[a-h]", -500i64..500, 0i64..400), 0..3),
         floor in prop::option::of(-600i64..600),
         cut in -500i64..500,
+        held_bytes in prop::option::of(0usize..200),
     ) {
         let storage = memory();
         let mut sources = Vec::new();
@@ -286,7 +295,11 @@ proptest! {
             })
             .collect();
         for (id, part) in (1u64..).zip(&parts) {
-            if write(&storage, id, part).is_some() {
+            let mut writer = writer(&storage, id);
+            if let Some(bytes) = held_bytes {
+                writer.hold_times_at_most(bytes);
+            }
+            if write_through(writer, id, part).is_some() {
                 sources.push(open(&storage, id).unwrap());
             }
             let clean = Lsn(10 * id + 9);
