@@ -1,6 +1,6 @@
 //! `rootline.v1.Admin`.
 
-use rootline_engine::EngineStats;
+use rootline_engine::{EngineStats, FsStorage, Storage as _};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -56,7 +56,12 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
         let (metadata, _, _) = request.into_parts();
-        let answer = |query: &mut Query| Ok(stats(&query.engine.stats()));
+        let answer = |query: &mut Query| {
+            let mut answer = stats(&query.engine.stats());
+            // Not knowing is no reason not to answer.
+            answer.disk_free_bytes = FsStorage::new().free_bytes(query.engine.dir()).ok();
+            Ok(answer)
+        };
         self.queries.unary("stats", &metadata, answer).await
     }
 
@@ -99,6 +104,7 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         holder: holder.to_owned(),
         bytes,
     };
+    let merges = &stats.compactions;
     v1::StatsResponse {
         visible_lsn: stats.visible_lsn.0,
         durable_lsn: stats.durable_lsn.0,
@@ -130,6 +136,22 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
             bytes_written: stats.seals.written.bytes,
             last_duration_ns: u64::try_from(stats.seals.last.as_nanos()).unwrap_or(u64::MAX),
             last_error: stats.seals.last_error.clone().unwrap_or_default(),
+        }),
+        compactions: Some(v1::WorkStats {
+            count: merges.done.merges,
+            bytes_written: merges.done.bytes_after,
+            last_duration_ns: u64::try_from(merges.last.as_nanos()).unwrap_or(u64::MAX),
+            last_error: merges.last_error.clone().unwrap_or_default(),
+        }),
+        retention_floor_ns: stats.retention_floor.map(|floor| floor.as_nanos()),
+        retention: Some(v1::RetentionStats {
+            blocks: merges.retired_blocks,
+            bytes: merges.retired_bytes,
+            paused: merges.retention_paused,
+        }),
+        scrub: Some(v1::ScrubStats {
+            count: merges.scrubs,
+            bytes: merges.scrubbed_bytes,
         }),
         frozen_generations: stats.frozen_generations,
         sealed_lsn: stats.metric_cut.0,
