@@ -630,8 +630,20 @@ mod codec {
 
         #[test]
         fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>) {
-            let _ = Footer::decode(&bytes);
-            let _ = End::decode(&bytes);
+            let _ = check_block_footer(&bytes);
+        }
+
+        #[test]
+        fn a_changed_footer_is_decoded_or_refused(
+            footer in footer(),
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = footer.encode();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = check_block_footer(&bytes);
         }
     }
 }
