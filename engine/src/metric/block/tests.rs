@@ -771,3 +771,55 @@ proptest! {
         let _ = check(&sections);
     }
 }
+
+#[test]
+fn a_range_touches_only_its_chunks() {
+    let storage = Arc::new(PowerCutStorage::new());
+    storage.create_dir_all(Path::new(DIR)).unwrap();
+    let shared: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&storage);
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695);
+        state
+    };
+    let times = grid(0, 20 * 8_000);
+    let series = Series {
+        samples: times.iter().map(|t| (*t, noise())).collect(),
+        exemplars: Vec::new(),
+    };
+    let model = Model::from([(numbered(0), series)]);
+    write(&shared, 1, &model).unwrap();
+    let block = open(&shared, 1).unwrap();
+    let (_, bytes, pages) = block.block().sections().next().unwrap();
+    assert_eq!(pages, 20, "a page for each column");
+    let path = block.block().path().to_owned();
+    drop(block);
+    // All pages of values but that of chunk 13.
+    for page in (0..20).filter(|page| *page != 13) {
+        let middle = bytes / 20 * page + bytes / 40;
+        storage
+            .damage(&path, usize::try_from(middle).unwrap(), 1)
+            .unwrap();
+    }
+    let block = open(&shared, 1).unwrap();
+    let wanted = range(times[13 * 8_000 + 10], times[14 * 8_000 - 10]);
+    let (mut found, mut values) = (Vec::new(), Vec::new());
+    let mut cache = ColumnCache::default();
+    block
+        .read(0, wanted, &mut found, &mut values, &mut cache)
+        .unwrap();
+    assert_eq!(found, times[13 * 8_000 + 10..=14 * 8_000 - 10]);
+    let values = values.into_iter().map(f64::to_bits);
+    let samples = &model[&numbered(0)].samples;
+    assert!(values.eq(found.iter().map(|t| samples[t])));
+    // Between two samples there is nothing, and nothing is read for it.
+    found.clear();
+    let between = range(times[3] + 1, times[4] - 1);
+    let read = block.read(0, between, &mut found, &mut Vec::new(), &mut cache);
+    assert!(found.is_empty() && matches!(read, Ok(()) | Err(Error::CorruptBlock { .. })));
+    let whole = block.read(0, TimeRange::ALL, &mut found, &mut Vec::new(), &mut cache);
+    assert!(matches!(whole, Err(Error::CorruptBlock { .. })));
+    assert!(found.is_empty(), "an error leaves no half of a chunk");
+}
