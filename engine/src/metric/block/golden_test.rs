@@ -182,7 +182,9 @@ fn the_writer_still_writes_the_sections_of_the_golden_block() {
             let section = block.section(kind).unwrap();
             section.bytes(0..section.len_bytes()).unwrap().to_vec()
         };
-        let is_same = golden.as_ref().is_ok_and(|golden| bytes(golden) == bytes(&written));
+        let is_same = golden
+            .as_ref()
+            .is_ok_and(|golden| bytes(golden) == bytes(&written));
         if !is_same {
             let kept = std::env::temp_dir().join("metric-block.rlb");
             std::fs::write(&kept, disk.content(written.path()).unwrap()).unwrap();
