@@ -10,11 +10,14 @@ use rootline_index::Matcher;
 use rootline_wal::{Clock, FsStorage, Lsn, Storage, SystemClock};
 
 use crate::{
+    backup::Copied,
     batch::WriteBatch,
     batch_pool::BatchPool,
     budget::{Budget, Holder},
     commit::{self, Committer},
+    compaction::{Compacted, CompactionStats, Compactor},
     control::{QueryControl, QueryLimits},
+    disk::DiskReserve,
     error::Error,
     files::{FileDamage, Found, StoreFiles},
     heads::Heads,
@@ -27,7 +30,7 @@ use crate::{
     snapshot::Snapshot,
     span::{SpanHead, SpanStats},
     store::Store,
-    time::TimeRange,
+    time::{TimeRange, Timestamp},
     visibility::Visibility,
 };
 
@@ -120,6 +123,7 @@ impl Builder {
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(8);
+        let disk = DiskReserve::new(Arc::clone(&storage), &dir, settings.disk_reserve_bytes);
         let replayed = Replay {
             storage,
             clock: Arc::clone(&clock),
@@ -160,6 +164,7 @@ impl Builder {
             windows: replayed.windows,
             bell: Arc::clone(&bell),
             read_only,
+            disk,
         });
         let core = Arc::new(Core::new(maintenance::Start {
             committer,
@@ -172,6 +177,7 @@ impl Builder {
         }));
         Ok(Engine {
             inner: Arc::new(Inner {
+                compactor: Compactor::start(&core)?,
                 maintenance: Maintenance::start(&core)?,
                 batches: BatchPool::new(Arc::clone(&core.committer.budget)),
                 core,
@@ -219,7 +225,8 @@ pub struct Engine {
 
 #[derive(Debug)]
 struct Inner {
-    /// Ends its thread when the last handle is dropped.
+    /// Both end their thread when the last handle is dropped.
+    compactor: Compactor,
     maintenance: Maintenance,
     core: Arc<Core>,
     hash_key: HashKey,
@@ -250,6 +257,16 @@ pub struct EngineStats {
     pub tombstones: u64,
     /// What sealing has done.
     pub seals: SealStats,
+    /// What compaction, retention and scrub have done.
+    pub compactions: CompactionStats,
+    /// Bytes free on disk when it was last looked at.
+    pub disk_free_bytes: u64,
+    /// Bytes set aside on disk for sealing and deletes.
+    pub disk_reserve_bytes: u64,
+    /// Writes are refused because room on disk is short.
+    pub disk_is_low: bool,
+    /// Retention: nothing before this time is kept.
+    pub retention_floor: Option<Timestamp>,
     /// Samples of records up to here are in blocks.
     pub metric_cut: Lsn,
     /// The oldest record that is not in blocks, if there is one: the log is kept from here.
@@ -358,10 +375,39 @@ impl Engine {
         self.inner.core.seal(true)
     }
 
-    /// Does what is due of what the background thread does every second. For embedders who open the
-    /// store without one (`Settings::maintenance_thread`).
+    /// Merges blocks until nothing is left to merge, and carries out deletes in them. What the
+    /// background does by and by, at once and without rests.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush); `Corrupted` for a block that cannot be read: it is left as it is.
+    pub fn compact(&self) -> Result<Compacted, Error> {
+        self.inner.core.compact()
+    }
+
+    /// Reads and verifies every block now. What is damaged stands in [`EngineStats::damage`].
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the store is closed meanwhile.
+    pub fn scrub(&self) -> Result<(), Error> {
+        self.inner.core.scrub()
+    }
+
+    /// Makes a copy of the store in `dir`, which must not exist or be empty: a data directory of its own
+    /// that can be opened, or restored with [`backup::restore`](crate::backup::restore). It holds at
+    /// least every write and delete acknowledged before the call, each batch whole. Samples are sealed
+    /// first; blocks share their bytes with the store where both are on one file system.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; as [`flush`](Self::flush).
+    pub fn snapshot_to(&self, dir: &Path) -> Result<Copied, Error> {
+        self.inner.core.snapshot_to(&self.inner.dir, dir)
+    }
+
+    /// Does what is due of what the background threads do every second. For embedders who open the
+    /// store without them (`Settings::maintenance_thread`).
     pub fn tick(&self) {
         self.inner.core.tick();
+        while self.inner.core.compaction_tick() {}
     }
 
     /// A view of both signals as of now: every batch acknowledged before, none by half, nothing later.
@@ -411,6 +457,11 @@ impl Engine {
             manifest_bytes: core.files.manifest.disk_bytes(),
             tombstones: view.tombstones.len() as u64,
             seals: core.seal_stats(),
+            compactions: core.compaction.stats(),
+            disk_free_bytes: committer.disk.free_bytes(),
+            disk_reserve_bytes: committer.disk.held_bytes(),
+            disk_is_low: committer.disk.is_low(),
+            retention_floor: view.floor_ns.map(Timestamp::from_nanos),
             metric_cut: version.cuts.metrics,
             oldest_unsealed_lsn: core.oldest_unsealed(),
             read_only: core.files.manifest.read_only(),
@@ -449,6 +500,7 @@ impl Engine {
         let core = &self.inner.core;
         core.seal_until(core.clock.monotonic().saturating_add(seal_for));
         core.committer.stop();
+        self.inner.compactor.stop();
         self.inner.maintenance.stop();
         if !seal_for.is_zero() {
             // What failed stands in the figures, and the data in the log.

@@ -257,6 +257,12 @@ impl StoreFiles {
         Ok(version)
     }
 
+    /// Runs `look` while no edit is made; then no block of the version is removed either.
+    pub(crate) fn hold_still<T>(&self, look: impl FnOnce(&Version) -> T) -> T {
+        let _no_edit = self.publishing.lock();
+        look(&self.manifest.version())
+    }
+
     /// Removes block files that no manifest names, as far as that works: the next open removes the
     /// rest.
     pub(crate) fn remove_blocks(&self, ids: impl Iterator<Item = BlockId>) {
@@ -292,6 +298,11 @@ impl StoreFiles {
         for &id in ids {
             match self.open_block(id, store) {
                 Ok(block) => {
+                    let noted = version.blocks.get(&id).map(|meta| meta.clean_lsn);
+                    let block = match noted.filter(|lsn| *lsn > block.meta().clean_lsn) {
+                        Some(clean_lsn) => Arc::new(block.with_clean_lsn(clean_lsn)?),
+                        None => block,
+                    };
                     for found in block.block().damage_at_open() {
                         let error = Error::CorruptBlock {
                             path: block.block().path().to_owned(),

@@ -58,6 +58,7 @@ pub use batch::WriteBatch;
 #[doc(hidden)]
 pub use block::check_block_footer;
 pub use budget::{Budget, Holder, Reservation};
+pub use compaction::{Compacted, CompactionStats};
 pub use control::{CHECK_ROWS, QueryControl, QueryLimits};
 pub use engine::{Builder, Engine, EngineStats};
 pub use error::{Error, ErrorKind};

@@ -13,7 +13,10 @@ use crate::{
     engine::Engine,
     error::Error,
     id::TraceId,
-    metric::{Cardinality, CardinalityBy, Metadata, MetricView, SeriesExemplars, SeriesSamples},
+    metric::{
+        Cardinality, CardinalityBy, Metadata, MetricView, SeriesExemplars, SeriesSamples,
+        SeriesSummary,
+    },
     span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
     time::TimeRange,
     visibility::Pin,
@@ -75,6 +78,27 @@ impl Snapshot {
         };
         self.metrics
             .select(self.pin.lsn(), matchers, range, query, checked)?;
+        self.pin.check_age()
+    }
+
+    /// What every series that all `matchers` select amounts to in `range`, in order of labels, each
+    /// series once and only if it has samples there. Reads as little as statistics allow.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn summary(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        query: &QueryControl,
+        visit: &mut dyn FnMut(SeriesSummary<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let checked = &mut |series: SeriesSummary<'_>| {
+            self.pin.check_age()?;
+            visit(series)
+        };
+        self.metrics
+            .summary(self.pin.lsn(), matchers, range, query, checked)?;
         self.pin.check_age()
     }
 

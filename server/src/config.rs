@@ -610,6 +610,7 @@ impl Config {
         settings.log_bytes_max = self.log_bytes_max;
         settings.retention_age = self.retention_age;
         settings.retention_bytes = self.retention_bytes;
+        settings.scrub_interval = self.scrub_interval;
         settings.snapshot_max_age = self.snapshot_max_age;
         settings
     }

@@ -200,10 +200,12 @@ impl NodeState {
     /// Why the store takes no writes though it answers questions; `None` if it takes them.
     pub fn read_only(&self) -> Option<String> {
         let stats = self.engine.get()?.stats();
-        stats
-            .log
-            .poisoned
-            .then(|| "a sync of the log failed: check the disk and restart the node".to_owned())
+        if stats.log.poisoned {
+            return Some(
+                "a sync of the log failed: check the disk and restart the node".to_owned(),
+            );
+        }
+        stats.read_only
     }
 
     /// The memory budget that bodies are read against.

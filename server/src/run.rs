@@ -167,7 +167,7 @@ impl RunningNode {
         &self.state
     }
 
-    /// Drains, syncs and closes.
+    /// Drains, syncs, seals for as long as it may, and closes.
     ///
     /// # Errors
     /// [`RunError::Close`] if the last sync fails.
@@ -193,7 +193,8 @@ impl RunningNode {
         let Some(engine) = self.state.engine_opened().cloned() else {
             return Ok(());
         };
-        match tokio::task::spawn_blocking(move || engine.close()).await {
+        let seal_for = self.state.config().shutdown_seal;
+        match tokio::task::spawn_blocking(move || engine.close_within(seal_for)).await {
             Ok(closed) => closed.map_err(|e| RunError::Close(Box::new(e))),
             Err(panic) => Err(RunError::Internal(format!("closing failed: {panic}"))),
         }
@@ -213,6 +214,20 @@ fn report_replay(engine: &Engine) {
             "the log is damaged here; everything else was read, nothing was deleted"
         );
     }
+    for damage in &stats.damage {
+        tracing::error!(
+            file = %damage.path.display(),
+            offset_bytes = damage.offset_bytes,
+            reason = damage.reason,
+            "this file is damaged here; everything else is served, nothing was deleted"
+        );
+    }
+    if let Some(reason) = &stats.read_only {
+        tracing::error!(
+            reason,
+            "the store is read-only: questions are answered, writes are refused"
+        );
+    }
     if stats.replayed.orphaned_samples > 0 {
         let samples = stats.replayed.orphaned_samples;
         tracing::error!(
@@ -225,6 +240,8 @@ fn report_replay(engine: &Engine) {
         records = log.records,
         bytes = log.bytes,
         torn_bytes = log.torn_bytes,
+        blocks = stats.blocks,
+        samples_in_blocks = stats.block_samples,
         series = stats.metrics.series,
         spans = stats.spans.spans,
         "replayed the log"

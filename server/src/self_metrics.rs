@@ -404,6 +404,146 @@ fn store(text: &mut Exposition, engine: &Engine) {
         "Exemplars in memory.",
         metrics.exemplars,
     );
+    one(
+        "rootline_frozen_generations",
+        "gauge",
+        "Generations of samples that wait to be sealed or are being sealed.",
+        stats.frozen_generations,
+    );
+    one("rootline_blocks", "gauge", "Blocks.", stats.blocks);
+    one(
+        "rootline_block_series",
+        "gauge",
+        "Series in blocks, counted once for each block.",
+        stats.block_series,
+    );
+    one(
+        "rootline_block_samples",
+        "gauge",
+        "Samples in blocks.",
+        stats.block_samples,
+    );
+    one(
+        "rootline_block_bytes",
+        "gauge",
+        "Bytes of block files.",
+        stats.block_bytes,
+    );
+    one(
+        "rootline_manifest_bytes",
+        "gauge",
+        "Bytes of the manifest.",
+        stats.manifest_bytes,
+    );
+    one(
+        "rootline_tombstones",
+        "gauge",
+        "Deletes that some block does not have applied yet.",
+        stats.tombstones,
+    );
+    one(
+        "rootline_seals_total",
+        "counter",
+        "Generations sealed.",
+        stats.seals.seals,
+    );
+    one(
+        "rootline_seal_failures_total",
+        "counter",
+        "Tries to seal that failed; what they wanted to seal stays in memory and in the log.",
+        stats.seals.failures,
+    );
+    one(
+        "rootline_sealed_samples_total",
+        "counter",
+        "Samples sealed.",
+        stats.seals.written.samples,
+    );
+    one(
+        "rootline_sealed_bytes_total",
+        "counter",
+        "Bytes of blocks that sealing wrote.",
+        stats.seals.written.bytes,
+    );
+    let merges = &stats.compactions;
+    one(
+        "rootline_compactions_total",
+        "counter",
+        "Merges of blocks.",
+        merges.done.merges,
+    );
+    one(
+        "rootline_compacted_blocks_total",
+        "counter",
+        "Blocks that merging replaced.",
+        merges.done.blocks_before,
+    );
+    one(
+        "rootline_compaction_read_bytes_total",
+        "counter",
+        "Bytes of blocks that merging replaced.",
+        merges.done.bytes_before,
+    );
+    one(
+        "rootline_compaction_written_bytes_total",
+        "counter",
+        "Bytes of blocks that merging wrote.",
+        merges.done.bytes_after,
+    );
+    one(
+        "rootline_compaction_failing",
+        "gauge",
+        "1 if the last try to merge failed; the log says why.",
+        u64::from(merges.last_error.is_some()),
+    );
+    one(
+        "rootline_retired_blocks_total",
+        "counter",
+        "Blocks that retention dropped.",
+        merges.retired_blocks,
+    );
+    one(
+        "rootline_retired_bytes_total",
+        "counter",
+        "Bytes of blocks that retention dropped.",
+        merges.retired_bytes,
+    );
+    one(
+        "rootline_retention_paused",
+        "gauge",
+        "1 while retention waits because the wall clock jumped ahead.",
+        u64::from(merges.retention_paused),
+    );
+    one(
+        "rootline_scrubs_total",
+        "counter",
+        "Times that all blocks were read and verified.",
+        merges.scrubs,
+    );
+    one(
+        "rootline_scrubbed_bytes_total",
+        "counter",
+        "Bytes that the scrub read.",
+        merges.scrubbed_bytes,
+    );
+    one(
+        "rootline_sealed_lsn",
+        "gauge",
+        "Every sample up to this batch is in blocks.",
+        stats.metric_cut.0,
+    );
+    one(
+        "rootline_read_only",
+        "gauge",
+        "1 if the store takes no writes: the manifest is damaged or a sync failed.",
+        u64::from(stats.read_only.is_some() || log.poisoned),
+    );
+    one(
+        "rootline_damages",
+        "gauge",
+        "Damaged places found in blocks and the manifest, at start or since.",
+        stats.damage.len() as u64,
+    );
     one("rootline_spans", "gauge", "Spans in memory.", spans.spans);
     one(
         "rootline_traces",
@@ -496,6 +636,21 @@ fn store(text: &mut Exposition, engine: &Engine) {
         "Samples lost at start because their series was defined in damaged records.",
         stats.replayed.orphaned_samples,
     );
+    if let Some(floor) = stats.retention_floor {
+        let name = "rootline_retention_floor_seconds";
+        text.family(
+            name,
+            "gauge",
+            "Oldest time that is kept, seconds since 1970.",
+        );
+        text.line(name, &[], floor.as_nanos() as f64 / 1e9);
+    }
+    let name = "rootline_compaction_last_seconds";
+    text.family(name, "gauge", "Duration of the last merge.");
+    text.line(name, &[], merges.last.as_secs_f64());
+    let name = "rootline_seal_last_seconds";
+    text.family(name, "gauge", "Duration of the last sealing.");
+    text.line(name, &[], stats.seals.last.as_secs_f64());
     let name = "rootline_log_sync_seconds_total";
     text.family(name, "counter", "Time spent in syncs of the log.");
     text.line(name, &[], log.sync_total.as_secs_f64());

@@ -268,6 +268,11 @@ async fn one_batch_of_both_signals_is_answered_from() {
     let (metadata, _) = client.metadata("").await.unwrap();
     assert_eq!((metadata.len(), metadata[0].help.as_str()), (1, "how long"));
 
+    // Sealed, it is the same.
+    let flushed = client.flush().await.unwrap();
+    assert_eq!((flushed.blocks, flushed.samples), (1, 4));
+    assert!(flushed.spans_in_memory > 0);
+
     // Statistics.
     let request = v1::MetricStatsRequest {
         series: of_latency(),
@@ -570,10 +575,10 @@ async fn wrong_questions_are_refused_with_the_right_code() {
         .await
         .unwrap_err();
     assert_eq!(everything.code(), Some(Code::InvalidArgument));
-    assert_eq!(
-        client.flush().await.unwrap_err().code(),
-        Some(Code::Unimplemented)
-    );
+    for name in ["", "..", "a/b"] {
+        let refused = client.create_snapshot(name).await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::InvalidArgument), "{refused}");
+    }
 
     let traces = b"\xff\xff\xff".to_vec();
     let request = v1::WriteRequest {

@@ -1,10 +1,13 @@
 //! A node's life: it says when it is ready, one directory serves one process, SIGTERM ends it well, and
-//! what was acknowledged is there again.
+//! what was acknowledged is there again, whether from the log or from blocks.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test fails by panicking, in its helpers too"
 )]
+
+mod directory;
+mod sealing;
 
 use std::{fs::File, time::Duration};
 

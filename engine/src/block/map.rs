@@ -80,6 +80,7 @@ impl BlockSource for MappedSource {
         Ok(())
     }
 
+    #[cfg(test)]
     fn is_mapped(&self) -> bool {
         true
     }

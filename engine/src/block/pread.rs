@@ -117,8 +117,11 @@ impl PreadSource {
         if let Some(file) = self.files.get(self.key) {
             return Ok(file);
         }
-        let file = self.storage.open(&self.path);
-        let file = file.map_err(storage_error("open", &self.path))?;
+        let file = match (self.storage.open(&self.path), self.pinned.get()) {
+            // `keep_open` came between: it pins before it forgets, and before the name goes.
+            (_, Some(pinned)) => return Ok(Arc::clone(pinned)),
+            (opened, None) => opened.map_err(storage_error("open", &self.path))?,
+        };
         self.files.keep(self.key, Arc::clone(&file));
         Ok(file)
     }
@@ -156,6 +159,7 @@ impl BlockSource for PreadSource {
         Ok(())
     }
 
+    #[cfg(test)]
     fn is_mapped(&self) -> bool {
         false
     }

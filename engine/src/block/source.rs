@@ -27,6 +27,7 @@ pub(super) trait BlockSource: Send + Sync + fmt::Debug {
     /// From now on the bytes stay readable when the file's name is removed.
     fn keep_open(&self) -> Result<(), Error>;
 
+    #[cfg(test)]
     fn is_mapped(&self) -> bool;
 }
 

@@ -16,7 +16,7 @@ use rootline_wal::{
     Fault, FaultStorage, FsStorage, Lsn, Operation, PowerCutStorage, Storage, StoreId,
 };
 
-use super::*;
+use super::{pread::OPEN_FILES_MAX, *};
 use crate::{
     error::Error,
     time::{TimeRange, Timestamp},
@@ -97,7 +97,6 @@ fn what_was_written_is_read_mapped_and_not() {
         let block = open(&storage, dir.path(), 5).unwrap();
         assert_eq!(block.meta(), &written);
         assert_eq!(written.file_bytes, storage.len(block.path()).unwrap());
-        assert_eq!(block.store(), STORE);
         assert!(block.damage_at_open().is_empty());
         assert!(block.heap_bytes() > 0);
         for (kind, items) in &sections {
@@ -435,6 +434,21 @@ fn an_unfinished_or_failed_block_leaves_no_file() {
     let stopped = writer.write(&item(9 * PAGE_BYTES_MAX, 0)).unwrap_err();
     assert!(matches!(stopped, Error::Cancelled));
     drop(writer);
+    assert_eq!(storage.list(dir).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_description_that_contradicts_itself_gets_no_file() {
+    let storage: Arc<dyn Storage> = Arc::new(PowerCutStorage::new());
+    let dir = Path::new("/blocks");
+    storage.create_dir_all(dir).unwrap();
+    let writer = BlockWriter::create(&storage, dir, STORE, BlockId(1)).unwrap();
+    let wrong = BlockMeta {
+        clean_lsn: Lsn(1),
+        ..meta(1)
+    };
+    let refused = writer.finish(wrong).unwrap_err();
+    assert!(matches!(refused, Error::NotABlock { .. }), "{refused}");
     assert_eq!(storage.list(dir).unwrap(), Vec::<String>::new());
 }
 

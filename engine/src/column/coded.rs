@@ -21,6 +21,7 @@
 use super::{
     ColumnError, bitpack,
     integers::{self, GROUP},
+    kernel::{Kernel, Op},
 };
 use crate::varint;
 
@@ -30,7 +31,7 @@ const CODE_SPARSE_VALUES: u8 = 254;
 const CODE_SPARSE_DELTAS: u8 = 255;
 
 /// Shorter groups do not earn back the code's own description.
-const COUNT_MIN: usize = 192;
+pub(super) const COUNT_MIN: usize = 192;
 /// Symbols of a code.
 const SYMBOLS: usize = 16;
 /// The longest code word, in bits.
@@ -53,12 +54,20 @@ pub(super) fn encode_group(values: &[i64], out: &mut Vec<u8>) {
         let deltas = plan.name().starts_with("delta");
         let start = out.len();
         let limit = cost - cost / SAVING_SHARE;
-        for encode in [encode_sparse, encode_prefix] {
-            if encode(values, deltas, limit, out) {
-                debug_assert!(out.len() - start <= limit);
-                return;
-            }
+        let mut coded = encode_prefix(values, deltas, limit, out);
+        if !coded {
             out.truncate(start);
+        }
+        let prefix_end = out.len();
+        let limit = if coded { prefix_end - start } else { limit };
+        if encode_sparse(values, deltas, limit, out) {
+            out.drain(start..prefix_end);
+            coded = true;
+        } else {
+            out.truncate(prefix_end);
+        }
+        if coded {
+            return;
         }
     }
     plan.write(values, out);
@@ -312,14 +321,14 @@ fn code_lengths(counts: &[u32]) -> [u8; SYMBOLS] {
     }
 }
 
-/// Code words from lengths, shortest first and in order of symbols, first bit lowest.
+/// Code words from lengths: shortest first, then in order of symbols.
 fn code_words(lengths: &[u8; SYMBOLS]) -> [u8; SYMBOLS] {
     let mut words = [0; SYMBOLS];
     let mut next = 0u32;
     for length in 1..=LENGTH_MAX {
         for (word, &own) in words.iter_mut().zip(lengths) {
             if usize::from(own) == length {
-                *word = ((next << (LENGTH_MAX - length)) as u8).reverse_bits();
+                *word = next as u8;
                 next += 1;
             }
         }
@@ -334,17 +343,19 @@ fn write_streams(words: &[u8], lengths: &[u8; SYMBOLS], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; STREAMS]);
     for stream in 0..STREAMS {
         let start = out.len();
+        // bits are filled from the top of `word`, as they are read
         let (mut word, mut filled) = (0u64, 0u32);
         for &symbol in words.iter().skip(stream).step_by(STREAMS) {
-            word |= u64::from(code[usize::from(symbol)]) << filled;
-            filled += u32::from(lengths[usize::from(symbol)]);
+            let length = u32::from(lengths[usize::from(symbol)]);
+            filled += length;
+            word |= u64::from(code[usize::from(symbol)]) << (u64::BITS - filled);
             if filled >= 32 {
-                out.extend_from_slice(&(word as u32).to_le_bytes());
-                word >>= 32;
+                out.extend_from_slice(&((word >> 32) as u32).to_be_bytes());
+                word <<= 32;
                 filled -= 32;
             }
         }
-        out.extend_from_slice(&word.to_le_bytes()[..filled.div_ceil(8) as usize]);
+        out.extend_from_slice(&word.to_be_bytes()[..filled.div_ceil(8) as usize]);
         let bytes = out.len() - start;
         debug_assert!((1..=STREAM_BYTES_MAX).contains(&bytes));
         out[sizes_at + stream] = (bytes - 1) as u8;
@@ -352,7 +363,8 @@ fn write_streams(words: &[u8], lengths: &[u8; SYMBOLS], out: &mut Vec<u8>) {
 }
 
 /// Decodes the group of `count` values (1 to 1,024) at the front of `bytes` into the front of `out` and
-/// says how many bytes it took. Behind `count`, `out` may hold anything afterwards.
+/// says how many bytes it took. `out` has room for 1,024 values, or for all of a group that is too short
+/// for the forms here; behind `count` it may hold anything afterwards.
 ///
 /// # Errors
 ///
@@ -360,17 +372,24 @@ fn write_streams(words: &[u8], lengths: &[u8; SYMBOLS], out: &mut Vec<u8>) {
 pub(super) fn decode_group(
     bytes: &[u8],
     count: usize,
-    out: &mut [i64; GROUP],
+    out: &mut [i64],
 ) -> Result<usize, ColumnError> {
-    match bytes.first() {
-        Some(&(CODE_PREFIX_VALUES..)) if count == 0 || count > GROUP => {
-            Err(damaged(0, "a group has 1 to 1,024 values"))
-        }
-        Some(&CODE_PREFIX_VALUES) => decode_prefix(bytes, count, false, out),
-        Some(&CODE_PREFIX_DELTAS) => decode_prefix(bytes, count, true, out),
-        Some(&CODE_SPARSE_VALUES) => decode_sparse(bytes, count, false, out),
-        Some(&CODE_SPARSE_DELTAS) => decode_sparse(bytes, count, true, out),
-        _ => integers::decode_group(bytes, count, out),
+    let Some(values) = out.get_mut(..count) else {
+        return Err(damaged(0, "a group has 1 to 1,024 values"));
+    };
+    let code = match bytes.first() {
+        Some(&code @ CODE_PREFIX_VALUES..) => code,
+        _ => return integers::decode_group_into(bytes, values),
+    };
+    let out = match <&mut [i64; GROUP]>::try_from(out) {
+        Ok(out) if count >= COUNT_MIN => out,
+        _ => return Err(damaged(0, "a code for too few values")),
+    };
+    match code {
+        CODE_PREFIX_VALUES => decode_prefix(bytes, count, false, out),
+        CODE_PREFIX_DELTAS => decode_prefix(bytes, count, true, out),
+        CODE_SPARSE_VALUES => decode_sparse(bytes, count, false, out),
+        _ => decode_sparse(bytes, count, true, out),
     }
 }
 
@@ -471,30 +490,26 @@ fn decode_prefix(
         }
     }
     let table = Table::read(&mut input)?;
-    let mut lows = [0i64; GROUP];
-    if slots == GROUP {
+    if low_bits == 0 {
+        out.fill(base);
+    } else if slots == GROUP {
         let packed = input.take(bitpack::group_bytes(low_bits))?;
-        let fits = bitpack::unpack_group(packed, low_bits, base, &mut lows);
+        let fits = bitpack::unpack_group(packed, low_bits, base, out);
         debug_assert!(fits, "the bytes were cut to length");
     } else {
         let packed = input.take(bitpack::run_bytes(slots, low_bits))?;
-        let fits = bitpack::unpack_run(packed, low_bits, base, &mut lows[..slots]);
+        let fits = bitpack::unpack_run(packed, low_bits, base, &mut out[..slots]);
         debug_assert!(fits, "the bytes were cut to length");
     }
     let words = if pairs { slots.div_ceil(2) } else { slots };
-    let symbols = table.read_streams(&mut input, words)?;
-    if pairs {
-        for (pair, &word) in out.as_chunks_mut::<2>().0.iter_mut().zip(&symbols[..words]) {
-            *pair = [i64::from(word & 3), i64::from(word >> 2)];
-        }
-        for (slot, low) in out.iter_mut().zip(&lows) {
-            *slot = (*slot << low_bits).wrapping_add(*low);
-        }
-    } else {
-        for ((slot, &symbol), low) in out.iter_mut().zip(&symbols).zip(&lows) {
-            *slot = (i64::from(symbol) << low_bits).wrapping_add(*low);
-        }
-    }
+    let streams = Streams::take(&mut input)?;
+    let symbols = streams.read(&table, words);
+    Kernel::best().run(AddSymbols {
+        symbols: &symbols,
+        pairs,
+        low_bits,
+        out,
+    });
     let mut next = 0;
     for _ in 0..exception_count {
         // walked above
@@ -516,8 +531,8 @@ fn decode_prefix(
     Ok(input.at)
 }
 
-/// What the next eight bits of a stream mean: a symbol and the length of its word.
-struct Table([[u8; 2]; 1 << LENGTH_MAX]);
+/// What the next eight bits of a stream mean: a symbol (low byte) and the length of its word.
+struct Table([u16; 1 << LENGTH_MAX]);
 
 impl Table {
     fn read(input: &mut Input<'_>) -> Result<Self, ColumnError> {
@@ -536,59 +551,107 @@ impl Table {
         if room > 1 << LENGTH_MAX {
             return Err(input.damaged("code words that begin another"));
         }
-        let mut table = [[0, 1]; 1 << LENGTH_MAX];
-        let words = code_words(&lengths);
-        for (symbol, (&length, &word)) in (0u8..).zip(lengths.iter().zip(&words)) {
-            if length > 0 {
-                for entry in table
-                    .iter_mut()
-                    .skip(usize::from(word))
-                    .step_by(1 << length)
-                {
-                    *entry = [symbol, length];
-                }
+        // a word's entries stand beside each other, words in their order; where none begins, any answer
+        // will do
+        let mut table = [1 << 8; 1 << LENGTH_MAX];
+        let mut next = 0;
+        for length in 1..=LENGTH_MAX {
+            for (symbol, _) in (0u16..)
+                .zip(&lengths)
+                .filter(|&(_, &own)| usize::from(own) == length)
+            {
+                let entries = (1 << LENGTH_MAX) >> length;
+                table[next..next + entries].fill(symbol | (length as u16) << 8);
+                next += entries;
             }
         }
         Ok(Self(table))
     }
+}
 
-    /// Reads `words` symbols from four streams, each of which begins with its first word.
-    fn read_streams(
-        &self,
-        input: &mut Input<'_>,
-        words: usize,
-    ) -> Result<[u8; GROUP], ColumnError> {
+/// Four streams, each with zeros behind its end, so that a refill never looks beyond.
+struct Streams([[u8; STREAM_BYTES_MAX + 16]; STREAMS]);
+
+impl Streams {
+    fn take(input: &mut Input<'_>) -> Result<Self, ColumnError> {
         let mut sizes = [0; STREAMS];
         sizes.copy_from_slice(input.take(STREAMS)?);
-        // zeros behind the end, so that a refill never looks beyond
         let mut streams = [[0u8; STREAM_BYTES_MAX + 16]; STREAMS];
         for (stream, &size) in streams.iter_mut().zip(&sizes) {
             let bytes = input.take(usize::from(size) + 1)?;
             stream[..bytes.len()].copy_from_slice(bytes);
         }
-        let mut symbols = [0; GROUP];
-        let mut bits = [0usize; STREAMS];
-        for rows in
-            symbols[..words.next_multiple_of(STREAMS)].chunks_mut(STREAMS * WORDS_PER_REFILL)
-        {
-            let mut windows = [0u64; STREAMS];
-            for ((window, stream), bit) in windows.iter_mut().zip(&streams).zip(&mut bits) {
-                // 256 words of 8 bits end at byte 256
-                let at = (*bit / 8).min(STREAM_BYTES_MAX);
-                if let Some(bytes) = stream[at..].first_chunk::<8>() {
-                    *window = u64::from_le_bytes(*bytes) >> (*bit % 8);
-                }
-            }
+        Ok(Self(streams))
+    }
+
+    /// The bits of a stream from `bit` on, at least 57.
+    #[inline(always)]
+    fn window(&self, stream: usize, bit: usize) -> u64 {
+        // 256 words of 8 bits end at byte 256
+        let at = (bit / 8).min(STREAM_BYTES_MAX);
+        match self.0[stream][at..].first_chunk::<8>() {
+            Some(bytes) => u64::from_be_bytes(*bytes) << (bit % 8),
+            None => 0,
+        }
+    }
+
+    /// The symbols of `words` code words. No loop for vectors: four streams in step are fastest with a
+    /// register each.
+    fn read(&self, table: &Table, words: usize) -> [u8; GROUP] {
+        let Table(table) = table;
+        let mut symbols = [0u8; GROUP];
+        let (mut bit0, mut bit1, mut bit2, mut bit3) = (0, 0, 0, 0);
+        let rows = &mut symbols[..words.next_multiple_of(STREAMS)];
+        for rows in rows.chunks_mut(STREAMS * WORDS_PER_REFILL) {
+            let mut window0 = self.window(0, bit0);
+            let mut window1 = self.window(1, bit1);
+            let mut window2 = self.window(2, bit2);
+            let mut window3 = self.window(3, bit3);
             for row in rows.as_chunks_mut::<STREAMS>().0 {
-                for ((symbol, window), bit) in row.iter_mut().zip(&mut windows).zip(&mut bits) {
-                    let [found, length] = self.0[usize::from(*window as u8)];
-                    *symbol = found;
-                    *window >>= length;
-                    *bit += usize::from(length);
-                }
+                let word0 = table[(window0 >> 56) as usize];
+                let word1 = table[(window1 >> 56) as usize];
+                let word2 = table[(window2 >> 56) as usize];
+                let word3 = table[(window3 >> 56) as usize];
+                *row = [word0 as u8, word1 as u8, word2 as u8, word3 as u8];
+                window0 <<= (word0 >> 8) & 63;
+                window1 <<= (word1 >> 8) & 63;
+                window2 <<= (word2 >> 8) & 63;
+                window3 <<= (word3 >> 8) & 63;
+                bit0 += usize::from(word0 >> 8);
+                bit1 += usize::from(word1 >> 8);
+                bit2 += usize::from(word2 >> 8);
+                bit3 += usize::from(word3 >> 8);
             }
         }
-        Ok(symbols)
+        symbols
+    }
+}
+
+/// Puts symbols above the low bits, which `out` holds.
+struct AddSymbols<'a> {
+    symbols: &'a [u8; GROUP],
+    pairs: bool,
+    low_bits: u32,
+    out: &'a mut [i64; GROUP],
+}
+
+impl Op for AddSymbols<'_> {
+    type Answer = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let shift = self.low_bits & 63;
+        if self.pairs {
+            let pairs = self.out.as_chunks_mut::<2>().0.iter_mut();
+            for ([first, second], &word) in pairs.zip(self.symbols) {
+                *first = first.wrapping_add(i64::from(word & 3) << shift);
+                *second = second.wrapping_add(i64::from(word >> 2) << shift);
+            }
+        } else {
+            for (slot, &symbol) in self.out.iter_mut().zip(self.symbols) {
+                *slot = slot.wrapping_add(i64::from(symbol) << shift);
+            }
+        }
     }
 }
 

@@ -14,6 +14,8 @@
     reason = "whether a conversion was exact is what this module checks, bit by bit"
 )]
 
+use super::kernel::{Kernel, Op};
+
 /// Powers of ten that are exact.
 pub(super) const POWER_OF_TEN_MAX: u8 = 22;
 /// The most digits behind the point for which multiplying by the inverse is tried.
@@ -121,13 +123,12 @@ impl Scale {
     /// are out of range are anything.
     pub(super) fn quantize(self, values: &[f64], integers: &mut [i64]) -> bool {
         let up = self.upwards();
-        let found = match self.operation() {
-            Operation::Multiply(s) => quantize(values, integers, up, |n| n * s),
-            Operation::Divide(s) => quantize(values, integers, up, |n| n / s),
-            steps @ Operation::DivideInSteps(_) => {
-                quantize(values, integers, up, |n| steps.apply(n))
-            }
-        };
+        let found = Kernel::best().run(Quantize {
+            operation: self.operation(),
+            up,
+            values,
+            integers,
+        });
         if found.far == 0 {
             return found.inexact == 0;
         }
@@ -143,19 +144,38 @@ impl Scale {
 
     /// The floats of integers; `out` is as long as `integers`.
     pub(super) fn restore(self, integers: &[i64], out: &mut [f64]) {
-        match self.operation() {
+        Kernel::best().run(Restore {
+            operation: self.operation(),
+            integers,
+            out,
+        });
+    }
+}
+
+struct Restore<'a> {
+    operation: Operation,
+    integers: &'a [i64],
+    out: &'a mut [f64],
+}
+
+impl Op for Restore<'_> {
+    type Answer = ();
+
+    #[inline(always)]
+    fn run(self) {
+        match self.operation {
             Operation::Multiply(s) => {
-                for (o, &n) in out.iter_mut().zip(integers) {
+                for (o, &n) in self.out.iter_mut().zip(self.integers) {
                     *o = n as f64 * s;
                 }
             }
             Operation::Divide(s) => {
-                for (o, &n) in out.iter_mut().zip(integers) {
+                for (o, &n) in self.out.iter_mut().zip(self.integers) {
                     *o = n as f64 / s;
                 }
             }
             steps @ Operation::DivideInSteps(_) => {
-                for (o, &n) in out.iter_mut().zip(integers) {
+                for (o, &n) in self.out.iter_mut().zip(self.integers) {
                     *o = steps.apply(n as f64);
                 }
             }
@@ -194,6 +214,29 @@ struct Quantized {
     inexact: u64,
     /// Values that the magic number does not reach.
     far: u64,
+}
+
+struct Quantize<'a> {
+    operation: Operation,
+    up: f64,
+    values: &'a [f64],
+    integers: &'a mut [i64],
+}
+
+impl Op for Quantize<'_> {
+    type Answer = Quantized;
+
+    #[inline(always)]
+    fn run(self) -> Quantized {
+        let (values, integers, up) = (self.values, self.integers, self.up);
+        match self.operation {
+            Operation::Multiply(s) => quantize(values, integers, up, |n| n * s),
+            Operation::Divide(s) => quantize(values, integers, up, |n| n / s),
+            steps @ Operation::DivideInSteps(_) => {
+                quantize(values, integers, up, |n| steps.apply(n))
+            }
+        }
+    }
 }
 
 #[inline(always)]

@@ -62,20 +62,29 @@ pub(crate) enum Effort {
     Background,
     /// Whatever can be merged, as an operator asked for.
     Full,
+    /// Only what frees space: the disk is full.
+    Purge,
 }
 
 /// Finds the next merge, the one that frees most files for its bytes first. `None`: nothing is left to do.
+///
+/// Blocks that are not `sound` are left as they are, and stand in the way of others as before.
 pub(crate) fn plan(
     blocks: &[&BlockMeta],
+    sound: &dyn Fn(&BlockMeta) -> bool,
     deletes: &[PendingDelete],
     effort: Effort,
 ) -> Option<Plan> {
     let mut sorted: Vec<&BlockMeta> = blocks.to_vec();
     sorted.sort_by_key(|b| (b.last_lsn, b.id));
     let latest_ns = sorted.iter().map(|b| b.time.end().as_nanos()).max()?;
-    same_day(&sorted, latest_ns, effort)
-        .or_else(|| spanning(&sorted, effort))
-        .or_else(|| purge(&sorted, deletes))
+    let candidates: Vec<&BlockMeta> = sorted.iter().copied().filter(|b| sound(b)).collect();
+    if effort == Effort::Purge {
+        return purge(&candidates, deletes);
+    }
+    same_day(&sorted, &candidates, latest_ns, effort)
+        .or_else(|| spanning(&sorted, &candidates, effort))
+        .or_else(|| purge(&candidates, deletes))
 }
 
 /// The UTC day of a block's first sample.
@@ -83,8 +92,13 @@ fn day(block: &BlockMeta) -> i64 {
     block.time.start().as_nanos().div_euclid(NS_PER_DAY)
 }
 
-fn same_day(sorted: &[&BlockMeta], latest_ns: i64, effort: Effort) -> Option<Plan> {
-    let mut by_day: Vec<(i64, &BlockMeta)> = sorted
+fn same_day(
+    sorted: &[&BlockMeta],
+    candidates: &[&BlockMeta],
+    latest_ns: i64,
+    effort: Effort,
+) -> Option<Plan> {
+    let mut by_day: Vec<(i64, &BlockMeta)> = candidates
         .iter()
         .filter(|b| !b.spanning)
         .map(|b| (day(b), *b))
@@ -105,13 +119,13 @@ fn same_day(sorted: &[&BlockMeta], latest_ns: i64, effort: Effort) -> Option<Pla
                 Effort::Background if is_settled => {
                     merge_run(sorted, &blocks, is_worth_it).or_else(|| level_run(sorted, &blocks))
                 }
-                Effort::Background => level_run(sorted, &blocks),
+                Effort::Background | Effort::Purge => level_run(sorted, &blocks),
             }
         })
 }
 
-fn spanning(sorted: &[&BlockMeta], effort: Effort) -> Option<Plan> {
-    let blocks: Vec<&BlockMeta> = sorted.iter().copied().filter(|b| b.spanning).collect();
+fn spanning(sorted: &[&BlockMeta], candidates: &[&BlockMeta], effort: Effort) -> Option<Plan> {
+    let blocks: Vec<&BlockMeta> = candidates.iter().copied().filter(|b| b.spanning).collect();
     if effort == Effort::Full {
         return merge_run(sorted, &blocks, |_| true);
     }
@@ -232,7 +246,12 @@ mod tests {
     }
 
     fn next(blocks: &[BlockMeta], effort: Effort) -> Vec<u64> {
-        ids(plan(&blocks.iter().collect::<Vec<_>>(), &[], effort))
+        ids(plan(
+            &blocks.iter().collect::<Vec<_>>(),
+            &|_| true,
+            &[],
+            effort,
+        ))
     }
 
     #[test]
@@ -246,7 +265,12 @@ mod tests {
         assert_eq!(next(&blocks, Effort::Background), [0; 0]);
         assert_eq!(next(&blocks, Effort::Full), [0, 1, 2]);
         blocks.push(block(3, (31, 40), (6, 7)));
-        let found = plan(&blocks.iter().collect::<Vec<_>>(), &[], Effort::Background);
+        let found = plan(
+            &blocks.iter().collect::<Vec<_>>(),
+            &|_| true,
+            &[],
+            Effort::Background,
+        );
         assert_eq!(found.as_ref().map(|p| p.level), Some(1));
         assert_eq!(ids(found), [0, 1, 2, 3]);
     }
@@ -297,7 +321,8 @@ mod tests {
             lsn: Lsn(lsn),
             range: block(0, (1, 1), hours).time,
         };
-        let found = |b: &BlockMeta, d: PendingDelete| ids(plan(&[b], &[d], Effort::Background));
+        let found =
+            |b: &BlockMeta, d: PendingDelete| ids(plan(&[b], &|_| true, &[d], Effort::Background));
         assert_eq!(found(&one, delete(11, (5, 9))), [1]);
         assert_eq!(found(&one, delete(11, (6, 9))), [0; 0]);
         assert_eq!(found(&one, delete(10, (0, 9))), [0; 0]);
@@ -344,7 +369,7 @@ mod tests {
                     blocks.push((meta, hours));
                 }
                 let mut rounds = 0;
-                while let Some(plan) = plan(&blocks.iter().map(|b| &b.0).collect::<Vec<_>>(), &[], effort) {
+                while let Some(plan) = plan(&blocks.iter().map(|b| &b.0).collect::<Vec<_>>(), &|_| true, &[], effort) {
                     rounds += 1;
                     prop_assert!(rounds < 100, "planning ends");
                     let (mut sources, rest): (Vec<_>, Vec<_>) =

@@ -180,9 +180,9 @@ fn walk(
     if by == CardinalityBy::Name {
         for of_name in counts.values_mut() {
             let mut all = Count::default();
-            std::mem::take(of_name)
-                .into_values()
-                .for_each(|c| all.add(c));
+            for count in std::mem::take(of_name).into_values() {
+                all.add(count);
+            }
             of_name.insert(String::new(), all);
         }
     }

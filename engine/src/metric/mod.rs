@@ -8,6 +8,7 @@
 //! | `view.rs` | the parts that a snapshot reads |
 //! | `read.rs` | questions at a snapshot |
 //! | `part.rs`, `head_read.rs`, `block_read.rs` | what one part of the view answers |
+//! | `summary.rs` | what series amount to, by statistics of chunks |
 //! | `cardinality.rs` | how many series stand under what |
 //! | `series_reader.rs` | one series after the other out of the parts |
 //! | `registry.rs`, `series_hash.rs` | which series there are, by hash and by reference |
@@ -44,12 +45,14 @@ mod series;
 mod series_hash;
 mod series_reader;
 mod side;
+mod summary;
 mod tombstone;
 mod view;
 #[cfg(test)]
 mod view_test;
 
 pub use batch::{MetricBatch, ParseLabels, SeriesRow};
+pub use block::check_metric_block;
 pub(crate) use block::{BlockOrigin, MetricBlock, MetricBlockWriter};
 pub use cardinality::{Cardinality, CardinalityBy, CardinalityItem};
 pub use exemplar::{EXEMPLARS_PER_SERIES_MAX, Exemplar};
@@ -61,4 +64,5 @@ pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};
 pub(crate) use runs::Samples;
 pub(crate) use series_hash::HashKey;
+pub use summary::SeriesSummary;
 pub(crate) use view::{FrozenGeneration, MetricView};

@@ -309,6 +309,14 @@ pub(super) fn check(view: &MetricView, model: &Model, at: u64, which: usize, wit
         .unwrap();
     assert_eq!(got, ids.into_iter().take(3).collect::<Vec<_>>());
 
+    let names: BTreeSet<&str> = want.keys().filter_map(Labels::metric_name).collect();
+    let got = view
+        .label_values(Lsn(at), "__name__", &m, "m1", within, 3, &ctl)
+        .unwrap();
+    assert_eq!(got.len(), usize::from(names.contains("m1")));
+    let got = view.label_names(Lsn(at), &m, within, 1, &ctl).unwrap();
+    assert_eq!(got.len(), names.len().min(1));
+
     let everywhere = model.at(at, which, TimeRange::ALL);
     let times = || {
         everywhere

@@ -121,7 +121,7 @@ enum Rows<'v> {
         /// The bytes of the list.
         _held: Reservation,
     },
-    Block(BlockRows<'v>),
+    Block(Box<BlockRows<'v>>),
 }
 
 impl<'v> Part<'v> {
@@ -141,7 +141,9 @@ impl<'v> Part<'v> {
                 let list = list.into_iter();
                 Rows::Head { list, _held: held }
             }
-            PartData::Block(block) => Rows::Block(BlockRows::select(block, asked, is_exact)?),
+            PartData::Block(block) => {
+                Rows::Block(Box::new(BlockRows::select(block, asked, is_exact)?))
+            }
         };
         let check = if is_exact && !self.hiding.is_empty() {
             Some(SeriesReader::new(asked)?)
@@ -187,6 +189,9 @@ impl Candidates<'_> {
         }
     }
 }
+
+/// What a series is called, and its row in each part that has it, by number of part.
+pub(super) type SeriesRows<'m> = (Labels, &'m [(usize, u32)]);
 
 /// The next series of one part. In order of labels, and of parts where they are equal.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -243,11 +248,11 @@ impl<'v> SeriesMerge<'v> {
         Ok(())
     }
 
-    /// The next series: its labels, and its row in each part that has it, by number of part.
+    /// The next series.
     ///
     /// # Errors
     /// As [`Part::candidates`].
-    pub(super) fn next(&mut self) -> Result<Option<(Labels, &[(usize, u32)])>, Error> {
+    pub(super) fn next(&mut self) -> Result<Option<SeriesRows<'_>>, Error> {
         self.rows.clear();
         let Some(Reverse(first)) = self.heads.pop() else {
             return Ok(None);

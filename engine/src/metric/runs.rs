@@ -131,7 +131,8 @@ impl Samples {
                 merge_two(
                     (column(times, start, middle), column(values, start, middle)),
                     (column(times, middle, end), column(values, middle, end)),
-                    (&mut self.merged_times, &mut self.merged_values),
+                    &mut self.merged_times,
+                    &mut self.merged_values,
                 );
             }
             std::mem::swap(&mut self.times, &mut self.merged_times);
@@ -149,11 +150,12 @@ fn column<T>(all: &[T], start: usize, end: usize) -> &[T] {
 fn merge_two<'c>(
     mut older: Columns<'c>,
     mut newer: Columns<'c>,
-    out: (&mut Vec<i64>, &mut Vec<f64>),
+    out_times: &mut Vec<i64>,
+    out_values: &mut Vec<f64>,
 ) {
     let mut append = |(times, values): Columns<'c>| {
-        out.0.extend_from_slice(times);
-        out.1.extend_from_slice(values);
+        out_times.extend_from_slice(times);
+        out_values.extend_from_slice(values);
     };
     // By stretches: as many samples of one run as lie before the next of the other.
     while let (Some(old), Some(new)) = (older.0.first(), newer.0.first()) {
@@ -177,7 +179,7 @@ fn merge_two<'c>(
 
 type Columns<'c> = (&'c [i64], &'c [f64]);
 
-fn split<'c>((times, values): Columns<'c>, count: usize) -> (Columns<'c>, Columns<'c>) {
+fn split((times, values): Columns<'_>, count: usize) -> (Columns<'_>, Columns<'_>) {
     (
         (column(times, 0, count), column(values, 0, count)),
         (

@@ -215,3 +215,115 @@ fn an_index_without_rows_answers() {
         &RoaringBitmap::from([0]),
     );
 }
+
+/// Pods that have most of some metrics, one of them a histogram, and a label in capitals.
+fn pods(count: u64, metrics: u64) -> Vec<Labels> {
+    let mut sets = vec![
+        labels([("A", "odd"), ("__name__", "m0")]),
+        labels([("only", "this")]),
+    ];
+    let mut random = 1_u64;
+    let mut next = move || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(99);
+        random >> 33
+    };
+    for pod in 0..count {
+        let deployment = next() % 50;
+        let pod = format!("app-{deployment}-{:08x}-{pod}", next());
+        let node = format!("node-{}", next() % 100);
+        for metric in 0..metrics {
+            if metric % 3 == 1 && next() % 5 < 2 {
+                continue;
+            }
+            let mut builder = Labels::builder();
+            builder.set("__name__", format!("m{metric}"));
+            builder.set("app", format!("app-{deployment}"));
+            builder.set("node", &node).set("pod", &pod);
+            if metric % 7 == 3 {
+                for le in ["0.1", "1", "+Inf"] {
+                    let mut builder = builder.clone();
+                    sets.push(builder.set("le", le).clone().build().unwrap());
+                }
+            } else {
+                sets.push(builder.build().unwrap());
+            }
+        }
+    }
+    sets
+}
+
+#[test]
+fn many_pods_are_selected_as_in_memory() {
+    let (parts, sets) = build(&pods(6_000, 6));
+    let index = open(&parts);
+    assert_ne!(
+        index.trailer().lead,
+        0,
+        "rows are told apart into metrics and bodies"
+    );
+    assert!(index.trailer().bodies > 4 * column::GROUP_ROWS);
+    let (twin, symbols) = in_memory(&sets);
+    let pod = sets[sets.len() / 2].get("pod").unwrap();
+    let two = format!("{pod}|{}", sets[sets.len() / 3].get("pod").unwrap());
+    let questions = [
+        vec![("__name__", "=", "m0"), ("pod", "=", pod)],
+        vec![("pod", "=", pod)],
+        vec![("pod", "=~", &*two), ("node", "!=", "node-7")],
+        vec![("pod", "=~", "app-1.*")],
+        vec![("pod", "=~", ".*[37]"), ("__name__", "=~", "m[13]")],
+        vec![("pod", "!~", "app-.*7"), ("le", "", "")],
+        vec![("node", "=", "node-7"), ("app", "=", "app-8")],
+        vec![("node", "=~", "node-.*"), ("__name__", "!=", "m0")],
+        vec![("le", "=", "+Inf")],
+        vec![("le", "=~", "0.1|"), ("app", "=~", "app-(1|2).*")],
+        vec![("A", "=", "odd")],
+        vec![("__name__", "=", "")],
+        vec![("__name__", "=~", "m0|m3"), ("__name__", "!=", "m3")],
+        vec![("pod", "=", "nobody")],
+        vec![],
+    ];
+    for question in questions {
+        let matcher = |(name, op, value): &(&str, &str, &str)| {
+            let op = match *op {
+                "=" | "" => MatchOp::Equal,
+                "!=" => MatchOp::NotEqual,
+                "=~" => MatchOp::Regex,
+                _ => MatchOp::NotRegex,
+            };
+            Matcher::new(op, name, value).unwrap()
+        };
+        let matchers: Vec<_> = question.iter().map(matcher).collect();
+        let expected = twin.select(&matchers, &symbols);
+        let found = index.select(&matchers, go).unwrap();
+        assert_eq!(found, expected, "{matchers:?}");
+        for name in ["__name__", "pod", "le", "node"] {
+            let values: BTreeSet<&str> = found
+                .iter()
+                .filter_map(|row| sets[row as usize].get(name))
+                .collect();
+            let listed = index
+                .label_values(name, Some(&found), "", usize::MAX, go)
+                .unwrap();
+            assert!(listed.iter().eq(values), "{name} of {matchers:?}");
+        }
+    }
+    let mut cursor = index.labels_cursor();
+    for (row, labels) in (0..).zip(&sets) {
+        assert_eq!(&cursor.labels(row).unwrap(), labels);
+    }
+}
+
+#[test]
+fn a_selection_is_cancelled_when_asked() {
+    let (parts, _) = build(&pods(6_000, 2));
+    let index = open(&parts);
+    let matchers = [Matcher::new(MatchOp::Regex, "pod", ".*7.*").unwrap()];
+    let mut left = 2;
+    let answer = index.select(&matchers, || {
+        left -= 1;
+        left > 0
+    });
+    assert_eq!(answer.unwrap_err(), Error::Cancelled);
+}

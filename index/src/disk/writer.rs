@@ -301,7 +301,7 @@ impl DiskIndexWriter {
         let lead = lead
             .and_then(|rank| of_rank.get(rank as usize))
             .map(|p| p.name);
-        let pays = order.len() * 2 <= rows.len() && map.runs() * RUN_ROWS_MIN <= rows.len();
+        let pays = order.len() * 4 <= rows.len() * 3 && map.runs() * RUN_ROWS_MIN <= rows.len();
         let row_count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let mut columns = Columns::new(records.len());
         let (lead, row_map) = if let (Some(lead), true) = (lead, pays) {

@@ -1,6 +1,6 @@
 //! `rootline.v1.Admin`.
 
-use rootline_engine::EngineStats;
+use rootline_engine::{EngineStats, FsStorage, Storage as _};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -56,7 +56,12 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
         let (metadata, _, _) = request.into_parts();
-        let answer = |query: &mut Query| Ok(stats(&query.engine.stats()));
+        let answer = |query: &mut Query| {
+            let mut answer = stats(&query.engine.stats());
+            // Not knowing is no reason not to answer.
+            answer.disk_free_bytes = FsStorage::new().free_bytes(query.engine.dir()).ok();
+            Ok(answer)
+        };
         self.queries.unary("stats", &metadata, answer).await
     }
 
@@ -99,6 +104,7 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         holder: holder.to_owned(),
         bytes,
     };
+    let merges = &stats.compactions;
     v1::StatsResponse {
         visible_lsn: stats.visible_lsn.0,
         durable_lsn: stats.durable_lsn.0,
@@ -119,6 +125,55 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         log_bytes: stats.log.disk_bytes,
         log_segments: stats.log.segments,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        blocks: Some(v1::BlockStats {
+            blocks: stats.blocks,
+            samples: stats.block_samples,
+            series: stats.block_series,
+            bytes: stats.block_bytes,
+        }),
+        seals: Some(v1::WorkStats {
+            count: stats.seals.seals,
+            bytes_written: stats.seals.written.bytes,
+            last_duration_ns: u64::try_from(stats.seals.last.as_nanos()).unwrap_or(u64::MAX),
+            last_error: stats.seals.last_error.clone().unwrap_or_default(),
+        }),
+        compactions: Some(v1::WorkStats {
+            count: merges.done.merges,
+            bytes_written: merges.done.bytes_after,
+            last_duration_ns: u64::try_from(merges.last.as_nanos()).unwrap_or(u64::MAX),
+            last_error: merges.last_error.clone().unwrap_or_default(),
+        }),
+        retention_floor_ns: stats.retention_floor.map(|floor| floor.as_nanos()),
+        retention: Some(v1::RetentionStats {
+            blocks: merges.retired_blocks,
+            bytes: merges.retired_bytes,
+            paused: merges.retention_paused,
+        }),
+        scrub: Some(v1::ScrubStats {
+            count: merges.scrubs,
+            bytes: merges.scrubbed_bytes,
+        }),
+        frozen_generations: stats.frozen_generations,
+        sealed_lsn: stats.metric_cut.0,
+        oldest_unsealed_lsn: stats.oldest_unsealed_lsn.map(|lsn| lsn.0),
+        tombstones: stats.tombstones,
+        damage: damage(stats),
+        read_only: stats.read_only.clone().unwrap_or_default(),
         ..v1::StatsResponse::default()
     }
+}
+
+/// Damage of the log as found at start, and of blocks and the manifest as met since.
+fn damage(stats: &EngineStats) -> Vec<v1::Damage> {
+    let log = stats.replayed.log.corrupt.iter().map(|d| v1::Damage {
+        file: d.path.display().to_string(),
+        offset_bytes: d.offset_bytes,
+        reason: d.reason.to_string(),
+    });
+    let files = stats.damage.iter().map(|d| v1::Damage {
+        file: d.path.display().to_string(),
+        offset_bytes: d.offset_bytes,
+        reason: d.reason.clone(),
+    });
+    log.chain(files).collect()
 }

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use rootline_engine::{
-    Error as EngineError, Exemplar, Labels, Metadata, MetricKind, SeriesSamples, SpanId, TimeRange,
-    TraceId,
+    CardinalityBy, CardinalityItem, Exemplar, Labels, Metadata, MetricKind, SeriesSamples, SpanId,
+    TimeRange, TraceId,
 };
 use rootline_query::{GroupSamplesBy, MetricStatsGroup, Selector, metric_stats};
 use tonic::{Request, Response, Status};
@@ -19,6 +19,8 @@ use crate::refusal::Refusal;
 const CHUNK_SAMPLES_MAX: usize = 65_536;
 /// Items of a message where the items are small.
 const MESSAGE_ITEMS_MAX: usize = 4_096;
+/// Entries of a cardinality answer where nothing is said.
+const CARDINALITY_ENTRIES_DEFAULT: u32 = 20;
 /// Entries of a cardinality answer at most.
 const CARDINALITY_ENTRIES_MAX: u32 = 10_000;
 /// What a label costs on the wire beside its text.
@@ -220,9 +222,7 @@ impl v1::metrics_server::Metrics for MetricsService {
                 asked.limit
             )));
         }
-        let answer = move |_: &mut Query| {
-            Err::<v1::CardinalityResponse, _>(EngineError::Unsupported("cardinality").into())
-        };
+        let answer = move |query: &mut Query| cardinality(query, &asked);
         self.queries.unary("cardinality", &metadata, answer).await
     }
 
@@ -296,6 +296,56 @@ fn labels_info(
         request::where_samples_lie(query, selector.matchers(), &mut info)?;
     }
     Ok(info)
+}
+
+fn cardinality(
+    query: &mut Query,
+    asked: &v1::CardinalityRequest,
+) -> Result<v1::CardinalityResponse, Refusal> {
+    use v1::cardinality_request::By;
+    let by = match By::try_from(asked.by) {
+        Ok(By::Name) if asked.label.is_empty() => CardinalityBy::Label("__name__"),
+        Ok(By::Name) => CardinalityBy::Label(&asked.label),
+        _ if !asked.label.is_empty() => {
+            return Err(Refusal::invalid("a label goes with BY_NAME alone"));
+        }
+        Ok(By::Label) => CardinalityBy::Name,
+        Ok(By::Pair) => CardinalityBy::Pair,
+        Err(_) => {
+            let number = asked.by;
+            return Err(Refusal::invalid(format!("by {number} is unknown here")));
+        }
+    };
+    let limit = match asked.limit {
+        0 => CARDINALITY_ENTRIES_DEFAULT,
+        limit => limit,
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    // One more than asked for tells whether there is more.
+    let found = query
+        .snapshot
+        .cardinality(by, limit.saturating_add(1), &query.control)?;
+    let bytes = found
+        .items
+        .iter()
+        .map(|item| (item.name.len() + item.value.len()) as u64 + ITEM_BYTES);
+    query.memory.take(bytes.sum())?;
+    let mut info = request::info(query, TimeRange::ALL, "counts of the indexes");
+    info.exact = found.exact;
+    info.truncated = found.items.len() > limit;
+    info.empty = found.items.is_empty();
+    let entry = |item: CardinalityItem| v1::CardinalityEntry {
+        name: item.name,
+        value: item.value,
+        series: item.series,
+        bytes: item.bytes,
+        values: item.values,
+    };
+    Ok(v1::CardinalityResponse {
+        entries: found.items.into_iter().take(limit).map(entry).collect(),
+        series: found.series,
+        info: Some(info),
+    })
 }
 
 fn select(

@@ -1,7 +1,7 @@
 //! Looking after the store, in the terms of `rootline.v1`: flush, compaction, snapshots. gRPC and HTTP
 //! share these functions; all of them block.
 
-use rootline_engine::{Engine, Error as EngineError};
+use rootline_engine::Engine;
 use serde_json::{Value, json};
 
 use super::v1;
@@ -14,8 +14,15 @@ const NAME_BYTES_MAX: usize = 100;
 
 /// Seals what is in memory.
 pub(crate) fn flush(engine: &Engine) -> Result<v1::FlushResponse, Refusal> {
-    engine.flush()?;
-    Ok(v1::FlushResponse::default())
+    let flushed = engine.flush()?;
+    let stats = engine.stats();
+    Ok(v1::FlushResponse {
+        lsn: stats.metric_cut.0,
+        blocks: flushed.blocks,
+        samples: flushed.samples,
+        bytes: flushed.bytes,
+        spans_in_memory: stats.spans.spans,
+    })
 }
 
 /// A flush as JSON, the same over HTTP and on the command line.
@@ -24,15 +31,21 @@ pub(crate) fn flushed_json(flushed: &v1::FlushResponse) -> Value {
         "lsn": flushed.lsn,
         "blocks": flushed.blocks,
         "samples": flushed.samples,
-        "series": flushed.series,
         "bytes": flushed.bytes,
         "spans_in_memory": flushed.spans_in_memory,
     })
 }
 
 /// Merges blocks until nothing is left to merge.
-pub(crate) fn compact(_engine: &Engine) -> Result<v1::CompactResponse, Refusal> {
-    Err(EngineError::Unsupported("compaction").into())
+pub(crate) fn compact(engine: &Engine) -> Result<v1::CompactResponse, Refusal> {
+    let compacted = engine.compact()?;
+    Ok(v1::CompactResponse {
+        merges: compacted.merges,
+        blocks_before: compacted.blocks_before,
+        blocks_after: compacted.blocks_after,
+        bytes_before: compacted.bytes_before,
+        bytes_after: compacted.bytes_after,
+    })
 }
 
 /// Makes a snapshot of this name.
@@ -41,8 +54,14 @@ pub(crate) fn create_snapshot(
     name: &str,
 ) -> Result<v1::CreateSnapshotResponse, Refusal> {
     // A name cannot lead anywhere else: it is one component that is not hidden.
-    let _dir = engine.dir().join(SNAPSHOTS).join(checked_name(name)?);
-    Err(EngineError::Unsupported("snapshots on disk").into())
+    let dir = engine.dir().join(SNAPSHOTS).join(checked_name(name)?);
+    let copied = engine.snapshot_to(&dir)?;
+    Ok(v1::CreateSnapshotResponse {
+        path: copied.dir.display().to_string(),
+        blocks: copied.blocks,
+        linked_bytes: copied.linked_bytes,
+        copied_bytes: copied.copied_bytes,
+    })
 }
 
 fn checked_name(name: &str) -> Result<&str, Refusal> {

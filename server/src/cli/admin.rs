@@ -70,6 +70,9 @@ struct CardinalityArgs {
     /// What series are counted by
     #[arg(long, value_enum, default_value_t = By::Name)]
     by: By,
+    /// Count by the values of this label instead of the metric name
+    #[arg(long, value_name = "NAME", conflicts_with = "by")]
+    of: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
@@ -121,6 +124,7 @@ pub(crate) fn run(args: AdminArgs) -> ExitCode {
             let request = v1::CardinalityRequest {
                 by: args.by.message().into(),
                 limit: args.limit,
+                label: args.of.unwrap_or_default(),
             };
             let answer = client.cardinality(request).await?;
             Ok(if json {
@@ -238,19 +242,19 @@ fn compacted_text(compacted: &v1::CompactResponse) -> String {
 fn created_json(created: &v1::CreateSnapshotResponse) -> serde_json::Value {
     json!({
         "path": created.path,
-        "lsn": created.lsn,
         "blocks": created.blocks,
-        "bytes": created.bytes,
+        "linked_bytes": created.linked_bytes,
+        "copied_bytes": created.copied_bytes,
     })
 }
 
 fn created_text(created: &v1::CreateSnapshotResponse) -> String {
     format!(
-        "{} holds everything up to lsn {}: {} blocks, {}\n",
+        "{}: {} blocks, {} linked, {} copied\n",
         plain(&created.path),
-        created.lsn,
         count(created.blocks),
-        bytes(created.bytes),
+        bytes(created.linked_bytes),
+        bytes(created.copied_bytes),
     )
 }
 
@@ -271,6 +275,7 @@ fn cardinality_json(answer: &v1::CardinalityResponse) -> String {
                 "value": entry.value,
                 "series": entry.series,
                 "bytes": entry.bytes,
+                "values": entry.values,
             })
         })
         .collect();
@@ -283,19 +288,23 @@ fn cardinality_json(answer: &v1::CardinalityResponse) -> String {
 
 fn cardinality_text(answer: &v1::CardinalityResponse, by: By, terminal: Terminal) -> String {
     let mut columns = match by {
-        By::Name => vec![("metric", Align::Left)],
-        By::Label => vec![("label", Align::Left)],
+        By::Name => vec![("value", Align::Left)],
+        By::Label => vec![("label", Align::Left), ("values", Align::Right)],
         By::Pair => vec![("label", Align::Left), ("value", Align::Left)],
     };
     columns.extend([("series", Align::Right), ("bytes", Align::Right)]);
     let mut table = Table::new(&columns);
     for entry in &answer.entries {
-        let mut cells = vec![entry.name.clone()];
-        if by == By::Pair {
-            cells.push(entry.value.clone());
-        }
-        cells.extend([count(entry.series), bytes(entry.bytes)]);
-        table.row(cells);
+        let cells = match by {
+            By::Name => vec![entry.value.clone()],
+            By::Label => vec![entry.name.clone(), count(entry.values)],
+            By::Pair => vec![entry.name.clone(), entry.value.clone()],
+        };
+        table.row(
+            cells
+                .into_iter()
+                .chain([count(entry.series), bytes(entry.bytes)]),
+        );
     }
     let mut text = table.render(terminal);
     let info = answer.info.clone().unwrap_or_default();
@@ -328,6 +337,8 @@ fn stats_json(stats: &v1::StatsResponse) -> String {
         .map(|m| (m.holder.clone(), m.bytes.into()))
         .collect();
     let blocks = stats.blocks.unwrap_or_default();
+    let retention = stats.retention.unwrap_or_default();
+    let scrub = stats.scrub.unwrap_or_default();
     let damage: Vec<serde_json::Value> = stats
         .damage
         .iter()
@@ -362,7 +373,12 @@ fn stats_json(stats: &v1::StatsResponse) -> String {
         "damage": damage,
         "read_only": stats.read_only,
         "disk_free_bytes": stats.disk_free_bytes,
-        "disk_reserve_bytes": stats.disk_reserve_bytes,
+        "retention": {
+            "blocks": retention.blocks,
+            "bytes": retention.bytes,
+            "paused": retention.paused,
+        },
+        "scrub": { "count": scrub.count, "bytes": scrub.bytes },
     }))
 }
 
@@ -392,6 +408,9 @@ fn stats_text(stats: &v1::StatsResponse, terminal: Terminal) -> String {
     work_rows(&mut row, "compactions", stats.compactions.as_ref());
     if let Some(floor_ns) = stats.retention_floor_ns {
         row("kept from", rfc3339(floor_ns));
+    }
+    if stats.retention.is_some_and(|retention| retention.paused) {
+        row("retention", "waits: the clock jumped ahead".to_owned());
     }
     if stats.tombstones > 0 {
         row("deletes not yet applied", count(stats.tombstones));
@@ -491,7 +510,6 @@ mod tests {
             lsn: 12,
             blocks: 2,
             samples: 34_560,
-            series: 4,
             bytes: 36_000,
             spans_in_memory: 0,
         };
@@ -524,6 +542,7 @@ mod tests {
                 value: "api".into(),
                 series: 7,
                 bytes: 512,
+                values: 1,
             }],
             series: 9,
             info: Some(v1::AnswerInfo {

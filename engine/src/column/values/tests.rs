@@ -10,6 +10,10 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::column::{
+    coded,
+    integers::{self, GROUP},
+};
 
 const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
@@ -216,4 +220,242 @@ fn counts_that_no_byte_speaks_for_are_refused() {
         assert!(decode(bytes, 1 << 40, &mut out).is_err());
     }
     assert!(out.capacity() <= CONSTANT_VALUES_MAX);
+}
+
+/// Integers whose differences are uneven: what prefix codes and sparse groups are for.
+fn uneven() -> impl Strategy<Value = Vec<i64>> {
+    (
+        any::<i64>(),
+        0..50u32,
+        0..100u32,
+        0..3u32,
+        any::<bool>(),
+        vec(any::<(u32, u32, u8)>(), 1..=GROUP),
+    )
+        .prop_map(|(start, scale, usual, outliers, walk, draws)| {
+            let mut at = start;
+            draws
+                .iter()
+                .map(|&(a, b, kind)| {
+                    // near enough to a bell: the bits of a draw
+                    let mut step = i64::from(a.count_ones()) - 16;
+                    step = step
+                        .wrapping_shl(scale)
+                        .wrapping_add(i64::from(b) & ((1 << scale.min(31)) - 1));
+                    if u32::from(kind) % 100 < usual {
+                        step = 0;
+                    } else if b % 1000 < outliers * 10 {
+                        step = i64::from(b).wrapping_mul(0x1234_5678_9abc);
+                    }
+                    if walk {
+                        at = at.wrapping_add(step);
+                        at
+                    } else {
+                        start.wrapping_add(step)
+                    }
+                })
+                .collect()
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn uneven_groups_come_back_and_are_never_longer_than_packed_ones(values in uneven()) {
+        let mut bytes = vec![7];
+        coded::encode_group(&values, &mut bytes);
+        let bytes = &bytes[1..];
+        prop_assert!(bytes.len() <= integers::group_cost_bytes(&values));
+        let mut behind = bytes.to_vec();
+        behind.extend([1, 2, 3]);
+        let mut back = [3; GROUP];
+        prop_assert_eq!(coded::decode_group(&behind, values.len(), &mut back), Ok(bytes.len()));
+        prop_assert_eq!(&back[..values.len()], &values[..]);
+    }
+
+    #[test]
+    fn damaged_uneven_groups_give_values_or_an_error(
+        values in uneven(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<prop::sample::Index>(),
+        count in 0..1100usize,
+    ) {
+        let mut bytes = Vec::new();
+        coded::encode_group(&values, &mut bytes);
+        let mut out = [0; GROUP];
+        let cut = cut.index(bytes.len());
+        prop_assert!(coded::decode_group(&bytes[..cut], values.len(), &mut out).is_err());
+        let at = at.index(bytes.len());
+        bytes[at] ^= byte;
+        let _ = coded::decode_group(&bytes, values.len(), &mut out);
+        let _ = coded::decode_group(&bytes, count, &mut out);
+    }
+}
+
+/// Steps that look random but are the same everywhere.
+fn steps() -> impl Iterator<Item = u64> {
+    let mut state = 1u64;
+    std::iter::repeat_with(move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    })
+}
+
+#[test]
+fn every_form_is_chosen_where_it_belongs() {
+    let draw = |f: &dyn Fn(u64) -> f64| steps().take(1024).map(f).collect::<Vec<f64>>();
+    let mut sum = 0.0;
+    for (name, values) in [
+        ("constant", vec![2.5; 3000]),
+        ("integer", draw(&|s| (s % 1000) as f64)),
+        ("multiple", draw(&|s| (s % 1000 * 4096) as f64)),
+        ("decimal", draw(&|s| (s % 1000) as f64 / 100.0)),
+        ("decimal", draw(&|s| (s % 1000) as f64 * 0.001)),
+        ("decimal", draw(&|s| (s % 100_000) as f64 / 10.0 / 100.0)),
+        ("fraction", draw(&|s| (s % 1000) as f64 / 300.0)),
+        ("fraction", draw(&|s| (s % 1000) as f64 / 1024.0)),
+        (
+            "decimal, corrected",
+            draw(&|s| moved((1 + s % 1000) as f64 / 100.0, (s % 5).cast_signed())),
+        ),
+        (
+            "ratio",
+            draw(&|s| (s % 1000) as f64 / (100 + s % 77) as f64),
+        ),
+        (
+            "ratio, corrected",
+            draw(&|s| {
+                let v = (1 + s % 1000) as f64 / (100 + s % 77) as f64;
+                moved(v, (s % 9).cast_signed())
+            }),
+        ),
+        ("patterns", draw(&|s| (s as f64).sqrt())),
+        (
+            "words",
+            draw(&|s| f64::from_bits(s.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+        ),
+    ] {
+        let bytes = round_trip(&values);
+        assert_eq!(describe(&bytes), Ok(name));
+        sum += bytes.len() as f64;
+    }
+    assert!(sum > 0.0);
+}
+
+#[test]
+fn short_columns_cost_little_more_than_what_they_hold() {
+    for (bytes_max, values) in [
+        (2, vec![0.0; 10]),
+        (9, vec![0.1 + 0.2; 10]),
+        (
+            8,
+            vec![13.0, 11.0, 12.0, 10.0, 11.0, 13.0, 12.0, 12.0, 10.0, 13.0],
+        ),
+        (
+            17,
+            vec![
+                0.044, 1.708, 0.982, 0.53, 1.434, 1.281, 0.002, 0.75, 1.999, 0.1,
+            ],
+        ),
+    ] {
+        let bytes = round_trip(&values);
+        assert!(bytes.len() <= bytes_max, "{} for {values:?}", bytes.len());
+    }
+}
+
+#[test]
+fn staleness_markers_at_the_end_cost_a_few_bytes() {
+    let mut values: Vec<f64> = steps().take(500).map(|s| (s % 64) as f64).collect();
+    let without = round_trip(&values).len();
+    values.push(STALE);
+    assert!(round_trip(&values).len() <= without + 6);
+}
+
+/// Bytes as the format page shows them.
+#[test]
+fn small_columns_are_those_of_the_format_page() {
+    for (values, expected) in [
+        (vec![0.0], ""),
+        (vec![-3.0; 2000], ""),
+        (vec![0.1; 2], ""),
+        (vec![1.0, 2.0, 3.0, STALE], ""),
+        (vec![0.25, 0.5, 1.0, 7.75], ""),
+        (vec![1.0, -0.0, f64::MAX], ""),
+    ] {
+        let hex: Vec<String> = round_trip(&values)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(hex.join(" "), expected, "{values:?}");
+    }
+}
+
+/// Columns of every form, the way the first release writes them.
+#[test]
+fn golden_columns_are_read_and_written() {
+    let draw = |f: &dyn Fn(u64) -> f64| steps().take(300).map(f).collect::<Vec<f64>>();
+    let mut walk = 0.0;
+    let mut columns = vec![
+        vec![7.0; 1500],
+        vec![1e300; 1500],
+        draw(&|s| (s % 1000) as f64),
+        draw(&|s| (s % 1000 * 4096) as f64),
+        draw(&|s| (s % 100_000) as f64 / 1000.0),
+        draw(&|s| (s % 1000) as f64 * 0.001),
+        draw(&|s| (s % 100_000) as f64 / 10.0 / 100.0),
+        draw(&|s| (s % 1000) as f64 / 300.0),
+        draw(&|s| moved((1 + s % 1000) as f64 / 100.0, (s % 5).cast_signed())),
+        draw(&|s| (s % 1000) as f64 / (100 + s % 77) as f64),
+        draw(&|s| (20_000 + s % 300) as f64 / 1000.0 / (300 + s % 17) as f64),
+        draw(&|s| (s as f64).sqrt())[..40].to_vec(),
+        draw(&|s| f64::from_bits(s.wrapping_mul(0x9e37_79b9_7f4a_7c15)))[..40].to_vec(),
+    ];
+    // prefix code, prefix code of pairs, sparse
+    for spread in [31, 3, 0xff_f800] {
+        columns.push(
+            steps()
+                .take(1100)
+                .map(|s| {
+                    let s = s & spread;
+                    walk += if spread > 1000 && s < 0x80_0000 {
+                        0.0
+                    } else {
+                        f64::from((s.wrapping_mul(s) >> 3).count_ones())
+                    };
+                    walk
+                })
+                .collect(),
+        );
+    }
+    let mut ended = draw(&|s| (s % 50) as f64);
+    ended[100] = f64::INFINITY;
+    ended[290..].fill(STALE);
+    columns.push(ended);
+
+    let mut written = Vec::new();
+    for values in &columns {
+        let bytes = round_trip(values);
+        written.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
+        written.extend_from_slice(&bytes);
+    }
+    let golden = include_bytes!("../../../tests/golden/v1/value-column.bin");
+    let mut rest = &golden[..];
+    for values in &columns {
+        let (len, behind) = rest.split_first_chunk::<4>().unwrap();
+        let (bytes, behind) = behind.split_at(u32::from_le_bytes(*len) as usize);
+        let mut back = Vec::new();
+        decode(bytes, values.len(), &mut back).unwrap();
+        assert_eq!(bits(&back), bits(values));
+        rest = behind;
+    }
+    assert!(rest.is_empty());
+    assert!(
+        golden[..] == written[..],
+        "{} bytes are written now",
+        written.len()
+    );
 }

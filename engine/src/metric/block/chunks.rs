@@ -8,7 +8,7 @@
 //!
 //! Invariants
 //! - Value columns lie back to back in the order of rows, then of time; so only lengths are stored.
-//! - A time column stands either in the section of shared ones, by number, or just before its value
+//! - A time column stands either in the section of shared ones, by slot, or just before its value
 //!   column.
 
 use super::{
@@ -29,14 +29,14 @@ const GROUP_CHUNKS_MAX: usize = 1 << 20;
 /// Where the timestamps of a chunk stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimePlace {
-    /// The time column of this number.
+    /// The column of this slot of the section of shared ones.
     Shared(u32),
     /// A column of so many bytes, just before the values.
     Inline(u32),
 }
 
 impl TimePlace {
-    /// As the directory's column holds it: numbers from 0 on, lengths negative.
+    /// As the directory's column holds it: slots from 0 on, lengths negative.
     fn code(self) -> i64 {
         match self {
             Self::Shared(number) => number.into(),

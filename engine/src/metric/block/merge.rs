@@ -131,6 +131,8 @@ pub(crate) fn merge(
 struct Stream<'s> {
     source: &'s Arc<MetricBlock>,
     labels: SeriesLabels<'s>,
+    /// What the row is called.
+    at: Labels,
     /// Rows that a tombstone concerns, and the times it hides.
     hidden: Vec<(RoaringBitmap, TimeRange)>,
     floor_ns: i64,
@@ -168,6 +170,7 @@ impl<'s> Stream<'s> {
         Ok(Self {
             source,
             labels: source.labels_cursor(),
+            at: Labels::empty(),
             hidden,
             floor_ns,
             row: 0,
@@ -189,7 +192,15 @@ impl<'s> Stream<'s> {
         }
         self.row = self.next_row;
         self.next_row += 1;
-        self.labels.labels(self.row).map(Some)
+        let labels = self.labels.labels(self.row)?;
+        // The walk stands on the order of labels; a checksum does not vouch for it.
+        if self.row > 0 && labels <= self.at {
+            let reason = format!("the labels of series {} do not rise", self.row);
+            let block = self.source.block();
+            return Err(block.damage(SectionKind::SeriesIndex, 0, reason));
+        }
+        self.at = labels.clone();
+        Ok(Some(labels))
     }
 
     /// Reads which chunks the row has.

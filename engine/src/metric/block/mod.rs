@@ -12,7 +12,9 @@
 //! | `exemplars.rs`, `metadata.rs` | what stands beside samples |
 //! | `row_table.rs` | finding an item by row |
 //! | `section.rs`, `item.rs` | reading one section, one item |
+//! | `check.rs` | reading all of it, for fuzzers |
 
+mod check;
 mod chunks;
 mod exemplars;
 mod item;
@@ -27,6 +29,7 @@ mod tests;
 mod time_columns;
 mod writer;
 
+pub use check::check_metric_block;
 pub(crate) use merge::{COPIED_SAMPLES_MIN, MergeOutput, Merged, merge};
 pub(crate) use reader::{
     ChunkInfo, ColumnCache, EncodingShare, MetricBlock, MetricBlockContents, SeriesLabels,

@@ -32,7 +32,7 @@ use super::{
     writer::EncodedChunk,
 };
 use crate::{
-    block::{Block, BlockId, BlockMeta, SectionBytes, SectionKind},
+    block::{Block, BlockId, BlockMeta, SectionKind},
     column::{times, values},
     error::Error,
     metric::{Exemplar, Metadata},
@@ -48,6 +48,8 @@ const SEARCHED_CHUNKS_MIN: usize = 8;
 /// An open block of metrics.
 #[derive(Debug)]
 pub(crate) struct MetricBlock {
+    /// As the footer has it, but for deletes that were found not to concern it since.
+    meta: BlockMeta,
     block: Arc<Block>,
     index: DiskIndex<IndexPart>,
     directory: RowTable,
@@ -86,8 +88,8 @@ pub(crate) struct ColumnCache {
     item: Option<RowItem>,
     stats: Option<Vec<Option<ChunkStats>>>,
     time_group: TimeGroup,
-    /// Time columns by their number.
-    columns: Vec<(u32, Vec<i64>)>,
+    /// Time columns by where they lie in their section.
+    columns: Vec<(u64, Vec<i64>)>,
     /// The time column of a chunk that shares it with nobody.
     inline: Vec<i64>,
 }
@@ -112,25 +114,31 @@ impl ColumnCache {
         }
     }
 
-    /// The decoded column of this number; empty if it is not kept.
-    fn kept(&self, number: u32) -> &[i64] {
-        match self.columns.get(number as usize % COLUMNS_KEPT) {
-            Some((kept, times)) if *kept == number => times,
+    /// The decoded column that starts here; empty if it is not kept.
+    fn kept(&self, start_bytes: u64) -> &[i64] {
+        match self.columns.get(slot_of(start_bytes)) {
+            Some((kept, times)) if *kept == start_bytes => times,
             _ => &[],
         }
     }
 
-    fn slot(&mut self, number: u32) -> &mut Vec<i64> {
-        let index = number as usize % COLUMNS_KEPT;
+    fn slot(&mut self, start_bytes: u64) -> &mut Vec<i64> {
+        let index = slot_of(start_bytes);
         if self.columns.len() <= index {
             self.columns.resize_with(index + 1, Default::default);
         }
         #[expect(clippy::indexing_slicing, reason = "made just above")]
         let (kept, times) = &mut self.columns[index];
-        *kept = number;
+        *kept = start_bytes;
         times.clear();
         times
     }
+}
+
+/// Which of the kept columns a column may be.
+fn slot_of(start_bytes: u64) -> usize {
+    let spread = start_bytes.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    usize::try_from(spread).unwrap_or(0) % COLUMNS_KEPT
 }
 
 /// A chunk of a series.
@@ -176,6 +184,7 @@ impl MetricBlock {
             return Err(block.damage(SectionKind::Chunks, 0, reason));
         }
         Ok(Self {
+            meta: block.meta().clone(),
             index,
             directory,
             exemplars,
@@ -187,7 +196,14 @@ impl MetricBlock {
 
     /// What is known of the block.
     pub(crate) fn meta(&self) -> &BlockMeta {
-        self.block.meta()
+        &self.meta
+    }
+
+    /// The same block, known to hold nothing that deletes up to `clean_lsn` hide.
+    pub(crate) fn with_clean_lsn(&self, clean_lsn: rootline_wal::Lsn) -> Result<Self, Error> {
+        let mut block = Self::open(Arc::clone(&self.block))?;
+        block.meta.clean_lsn = self.meta.clean_lsn.max(clean_lsn);
+        Ok(block)
     }
 
     /// The container.
@@ -309,7 +325,8 @@ impl MetricBlock {
     ) -> Result<T, Error> {
         cache.turn_to(self.meta().id);
         let sections = self.sections()?;
-        let (times, ..) = self.time_bytes(&sections, &chunk.place, cache)?;
+        let (section, at) = self.time_place(&sections, &chunk.place, cache)?;
+        let times = section.bytes(at)?;
         let values = sections.values.bytes(chunk.place.values_bytes.clone())?;
         take(&EncodedChunk {
             times: &times,
@@ -386,7 +403,7 @@ impl MetricBlock {
         each: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<MetricBlockContents, Error> {
         let mut contents = MetricBlockContents {
-            time_columns: self.times.count(),
+            time_columns: self.times.columns,
             exemplars: self.exemplars.own,
             ..MetricBlockContents::default()
         };
@@ -503,31 +520,29 @@ impl MetricBlock {
         place: &ChunkPlace,
         cache: &mut ColumnCache,
     ) -> Result<(u32, i64, i64), Error> {
-        let (bytes, section, at) = self.time_bytes(sections, place, cache)?;
-        let bounds = section.placed(at, times::bounds(&bytes))?;
+        let (section, at) = self.time_place(sections, place, cache)?;
+        let bounds = section.placed(at.start, times::bounds(&section.bytes(at.clone())?))?;
         Ok((bounds.count, bounds.first_ns, bounds.last_ns))
     }
 
-    /// A chunk's time column: its bytes, their section, and where they start in it.
-    fn time_bytes<'s, 'b>(
+    /// A chunk's time column: its section, and where it lies in it.
+    fn time_place<'s, 'b>(
         &self,
         sections: &'s Sections<'b>,
         place: &ChunkPlace,
         cache: &mut ColumnCache,
-    ) -> Result<(SectionBytes<'b>, &'s SectionReader<'b>, u64), Error> {
-        let (section, range) = match place.time {
-            TimePlace::Shared(number) => {
+    ) -> Result<(&'s SectionReader<'b>, Range<u64>), Error> {
+        match place.time {
+            TimePlace::Shared(slot) => {
                 let section = &sections.times;
-                let range = self.times.place(section, number, &mut cache.time_group)?;
-                (section, range)
+                let range = self.times.place(section, slot, &mut cache.time_group)?;
+                Ok((section, range))
             }
             TimePlace::Inline(_) => {
                 let range = place.start_bytes..place.values_bytes.start;
-                (&sections.values, range)
+                Ok((&sections.values, range))
             }
-        };
-        let at = range.start;
-        Ok((section.bytes(range)?, section, at))
+        }
     }
 
     /// Appends the samples of a chunk that lie in `range`; false if the chunk begins after it.
@@ -541,35 +556,33 @@ impl MetricBlock {
         cache: &mut ColumnCache,
     ) -> Result<bool, Error> {
         let (start_ns, end_ns) = (range.start().as_nanos(), range.end().as_nanos());
-        let kept = match place.time {
-            TimePlace::Shared(number) => !cache.kept(number).is_empty(),
-            TimePlace::Inline(_) => false,
-        };
-        if !kept {
-            let (bytes, section, at) = self.time_bytes(sections, place, cache)?;
-            let bounds = section.placed(at, times::bounds(&bytes))?;
+        let (section, at) = self.time_place(sections, place, cache)?;
+        let is_shared = matches!(place.time, TimePlace::Shared(_));
+        if !is_shared || cache.kept(at.start).is_empty() {
+            let bytes = section.bytes(at.clone())?;
+            let bounds = section.placed(at.start, times::bounds(&bytes))?;
             if bounds.first_ns > end_ns {
                 return Ok(false);
             }
             if bounds.last_ns < start_ns {
                 return Ok(true);
             }
-            let column = match place.time {
-                TimePlace::Shared(number) => cache.slot(number),
-                TimePlace::Inline(_) => {
-                    cache.inline.clear();
-                    &mut cache.inline
-                }
+            let column = if is_shared {
+                cache.slot(at.start)
+            } else {
+                cache.inline.clear();
+                &mut cache.inline
             };
             let decoded = times::decode(&bytes, column);
             if decoded.is_err() {
                 column.clear();
             }
-            section.placed(at, decoded)?;
+            section.placed(at.start, decoded)?;
         }
-        let times = match place.time {
-            TimePlace::Shared(number) => cache.kept(number),
-            TimePlace::Inline(_) => &cache.inline,
+        let times = if is_shared {
+            cache.kept(at.start)
+        } else {
+            &cache.inline
         };
         let (Some(&first_ns), Some(&last_ns)) = (times.first(), times.last()) else {
             return Ok(true);

@@ -585,3 +585,176 @@ fn a_merge_ends_when_its_caller_says_so() {
     drop(outputs);
     assert_eq!(storage.list(Path::new(DIR)).unwrap().len(), 1);
 }
+
+/// A few series of a few samples, with exemplars and metadata.
+fn small() -> Model {
+    let exemplar = Exemplar {
+        time: Timestamp::from_nanos(5),
+        value: 0.25,
+        trace_id: TraceId::new([3; 16]),
+        span_id: SpanId::new([4; 8]),
+        labels: Labels::from_pairs([("k", "v")]).unwrap(),
+    };
+    let mut model: Model = (0..5)
+        .map(|n| (numbered(n), regular(&grid((n % 2) as i64, 3 + n as i64), n)))
+        .collect();
+    model.get_mut(&numbered(2)).unwrap().exemplars = vec![exemplar; 2];
+    model
+}
+
+#[test]
+fn a_flipped_byte_is_named_and_costs_its_page() {
+    let storage = Arc::new(PowerCutStorage::new());
+    storage.create_dir_all(Path::new(DIR)).unwrap();
+    let shared: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&storage);
+    let model = small();
+    let meta = write(&shared, 1, &model).unwrap();
+    let path = open(&shared, 1).unwrap().block().path().to_owned();
+    let named = |error: &Error| match error {
+        Error::CorruptBlock {
+            path: named,
+            offset_bytes,
+            ..
+        } => *named == path && *offset_bytes <= meta.file_bytes,
+        Error::NotABlock { path: named, .. } | Error::UnsupportedBlock { path: named, .. } => {
+            *named == path
+        }
+        _ => false,
+    };
+    for offset in 0..usize::try_from(meta.file_bytes).unwrap() {
+        storage.damage(&path, offset, 0x10).unwrap();
+        let mut damaged = 0;
+        match Block::open(&shared, Path::new(DIR), None, BlockId(1), &Arc::default()) {
+            Ok(block) => block
+                .verify(&mut |_| Ok(()), &mut |found| {
+                    let end = found.offset_bytes + found.len_bytes;
+                    assert!((found.offset_bytes..end).contains(&(offset as u64)));
+                    damaged += 1;
+                })
+                .unwrap(),
+            Err(error) => {
+                assert!(named(&error), "byte {offset}: {error}");
+                damaged += 1;
+            }
+        }
+        assert!(damaged > 0, "byte {offset} is not missed");
+        match open(&shared, 1) {
+            Ok(block) => {
+                let mut cache = ColumnCache::default();
+                for (row, series) in (0..).zip(model.values()) {
+                    let (mut times, mut values) = (Vec::new(), Vec::new());
+                    let read = block.read(row, TimeRange::ALL, &mut times, &mut values, &mut cache);
+                    match read {
+                        Ok(()) => assert!(times.iter().eq(series.samples.keys())),
+                        Err(error) => assert!(named(&error), "byte {offset}: {error}"),
+                    }
+                    for error in [
+                        block.labels(row).err(),
+                        block.exemplars(row, TimeRange::ALL).err(),
+                        block.metadata().err(),
+                    ] {
+                        assert!(error.as_ref().is_none_or(named), "byte {offset}: {error:?}");
+                    }
+                }
+            }
+            Err(error) => assert!(named(&error), "byte {offset}: {error}"),
+        }
+        storage.damage(&path, offset, 0x10).unwrap();
+    }
+    assert_same(&read_all(&open(&shared, 1).unwrap()).unwrap(), &model);
+}
+
+#[test]
+fn a_damaged_page_of_values_costs_the_series_on_it() {
+    let storage = Arc::new(PowerCutStorage::new());
+    storage.create_dir_all(Path::new(DIR)).unwrap();
+    let shared: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&storage);
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695);
+        state
+    };
+    let model: Model = (0..4)
+        .map(|n| {
+            let samples = grid(0, 8_000).into_iter().map(|t| (t, noise())).collect();
+            let exemplars = Vec::new();
+            (numbered(n), Series { samples, exemplars })
+        })
+        .collect();
+    write(&shared, 1, &model).unwrap();
+    let block = open(&shared, 1).unwrap();
+    let (code, bytes, pages) = block.block().sections().next().unwrap();
+    assert_eq!(code, crate::block::SectionKind::Values as u8);
+    assert_eq!(pages, 4, "a page for each column");
+    let path = block.block().path().to_owned();
+    drop(block);
+    // Somewhere in the second of four columns.
+    storage
+        .damage(&path, usize::try_from(bytes * 3 / 8).unwrap(), 1)
+        .unwrap();
+    let block = open(&shared, 1).unwrap();
+    let mut cache = ColumnCache::default();
+    let mut read = Vec::new();
+    for (row, series) in (0..).zip(model.values()) {
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        match block.read(row, TimeRange::ALL, &mut times, &mut values, &mut cache) {
+            Ok(()) => {
+                let values = values.into_iter().map(f64::to_bits);
+                assert!(values.eq(series.samples.values().copied()));
+                read.push(row);
+            }
+            Err(error) => assert!(matches!(error, Error::CorruptBlock { .. }), "{error}"),
+        }
+    }
+    assert_eq!(read, [0, 2, 3]);
+}
+
+/// The sections of a small block, as `check_metric_block` takes them.
+fn small_sections() -> [Vec<u8>; 7] {
+    use crate::block::SectionKind as Kind;
+    let storage = memory();
+    write(&storage, 1, &small()).unwrap();
+    let block = open(&storage, 1).unwrap();
+    let kinds = [
+        Kind::Strings,
+        Kind::SeriesIndex,
+        Kind::Times,
+        Kind::Values,
+        Kind::Chunks,
+        Kind::Exemplars,
+        Kind::Metadata,
+    ];
+    kinds.map(|kind| {
+        let section = block.block().section(kind).unwrap();
+        section.bytes(0..section.len_bytes()).unwrap().to_vec()
+    })
+}
+
+fn check(sections: &[Vec<u8>; 7]) -> Result<(), Error> {
+    check_metric_block(sections.each_ref().map(Vec::as_slice))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn wrong_bytes_under_a_right_checksum_are_read_or_refused(
+        changes in prop::collection::vec((0usize..7, any::<usize>(), any::<u8>()), 1..4),
+        cut in prop::option::weighted(0.2, (0usize..7, any::<usize>())),
+    ) {
+        let mut sections = small_sections();
+        check(&sections).unwrap();
+        for (section, at, byte) in changes {
+            let section = &mut sections[section];
+            let len = section.len();
+            section[at % len] = byte;
+        }
+        if let Some((section, len)) = cut {
+            let section = &mut sections[section];
+            section.truncate(len % section.len());
+        }
+        let _ = check(&sections);
+    }
+}

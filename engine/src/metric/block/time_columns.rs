@@ -1,13 +1,22 @@
 //! The time columns of a block, each distinct one once. Bytes: `docs/formats/metric-block.md`,
 //! "Times".
 //!
-//! Series that are scraped together have the same timestamps, so a chunk names its time column by
-//! number. Columns are told apart by content, exactly: a hash only proposes.
+//! Series that are scraped together have the same timestamps, so a chunk does not hold its time column
+//! but names it. Columns are told apart by content, exactly: a hash only proposes.
+//!
+//! What a chunk names is a *slot*, and several slots may stand for one column. Sorted by labels, the
+//! series of one metric follow those of another in the same order of targets; so the slots of the first
+//! metric are new ones, one behind the other, and those of the next metrics are the same ones again in
+//! the same order: numbers that rise by one cost a chunk nothing, where numbers of columns, in whatever
+//! order targets share them, would cost ten bits and more.
 //!
 //! Columns are held encoded until the values are written. What is held is bounded: past the bound a
 //! column that nobody shares goes just before its values instead ([`TimePlace::Inline`]).
 
-use std::{hash::BuildHasher as _, ops::Range};
+use std::{
+    hash::{BuildHasher as _, Hash},
+    ops::Range,
+};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -19,20 +28,19 @@ use super::{
 use crate::{
     column::{ColumnError, times},
     error::Error,
-    varint::put_u64,
 };
 
-/// Columns whose places are stored, and found, together.
-const GROUP_COLUMNS: u32 = 256;
+/// Slots whose columns are stored, and found, together.
+const GROUP_SLOTS: u32 = 256;
 const VERSION: u32 = 1;
-/// Version (4), columns (4), offset of the table of groups (8).
-const TRAILER_BYTES: usize = 16;
+/// Version (4), slots (4), columns (4), offset of the table of groups (8).
+const TRAILER_BYTES: usize = 20;
 /// Encoded columns are held up to here if hardly any of them is shared.
 const HELD_UNSHARED_BYTES_MAX: usize = 16 << 20;
 /// Encoded columns are held up to here at all.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
-/// Gives each distinct time column its number.
+/// Gives each distinct time column its number, and chunks their slots.
 #[derive(Debug, Default)]
 pub(super) struct TimeColumnsWriter {
     hasher: DefaultHashBuilder,
@@ -43,15 +51,20 @@ pub(super) struct TimeColumnsWriter {
     by_times: HashTable<ByHash>,
     /// Numbers of columns by the hash of their bytes; filled once a column came encoded.
     by_bytes: HashTable<ByHash>,
+    /// The column of each slot.
+    slots: Vec<u32>,
+    /// Slots by the hash of the column before them and their own.
+    by_pair: HashTable<ByHash>,
     /// How often a column was there already.
     shared: u64,
-    /// The column used last, by number and as it was given.
-    last: u32,
+    /// The slot used last, and its timestamps if they were given.
+    last_slot: u32,
     last_times: Vec<i64>,
     decoded: Vec<i64>,
     inline: Vec<u8>,
 }
 
+/// An entry of a table that knows its hash: what it names is checked by whoever looks it up.
 #[derive(Clone, Copy, Debug)]
 struct ByHash {
     hash: u32,
@@ -63,6 +76,11 @@ impl ByHash {
     fn spread(hash: u32) -> u64 {
         u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
+
+    fn insert(table: &mut HashTable<Self>, hash: u32, number: u32) {
+        let entry = Self { hash, number };
+        table.insert_unique(Self::spread(hash), entry, |e| Self::spread(e.hash));
+    }
 }
 
 impl TimeColumnsWriter {
@@ -71,16 +89,14 @@ impl TimeColumnsWriter {
     pub(super) fn place(&mut self, times_ns: &[i64]) -> TimePlace {
         if !self.last_times.is_empty() && self.last_times == times_ns {
             self.shared += 1;
-            return TimePlace::Shared(self.last);
+            return TimePlace::Shared(self.last_slot);
         }
-        // Sorted by labels, the series of one metric follow those of another in the same order of
-        // targets: so mostly the column is the one that comes after the one before.
-        let next = self.last.wrapping_add(1);
-        if self.holds(next, times_ns) {
-            return self.found(next, times_ns);
+        if let Some(number) = self.column_of(self.last_slot + 1)
+            && self.holds(number, times_ns)
+        {
+            return self.found(number, times_ns);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of a hash do")]
-        let hash = self.hasher.hash_one(times_ns) as u32;
+        let hash = self.hash(times_ns);
         let bounds = bounds_of(times_ns);
         let proposed = self.by_times.find(ByHash::spread(hash), |entry| {
             entry.hash == hash && self.bounds(entry.number) == bounds
@@ -99,15 +115,14 @@ impl TimeColumnsWriter {
                 return self.found(number, times_ns);
             }
         }
-        let place = self.keep(start);
-        if let TimePlace::Shared(number) = place {
-            self.insert_by_times(hash, number);
-            if !self.by_bytes.is_empty() {
-                self.insert_by_bytes(number);
-            }
-            self.set_last(number, times_ns);
+        let Some(number) = self.keep(start) else {
+            return self.inline_place();
+        };
+        ByHash::insert(&mut self.by_times, hash, number);
+        if !self.by_bytes.is_empty() {
+            self.insert_by_bytes(number);
         }
-        place
+        self.turn_to(number, times_ns)
     }
 
     /// As [`place`](Self::place), of a column that another block holds encoded.
@@ -117,25 +132,19 @@ impl TimeColumnsWriter {
                 self.insert_by_bytes(number);
             }
         }
-        let next = self.last.wrapping_add(1);
-        let known = [self.last, next]
-            .into_iter()
-            .find(|number| !column.is_empty() && self.bytes(*number) == column);
+        let near = [self.last_slot + 1, self.last_slot];
+        let mut near = near.into_iter().filter_map(|slot| self.column_of(slot));
+        let known = near.find(|number| self.bytes(*number) == column);
         if let Some(number) = known.or_else(|| self.find_bytes(column)) {
-            self.shared += 1;
-            self.last = number;
-            self.last_times.clear();
-            return TimePlace::Shared(number);
+            return self.found(number, &[]);
         }
         let start = self.encoded.len();
         self.encoded.extend_from_slice(column);
-        let place = self.keep(start);
-        if let TimePlace::Shared(number) = place {
-            self.insert_by_bytes(number);
-            self.last = number;
-            self.last_times.clear();
-        }
-        place
+        let Some(number) = self.keep(start) else {
+            return self.inline_place();
+        };
+        self.insert_by_bytes(number);
+        self.turn_to(number, &[])
     }
 
     /// The bytes of the column that was last placed inline.
@@ -146,9 +155,10 @@ impl TimeColumnsWriter {
     /// Bytes held.
     pub(super) fn heap_bytes(&self) -> usize {
         self.encoded.capacity()
-            + self.ends.capacity() * size_of::<u32>()
+            + (self.ends.capacity() + self.slots.capacity()) * size_of::<u32>()
             + self.by_times.allocation_size()
             + self.by_bytes.allocation_size()
+            + self.by_pair.allocation_size()
     }
 
     /// Writes the whole section through `write`, which takes one item and says where it put it.
@@ -156,23 +166,23 @@ impl TimeColumnsWriter {
         self,
         write: &mut dyn FnMut(&[u8]) -> Result<u64, Error>,
     ) -> Result<(), Error> {
-        let mut start = 0usize;
-        for &end in &self.ends {
-            write(self.encoded.get(start..end as usize).unwrap_or_default())?;
-            start = end as usize;
+        for number in 0..self.columns() {
+            write(self.bytes(number))?;
         }
         let mut table = Vec::new();
-        let mut table_bytes = start as u64;
-        let (mut item, mut scratch, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-        let mut start = 0u32;
-        for group in self.ends.chunks(GROUP_COLUMNS as usize) {
+        let mut table_bytes = self.encoded.len() as u64;
+        let (mut item, mut scratch) = (Vec::new(), Vec::new());
+        let (mut starts, mut lengths) = (Vec::new(), Vec::new());
+        for group in self.slots.chunks(GROUP_SLOTS as usize) {
             item.clear();
+            starts.clear();
             lengths.clear();
-            put_u64(&mut item, start.into());
-            for &end in group {
+            for &number in group {
+                let (start, end) = self.range(number);
+                starts.push(i64::from(start));
                 lengths.push(i64::from(end - start));
-                start = end;
             }
+            put_integers(&mut item, &starts, &mut scratch);
             put_integers(&mut item, &lengths, &mut scratch);
             let offset_bytes = write(&item)?;
             table.extend_from_slice(&offset_bytes.to_le_bytes());
@@ -182,7 +192,9 @@ impl TimeColumnsWriter {
             write(part)?;
         }
         let mut trailer = Vec::with_capacity(TRAILER_BYTES);
+        let slots = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         trailer.extend_from_slice(&VERSION.to_le_bytes());
+        trailer.extend_from_slice(&slots.to_le_bytes());
         trailer.extend_from_slice(&self.columns().to_le_bytes());
         trailer.extend_from_slice(&table_bytes.to_le_bytes());
         write(&trailer)?;
@@ -193,12 +205,22 @@ impl TimeColumnsWriter {
         u32::try_from(self.ends.len()).unwrap_or(u32::MAX)
     }
 
-    fn bytes(&self, number: u32) -> &[u8] {
+    fn column_of(&self, slot: u32) -> Option<u32> {
+        self.slots.get(slot as usize).copied()
+    }
+
+    /// Where a column lies in `encoded`.
+    fn range(&self, number: u32) -> (u32, u32) {
         let number = number as usize;
         let before = number.checked_sub(1).and_then(|n| self.ends.get(n));
-        let start = before.copied().unwrap_or(0) as usize;
-        let end = self.ends.get(number).copied().unwrap_or(0) as usize;
-        self.encoded.get(start..end).unwrap_or_default()
+        let start = before.copied().unwrap_or(0);
+        (start, self.ends.get(number).copied().unwrap_or(start))
+    }
+
+    fn bytes(&self, number: u32) -> &[u8] {
+        let (start, end) = self.range(number);
+        let bytes = self.encoded.get(start as usize..end as usize);
+        bytes.unwrap_or_default()
     }
 
     fn bounds(&self, number: u32) -> Option<(usize, i64, i64)> {
@@ -219,57 +241,69 @@ impl TimeColumnsWriter {
 
     fn found(&mut self, number: u32, times_ns: &[i64]) -> TimePlace {
         self.shared += 1;
-        self.set_last(number, times_ns);
-        TimePlace::Shared(number)
+        self.turn_to(number, times_ns)
     }
 
-    fn set_last(&mut self, number: u32, times_ns: &[i64]) {
-        self.last = number;
+    /// Finds or makes a slot for a column: the one after the last, the last itself, or the one that
+    /// followed the last column before.
+    fn turn_to(&mut self, number: u32, times_ns: &[i64]) -> TimePlace {
+        let near = [self.last_slot + 1, self.last_slot];
+        let near = near
+            .into_iter()
+            .find(|slot| self.column_of(*slot) == Some(number));
+        let slot = near.unwrap_or_else(|| {
+            let hash = self.hash(&[self.column_of(self.last_slot), Some(number)]);
+            let same =
+                |entry: &ByHash| entry.hash == hash && self.column_of(entry.number) == Some(number);
+            if let Some(entry) = self.by_pair.find(ByHash::spread(hash), same) {
+                return entry.number;
+            }
+            let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+            self.slots.push(number);
+            ByHash::insert(&mut self.by_pair, hash, slot);
+            slot
+        });
+        self.last_slot = slot;
         self.last_times.clear();
         self.last_times.extend_from_slice(times_ns);
+        TimePlace::Shared(slot)
     }
 
-    /// Gives the column that was just encoded its number, or takes it out again to stand inline.
-    fn keep(&mut self, start: usize) -> TimePlace {
+    /// Gives the column that was just encoded its number; `None` if it is to stand inline.
+    fn keep(&mut self, start: usize) -> Option<u32> {
         let held = self.encoded.len();
         let is_unshared = self.shared * 4 < self.ends.len() as u64;
         if held > HELD_BYTES_MAX || (is_unshared && held > HELD_UNSHARED_BYTES_MAX) {
+            let column = self.encoded.get(start..).unwrap_or_default();
             self.inline.clear();
-            self.inline
-                .extend_from_slice(self.encoded.get(start..).unwrap_or_default());
+            self.inline.extend_from_slice(column);
             self.encoded.truncate(start);
-            let bytes = u32::try_from(self.inline.len()).unwrap_or(u32::MAX);
-            return TimePlace::Inline(bytes);
+            return None;
         }
         let number = self.columns();
         self.ends.push(u32::try_from(held).unwrap_or(u32::MAX));
-        TimePlace::Shared(number)
+        Some(number)
+    }
+
+    fn inline_place(&self) -> TimePlace {
+        TimePlace::Inline(u32::try_from(self.inline.len()).unwrap_or(u32::MAX))
     }
 
     fn find_bytes(&self, column: &[u8]) -> Option<u32> {
-        let hash = self.hash_bytes(column);
+        let hash = self.hash(column);
         let same = |entry: &ByHash| entry.hash == hash && self.bytes(entry.number) == column;
-        self.by_bytes
-            .find(ByHash::spread(hash), same)
-            .map(|entry| entry.number)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of a hash do")]
-    fn hash_bytes(&self, column: &[u8]) -> u32 {
-        self.hasher.hash_one(column) as u32
-    }
-
-    fn insert_by_times(&mut self, hash: u32, number: u32) {
-        let entry = ByHash { hash, number };
-        self.by_times
-            .insert_unique(ByHash::spread(hash), entry, |e| ByHash::spread(e.hash));
+        let found = self.by_bytes.find(ByHash::spread(hash), same);
+        found.map(|entry| entry.number)
     }
 
     fn insert_by_bytes(&mut self, number: u32) {
-        let hash = self.hash_bytes(self.bytes(number));
-        let entry = ByHash { hash, number };
-        self.by_bytes
-            .insert_unique(ByHash::spread(hash), entry, |e| ByHash::spread(e.hash));
+        let hash = self.hash(self.bytes(number));
+        ByHash::insert(&mut self.by_bytes, hash, number);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of a hash do")]
+    fn hash<T: Hash + ?Sized>(&self, of: &T) -> u32 {
+        self.hasher.hash_one(of) as u32
     }
 }
 
@@ -282,55 +316,50 @@ const _: () = assert!(HELD_BYTES_MAX + times::COLUMN_SAMPLES_MAX * 16 < u32::MAX
 /// The end of the section, from which columns are found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TimeColumns {
-    columns: u32,
+    slots: u32,
+    /// Distinct columns.
+    pub(super) columns: u32,
     table_bytes: u64,
 }
 
 /// Places of a group of columns; its memory is used again for the next one.
 #[derive(Debug, Default)]
 pub(super) struct TimeGroup {
-    /// Number of the first column.
+    /// The first slot.
     first: u32,
-    /// Where each column starts, and one more for the end; empty if nothing was read yet.
-    starts_bytes: Vec<u64>,
-    lengths: Vec<i64>,
+    /// Where the columns start, and their lengths; empty if nothing was read yet.
+    starts_bytes: Vec<i64>,
+    lengths_bytes: Vec<i64>,
+    /// Columns lie below it.
+    end_bytes: u64,
 }
 
 impl TimeGroup {
     /// Forgets what was read.
     pub(super) fn clear(&mut self) {
         self.starts_bytes.clear();
+        self.lengths_bytes.clear();
     }
 
-    fn place(&self, number: u32) -> Option<Range<u64>> {
-        let index = number.checked_sub(self.first)? as usize;
-        match self.starts_bytes.get(index..index + 2) {
-            Some(&[start, end]) => Some(start..end),
-            _ => None,
-        }
+    fn holds(&self, slot: u32) -> bool {
+        let index = slot.checked_sub(self.first);
+        index.is_some_and(|index| (index as usize) < self.lengths_bytes.len())
     }
 
-    fn decode(&mut self, bytes: &[u8], columns: usize, end_bytes: u64) -> Result<(), ColumnError> {
-        self.starts_bytes.clear();
+    /// Where the column of a slot lies; `None` if the group does not have it, or says nonsense.
+    fn place(&self, slot: u32) -> Option<Range<u64>> {
+        let index = slot.checked_sub(self.first)? as usize;
+        let start = u64::try_from(*self.starts_bytes.get(index)?).ok()?;
+        let length = u64::try_from(*self.lengths_bytes.get(index)?).ok()?;
+        let end = start.checked_add(length)?;
+        (end <= self.end_bytes).then_some(start..end)
+    }
+
+    fn decode(&mut self, bytes: &[u8], slots: usize) -> Result<(), ColumnError> {
+        self.clear();
         let mut item = Item::new(bytes);
-        let mut start = item.take_u64()?;
-        item.take_integers(columns, &mut self.lengths)?;
-        for &length in &self.lengths {
-            self.starts_bytes.push(start);
-            let end = u64::try_from(length)
-                .ok()
-                .and_then(|n| start.checked_add(n));
-            let end = end.filter(|end| *end <= end_bytes);
-            match end {
-                Some(end) => start = end,
-                None => {
-                    self.starts_bytes.clear();
-                    return Err(item.damaged("a time column reaches past its section"));
-                }
-            }
-        }
-        self.starts_bytes.push(start);
-        Ok(())
+        item.take_integers(slots, &mut self.starts_bytes)?;
+        item.take_integers(slots, &mut self.lengths_bytes)
     }
 }
 
@@ -346,54 +375,64 @@ impl TimeColumns {
         if u32_at(&trailer, 0) != VERSION {
             return Err(section.damaged(at, "unknown version of the time columns"));
         }
-        let columns = u32_at(&trailer, 4);
-        let table_bytes = u64_at(&trailer, 8);
-        let groups = u64::from(columns.div_ceil(GROUP_COLUMNS));
+        let slots = u32_at(&trailer, 4);
+        let table_bytes = u64_at(&trailer, 12);
+        let groups = u64::from(slots.div_ceil(GROUP_SLOTS));
         if table_bytes.checked_add(groups * 8) != Some(at) {
             return Err(section.damaged(at, "the table of time columns has another length"));
         }
         Ok(Self {
-            columns,
+            slots,
+            columns: u32_at(&trailer, 8),
             table_bytes,
         })
     }
 
-    /// Columns in the section.
-    pub(super) fn count(&self) -> u32 {
-        self.columns
-    }
-
-    /// Where column `number` lies in the section. `group` is the group looked at last.
+    /// Where the column of a slot lies in the section. `group` is the group looked at last.
     pub(super) fn place(
         &self,
         section: &SectionReader<'_>,
-        number: u32,
+        slot: u32,
         group: &mut TimeGroup,
     ) -> Result<Range<u64>, Error> {
-        if let Some(place) = group.place(number) {
-            return Ok(place);
+        if !group.holds(slot) {
+            self.load(section, slot, group)?;
         }
-        if number >= self.columns {
+        let place = group.place(slot);
+        place.ok_or_else(|| section.damaged(group.end_bytes, "a time column is misplaced"))
+    }
+
+    fn load(
+        &self,
+        section: &SectionReader<'_>,
+        slot: u32,
+        group: &mut TimeGroup,
+    ) -> Result<(), Error> {
+        if slot >= self.slots {
             return Err(section.damaged(self.table_bytes, "no time column of this number"));
         }
-        let index = number / GROUP_COLUMNS;
+        let index = slot / GROUP_SLOTS;
+        let first = index * GROUP_SLOTS;
+        let slots = GROUP_SLOTS.min(self.slots - first);
         let entry_bytes = self.table_bytes + u64::from(index) * 8;
-        let is_last = u64::from(index + 1) * u64::from(GROUP_COLUMNS) >= u64::from(self.columns);
+        let is_last = slots == self.slots - first;
         let entries = section.bytes(entry_bytes..entry_bytes + if is_last { 8 } else { 16 })?;
         let start = u64_at(&entries, 0);
-        let end = match is_last {
-            true => self.table_bytes,
-            false => u64_at(&entries, 8),
+        let end = if is_last {
+            self.table_bytes
+        } else {
+            u64_at(&entries, 8)
         };
         if start > end || end > self.table_bytes {
             return Err(section.damaged(entry_bytes, "a group of time columns is misplaced"));
         }
         let bytes = section.bytes(start..end)?;
-        group.first = index * GROUP_COLUMNS;
-        let columns = GROUP_COLUMNS.min(self.columns - group.first);
-        section.placed(start, group.decode(&bytes, columns as usize, start))?;
-        group
-            .place(number)
-            .ok_or_else(|| section.damaged(start, "no time column of this number"))
+        group.first = first;
+        group.end_bytes = start;
+        let decoded = group.decode(&bytes, slots as usize);
+        if decoded.is_err() {
+            group.clear();
+        }
+        section.placed(start, decoded)
     }
 }

@@ -1,20 +1,21 @@
 //! `rootline inspect`: what a data directory holds, without opening the store.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
 use clap::Args;
+use rootline_engine::{
+    FsStorage, Storage,
+    inspect::{BlockReport, Inspected, inspect},
+};
 use serde_json::{Value, json};
 
-use super::{
-    Answer, EXIT_DAMAGE, EXIT_WELL,
-    report::{BlockReport, Inspected},
-};
-use crate::cli::{
-    ask::json_text,
-    show::{Align, Table, Terminal, bytes, count, number, plain, rfc3339, span_of_time},
+use super::{Answer, EXIT_DAMAGE, EXIT_WELL};
+use crate::{
+    cli::{
+        ask::json_text,
+        show::{Align, Table, Terminal, bytes, count, number, plain, rfc3339, span_of_time},
+    },
+    send::error_chain,
 };
 
 /// Show what a data directory holds: blocks, sections, encodings, log, manifest
@@ -33,21 +34,16 @@ pub(crate) struct InspectArgs {
 }
 
 pub(super) fn run(args: &InspectArgs) -> Answer {
-    let inspected = inspected(&args.dir)?;
-    let damaged = inspected.blocks.iter().any(|block| !block.error.is_empty());
+    let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
+    let inspected = inspect(&storage, &args.dir).map_err(|e| error_chain(&e))?;
+    let damaged = !inspected.manifest.damage.is_empty()
+        || inspected.blocks.iter().any(|block| !block.error.is_empty());
     let text = if args.json {
         inspected_json(&inspected)
     } else {
         inspected_text(&inspected, Terminal::of_stdout())
     };
     Ok((text, if damaged { EXIT_DAMAGE } else { EXIT_WELL }))
-}
-
-fn inspected(dir: &Path) -> Result<Inspected, String> {
-    Err(format!(
-        "cannot inspect {}: not in this release",
-        dir.display()
-    ))
 }
 
 /// `None` for nothing by nothing.
@@ -66,7 +62,7 @@ fn block_json(block: &BlockReport) -> Value {
         .iter()
         .map(|e| {
             json!({
-                "encoding": e.name, "columns": e.columns, "values": e.values, "bytes": e.bytes,
+                "encoding": e.name, "columns": e.columns, "bytes": e.bytes,
             })
         })
         .collect();
@@ -79,12 +75,15 @@ fn block_json(block: &BlockReport) -> Value {
         "last_ns": block.last_ns,
         "first_lsn": block.first_lsn,
         "last_lsn": block.last_lsn,
+        "clean_lsn": block.clean_lsn,
         "series": block.series,
         "samples": block.samples,
         "bytes": block.bytes,
         "bytes_per_sample": per(block.bytes, block.samples),
         "sections": sections,
         "encodings": encodings,
+        "time_columns": block.time_columns,
+        "is_named": block.is_named,
         "error": block.error,
     })
 }
@@ -107,6 +106,7 @@ fn inspected_json(inspected: &Inspected) -> String {
             "tombstones": manifest.tombstones,
             "metrics_cut_lsn": manifest.metrics_cut_lsn,
             "retention_floor_ns": manifest.retention_floor_ns,
+            "damage": manifest.damage,
         },
     }))
 }
@@ -114,13 +114,13 @@ fn inspected_json(inspected: &Inspected) -> String {
 /// Name, count and bytes, summed over blocks in the order they are first seen.
 fn summed<'a>(items: impl Iterator<Item = (&'a str, u64, u64)>) -> Vec<(&'a str, u64, u64)> {
     let mut sums: Vec<(&str, u64, u64)> = Vec::new();
-    for (name, values, bytes) in items {
+    for (name, columns, bytes) in items {
         match sums.iter_mut().find(|sum| sum.0 == name) {
             Some(sum) => {
-                sum.1 += values;
+                sum.1 += columns;
                 sum.2 += bytes;
             }
-            None => sums.push((name, values, bytes)),
+            None => sums.push((name, columns, bytes)),
         }
     }
     sums
@@ -157,17 +157,17 @@ fn inspected_text(inspected: &Inspected, terminal: Terminal) -> String {
 
     let mut encodings = Table::new(&[
         ("encoding", Align::Left),
-        ("values", Align::Right),
+        ("columns", Align::Right),
         ("bytes", Align::Right),
-        ("bytes/value", Align::Right),
+        ("share", Align::Right),
     ]);
     let by_encoding = blocks.iter().flat_map(|b| {
         let encodings = b.encodings.iter();
-        encodings.map(|e| (e.name.as_str(), e.values, e.bytes))
+        encodings.map(|e| (e.name.as_str(), e.columns, e.bytes))
     });
     let by_encoding = summed(by_encoding);
-    for (name, values, part) in &by_encoding {
-        let cells = [count(*values), bytes(*part), ratio(*part, *values)];
+    for (name, columns, part) in &by_encoding {
+        let cells = [count(*columns), bytes(*part), share(*part)];
         encodings.row([(*name).to_owned()].into_iter().chain(cells));
     }
     if !by_encoding.is_empty() {
@@ -195,6 +195,11 @@ fn inspected_text(inspected: &Inspected, terminal: Terminal) -> String {
         manifest.metrics_cut_lsn,
         count(manifest.tombstones)
     );
+    for damage in &manifest.damage {
+        let line = plain(&format!("the manifest is damaged: {damage}"));
+        text.push_str(&terminal.red(&line));
+        text.push('\n');
+    }
     if let Some(floor_ns) = manifest.retention_floor_ns {
         let _ = writeln!(text, "retention: samples from {} on", rfc3339(floor_ns));
     }
@@ -213,10 +218,11 @@ fn blocks_text(blocks: &[BlockReport], terminal: Terminal) -> String {
     ]);
     for block in blocks {
         let spanning = if block.spanning { ", spanning" } else { "" };
+        let remains = if block.is_named { "" } else { ", remains" };
         let time = span_of_time(block.first_ns, block.last_ns);
         table.row([
             block.id.clone(),
-            format!("{time}{spanning}"),
+            format!("{time}{spanning}{remains}"),
             block.level.to_string(),
             count(block.series),
             count(block.samples),
@@ -231,7 +237,7 @@ fn blocks_text(blocks: &[BlockReport], terminal: Terminal) -> String {
     };
     for block in blocks.iter().filter(|block| !block.error.is_empty()) {
         let line = plain(&format!(
-            "block {} does not open: {}",
+            "block {} cannot be read: {}",
             block.id, block.error
         ));
         text.push_str(&terminal.red(&line));
@@ -242,58 +248,42 @@ fn blocks_text(blocks: &[BlockReport], terminal: Terminal) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::report::{EncodingReport, LogReport, ManifestReport, SectionReport},
-        *,
-    };
+    use rootline_engine::inspect::{EncodingReport, SectionReport};
+
+    use super::*;
 
     const HOUR: i64 = 3_600_000_000_000;
     const NOON: i64 = 1_661_256_000_000_000_000;
 
     fn block(id: &str, samples: u64, bytes: u64) -> BlockReport {
-        BlockReport {
-            id: id.to_owned(),
-            signal: "metrics",
-            first_ns: NOON,
-            last_ns: NOON + HOUR,
-            series: 10,
-            samples,
-            bytes,
-            sections: vec![SectionReport {
-                name: "values".into(),
-                bytes: bytes / 2,
-            }],
-            encodings: vec![EncodingReport {
-                name: "decimal".into(),
-                columns: 10,
-                values: samples,
-                bytes: bytes / 2,
-            }],
-            ..BlockReport::default()
-        }
+        let mut block = BlockReport::default();
+        (block.id, block.signal) = (id.to_owned(), "metrics");
+        (block.first_ns, block.last_ns) = (NOON, NOON + HOUR);
+        (block.series, block.samples, block.bytes) = (10, samples, bytes);
+        block.is_named = true;
+        let mut section = SectionReport::default();
+        (section.name, section.bytes) = ("values".to_owned(), bytes / 2);
+        block.sections.push(section);
+        let mut encoding = EncodingReport::default();
+        (encoding.name, encoding.columns) = ("decimal".to_owned(), 10);
+        encoding.bytes = bytes / 2;
+        block.encodings.push(encoding);
+        block
     }
 
     fn inspected() -> Inspected {
-        Inspected {
-            blocks: vec![
-                block("0000000000000001", 1_000, 1_200),
-                block("0000000000000002", 3_000, 2_800),
-            ],
-            log: LogReport {
-                segments: 1,
-                bytes: 65_536,
-                records: 2,
-                first_lsn: Some(8),
-                last_lsn: Some(9),
-            },
-            manifest: ManifestReport {
-                bytes: 16_384,
-                blocks: 2,
-                tombstones: 0,
-                metrics_cut_lsn: 7,
-                retention_floor_ns: None,
-            },
-        }
+        let mut inspected = Inspected::default();
+        inspected.blocks = vec![
+            block("0000000000000001", 1_000, 1_200),
+            block("0000000000000002", 3_000, 2_800),
+        ];
+        let log = &mut inspected.log;
+        (log.segments, log.bytes, log.records) = (1, 65_536, 2);
+        (log.first_lsn, log.last_lsn) = (Some(8), Some(9));
+        let manifest = &mut inspected.manifest;
+        (manifest.bytes, manifest.blocks) = (16_384, 2);
+        manifest.metrics_cut_lsn = 7;
+        inspected
     }
 
     #[test]
@@ -314,8 +304,8 @@ mod tests {
              SECTION    BYTES   SHARE  BYTES/SAMPLE\n\
              values   2.0 KiB  50.0 %           0.5\n\
              \n\
-             ENCODING  VALUES    BYTES  BYTES/VALUE\n\
-             decimal    4,000  2.0 KiB          0.5\n\
+             ENCODING  COLUMNS    BYTES   SHARE\n\
+             decimal        20  2.0 KiB  50.0 %\n\
              \n\
              log: 64.0 KiB in 1 files, 2 records (lsn 8 to 9)\n\
              manifest: 16.0 KiB, 2 blocks, samples up to lsn 7 sealed, 0 deletes to apply\n"
@@ -333,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_does_not_open_is_told() {
+    fn a_block_that_cannot_be_read_is_told() {
         let mut report = inspected();
         report.blocks[1].error = "footer checksum".into();
         let text = blocks_text(
@@ -343,6 +333,6 @@ mod tests {
                 colours: false,
             },
         );
-        assert!(text.ends_with("block 0000000000000002 does not open: footer checksum\n"));
+        assert!(text.ends_with("block 0000000000000002 cannot be read: footer checksum\n"));
     }
 }

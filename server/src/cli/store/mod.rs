@@ -3,7 +3,6 @@
 //! Exit codes: 0 done and all well, 1 damage was found, 2 it could not be done.
 
 mod inspect;
-mod report;
 mod restore;
 mod verify;
 
