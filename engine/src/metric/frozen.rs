@@ -38,18 +38,18 @@ impl<'h> FrozenReader<'h> {
         }
     }
 
-    /// The series that hold anything, in the order of `Labels`.
-    pub(crate) fn by_labels(&self) -> Vec<SeriesNumber> {
+    /// The series that hold anything, in the order of memory.
+    pub(crate) fn numbers(&self) -> Vec<SeriesNumber> {
         let used = self.rows.numbers().filter(|number| {
             let series = self.series(*number);
             series.is_some_and(Series::is_used)
         });
-        label_order::by_labels(&self.rows, &self.symbols, used)
+        used.collect()
     }
 
-    /// Every series, in the order of memory: those that hold nothing too.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = SeriesNumber> {
-        self.rows.numbers()
+    /// These series in the order of `Labels`.
+    pub(crate) fn by_labels(&self, numbers: &[SeriesNumber]) -> Vec<SeriesNumber> {
+        label_order::by_labels(&self.rows, &self.symbols, numbers)
     }
 
     /// Has the processor fetch what reading these series will need: in the order of labels they lie
