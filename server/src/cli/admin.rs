@@ -386,9 +386,6 @@ fn stats_text(stats: &v1::StatsResponse, terminal: Terminal) -> String {
     let mut table = Table::new(&[("what", Align::Left), ("value", Align::Right)]);
     let mut row = |what: &str, value: String| table.row([what.to_owned(), value]);
     row("version", stats.version.clone());
-    if !stats.read_only.is_empty() {
-        row("read-only", stats.read_only.clone());
-    }
     let blocks = stats.blocks.unwrap_or_default();
     row("blocks", count(blocks.blocks));
     row("samples in blocks", count(blocks.samples));
@@ -429,6 +426,11 @@ fn stats_text(stats: &v1::StatsResponse, terminal: Terminal) -> String {
         );
     }
     let mut text = table.render(terminal);
+    if !stats.read_only.is_empty() {
+        let line = plain(&format!("read-only: {}", stats.read_only));
+        text.push_str(&terminal.red(&line));
+        text.push('\n');
+    }
     for damage in &stats.damage {
         let line = format!(
             "damage: {} at byte {}: {}",
@@ -497,7 +499,10 @@ mod tests {
             colours: false,
         };
         let text = stats_text(&stats, plain_text);
-        assert!(text.contains("the manifest is damaged"), "{text}");
+        assert!(
+            text.contains("\nread-only: the manifest is damaged\n"),
+            "{text}"
+        );
         assert!(
             text.contains("damage: d/blocks/block-0000000000000007.rlb at byte 65536: checksum\\u"),
             "{text}"
