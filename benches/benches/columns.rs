@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rootline_engine::column::{integers, kernel::Kernel, times};
+use rootline_engine::column::{integers, kernel::Kernel, times, values};
 
 /// Values of an integer column: whole groups and a rest.
 const VALUES: usize = 7_500;
@@ -189,5 +189,106 @@ fn bench_times(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bench_integers, bench_times);
+fn value_columns() -> Vec<(&'static str, Vec<f64>)> {
+    let floats = |count, mut value: Box<dyn FnMut(f64) -> f64>, bound| {
+        column(count, |_, seeded| seeded.below(bound))
+            .into_iter()
+            .map(|draw| value(draw as f64))
+            .collect::<Vec<f64>>()
+    };
+    let (mut counter, mut walk, mut slow) = (0.0, 5_000.0, 70_000.0);
+    vec![
+        ("constant", vec![34_359_738_368.0; VALUES]),
+        (
+            "counter",
+            floats(
+                VALUES,
+                Box::new(move |draw| {
+                    counter += draw;
+                    counter
+                }),
+                800,
+            ),
+        ),
+        (
+            "gauge, 2 decimals",
+            floats(
+                VALUES,
+                Box::new(move |draw| {
+                    walk += draw - 30.0;
+                    walk / 100.0
+                }),
+                61,
+            ),
+        ),
+        (
+            "small steps",
+            floats(
+                VALUES,
+                Box::new(move |draw| {
+                    slow += (draw as u64).count_ones() as f64 - 8.0;
+                    slow
+                }),
+                1 << 16,
+            ),
+        ),
+        (
+            "latency, 3 decimals",
+            floats(VALUES, Box::new(|draw| (20.0 + draw) / 1000.0), 200),
+        ),
+        (
+            "decimals that were multiplied",
+            floats(VALUES, Box::new(|draw| draw / 10.0 * 1.8 + 32.0), 400),
+        ),
+        (
+            "average",
+            floats(
+                VALUES,
+                Box::new(|draw| (21_000.0 + draw % 700.0) / 1000.0 / (280.0 + draw % 41.0)),
+                1 << 20,
+            ),
+        ),
+        (
+            "full mantissa",
+            floats(VALUES, Box::new(f64::sqrt), 1 << 50),
+        ),
+        (
+            "10 values",
+            floats(10, Box::new(|draw| draw / 1000.0), 2_000),
+        ),
+    ]
+}
+
+fn bench_values(c: &mut Criterion) {
+    for (name, column) in value_columns() {
+        let mut encoder = values::Encoder::default();
+        let mut bytes = Vec::new();
+        encoder.encode(&column, &mut bytes);
+        eprintln!(
+            "bytes/value column_values/{name}: {:.3} ({})",
+            bytes.len() as f64 / column.len() as f64,
+            values::describe(&bytes).unwrap_or("damaged"),
+        );
+        let mut group = c.benchmark_group(format!("column_values/{name}"));
+        group.throughput(Throughput::Elements(column.len() as u64));
+        let mut encoded = Vec::new();
+        group.bench_function("encode", |b| {
+            b.iter(|| {
+                encoded.clear();
+                encoder.encode(black_box(&column), &mut encoded);
+            });
+        });
+        let mut out = Vec::new();
+        group.bench_function("decode", |b| {
+            b.iter(|| {
+                out.clear();
+                values::decode(black_box(&bytes), column.len(), &mut out)
+            });
+        });
+        assert!(out.is_empty() || out == column);
+        group.finish();
+    }
+}
+
+criterion_group!(benches, bench_integers, bench_times, bench_values);
 criterion_main!(benches);

@@ -31,6 +31,7 @@ use rootline_wal::{Clock, Durability, Lsn, Wal};
 use crate::{
     batch::WriteBatch,
     budget::{Budget, Holder, Reservation},
+    disk::DiskReserve,
     error::Error,
     heads::{Heads, Prepared},
     id::TraceId,
@@ -75,6 +76,7 @@ pub(crate) struct Committer {
     windows: Mutex<Windows>,
     /// Wakes whoever seals.
     bell: Arc<Bell>,
+    pub(crate) disk: DiskReserve,
 }
 
 /// What a new committer starts from.
@@ -90,6 +92,7 @@ pub(crate) struct Start {
     pub(crate) windows: Windows,
     pub(crate) bell: Arc<Bell>,
     pub(crate) read_only: Option<String>,
+    pub(crate) disk: DiskReserve,
 }
 
 impl Committer {
@@ -110,11 +113,13 @@ impl Committer {
             clock: start.clock,
             windows: Mutex::new(start.windows),
             bell: start.bell,
+            disk: start.disk,
         }
     }
 
     pub(crate) fn write(&self, batch: &mut WriteBatch<'_>) -> Result<WriteOutcome, Error> {
         self.check_open()?;
+        self.disk.check()?;
         self.wait_for_memory()?;
         let heads = self.enter()?;
         batch.record.clear();
@@ -242,11 +247,18 @@ impl Committer {
     // A delete frees memory in the end, so it does not wait for any.
     fn delete(&self, delete: Delete, record: &RecordWriter) -> Result<Lsn, Error> {
         let heads = self.enter()?;
-        let prepared = Prepared {
-            deletes: vec![delete],
+        let prepared = || Prepared {
+            deletes: vec![delete.clone()],
             ..Prepared::default()
         };
-        let lsn = self.commit(&heads, prepared, record)?;
+        let mut committed = self.commit(&heads, prepared(), record);
+        if committed.as_ref().is_err_and(Error::is_disk_full) {
+            // What frees space may use what was kept for it.
+            self.disk.release();
+            self.bell.ring();
+            committed = self.commit(&heads, prepared(), record);
+        }
+        let lsn = committed?;
         // Shards give back what no snapshot can see any more when they are next written to; one at
         // rest is told here.
         heads.metrics.reclaim(self.visibility.floor());

@@ -17,6 +17,7 @@ use crate::{
     commit::{self, Committer},
     compaction::{Compacted, CompactionStats, Compactor},
     control::{QueryControl, QueryLimits},
+    disk::DiskReserve,
     error::Error,
     files::{FileDamage, Found, StoreFiles},
     heads::Heads,
@@ -122,6 +123,7 @@ impl Builder {
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(8);
+        let disk = DiskReserve::new(Arc::clone(&storage), &dir, settings.disk_reserve_bytes);
         let replayed = Replay {
             storage,
             clock: Arc::clone(&clock),
@@ -162,6 +164,7 @@ impl Builder {
             windows: replayed.windows,
             bell: Arc::clone(&bell),
             read_only,
+            disk,
         });
         let core = Arc::new(Core::new(maintenance::Start {
             committer,
@@ -256,6 +259,12 @@ pub struct EngineStats {
     pub seals: SealStats,
     /// What compaction, retention and scrub have done.
     pub compactions: CompactionStats,
+    /// Bytes free on disk when it was last looked at.
+    pub disk_free_bytes: u64,
+    /// Bytes set aside on disk for sealing and deletes.
+    pub disk_reserve_bytes: u64,
+    /// Writes are refused because room on disk is short.
+    pub disk_is_low: bool,
     /// Retention: nothing before this time is kept.
     pub retention_floor: Option<Timestamp>,
     /// Samples of records up to here are in blocks.
@@ -449,6 +458,9 @@ impl Engine {
             tombstones: view.tombstones.len() as u64,
             seals: core.seal_stats(),
             compactions: core.compaction.stats(),
+            disk_free_bytes: committer.disk.free_bytes(),
+            disk_reserve_bytes: committer.disk.held_bytes(),
+            disk_is_low: committer.disk.is_low(),
             retention_floor: view.floor_ns.map(Timestamp::from_nanos),
             metric_cut: version.cuts.metrics,
             oldest_unsealed_lsn: core.oldest_unsealed(),

@@ -286,6 +286,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there was no room on disk.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Storage { source, .. } => rootline_wal::is_disk_full(source),
+            Self::Wal(rootline_wal::Error::DiskFull { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -26,6 +26,7 @@ fn open(disk: &PowerCutStorage) -> Engine {
     let settings = Settings {
         metric_shards: 4,
         span_shards: 1,
+        maintenance_thread: false,
         ..Settings::default()
     };
     Engine::builder(Path::new("/data"))
@@ -230,7 +231,7 @@ fn a_frozen_generation_read_whole_is_what_a_snapshot_at_its_cut_sees() {
     let reader = FrozenReader::new(&frozen.head, cut);
     let (mut read, mut pairs) = (Vec::new(), Vec::new());
     let mut samples = Samples::default();
-    for number in reader.by_labels() {
+    for number in reader.by_labels(&reader.numbers()) {
         reader.pairs(number, &mut pairs);
         reader.samples(number, &mut samples);
         let mut counted = BTreeMap::new();

@@ -52,6 +52,10 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// ... up to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// What a sample takes in a block, a series, and a block at least: generous, for the disk reserve.
+const SEALED_SAMPLE_BYTES: u64 = 4;
+const SEALED_SERIES_BYTES: u64 = 48;
+const BLOCK_BYTES_MIN: u64 = 256 << 10;
 /// In a log that is synced now and then: how often to look whether it was.
 const DURABLE_POLL: Duration = Duration::from_millis(5);
 
@@ -192,6 +196,9 @@ impl Core {
         if self.files.manifest.read_only().is_some() {
             return;
         }
+        let was_low = self.committer.disk.is_low();
+        self.committer.disk.update(self.sealed_bytes_to_come());
+        let is_low = self.committer.disk.is_low();
         let now = self.clock.monotonic();
         let (retry_at, cut_is_due) = {
             let state = self.state.lock();
@@ -203,7 +210,9 @@ impl Core {
         let view = self.committer.store.view();
         let has_frozen = !view.frozen.is_empty();
         drop(view);
-        if has_frozen || self.is_due(now) {
+        // On a full disk sealing is what lets the log go.
+        let makes_room = is_low && !was_low && self.oldest_unsealed().is_some();
+        if has_frozen || makes_room || self.is_due(now) {
             let _ = self.seal(!has_frozen);
         } else if cut_is_due {
             let _one_at_a_time = self.sealing.lock();
@@ -217,6 +226,20 @@ impl Core {
         self.committer.is_full(&current)
             || self.log_bytes() > self.settings.log_bytes_max
             || self.committer.is_idle(now, self.settings.seal_idle)
+    }
+
+    /// About what sealing all that is unsealed will take on disk; 0 if nothing is.
+    fn sealed_bytes_to_come(&self) -> u64 {
+        if self.oldest_unsealed().is_none() {
+            return 0;
+        }
+        let view = self.committer.store.view();
+        let heads = view.frozen.iter().map(|frozen| &frozen.head);
+        let sizes = heads.chain([&view.current]).map(|head| {
+            let stats = head.stats();
+            stats.samples * SEALED_SAMPLE_BYTES + stats.series * SEALED_SERIES_BYTES
+        });
+        sizes.sum::<u64>() + BLOCK_BYTES_MIN
     }
 
     /// Bytes of log since the last cut.
@@ -239,13 +262,18 @@ impl Core {
         let _one_at_a_time = self.sealing.lock();
         let started = self.clock.monotonic();
         let mut flushed = Flushed::default();
-        let sealed = self.seal_frozen(&mut flushed).and_then(|()| {
+        let mut seal = || {
+            self.seal_frozen(&mut flushed)?;
             if freezes {
                 self.committer.freeze(self.metric_cut())?;
                 self.seal_frozen(&mut flushed)?;
             }
             Ok(())
-        });
+        };
+        let mut sealed = seal();
+        if sealed.as_ref().is_err_and(Error::is_disk_full) && self.committer.disk.release() {
+            sealed = seal();
+        }
         let now = self.clock.monotonic();
         {
             let mut state = self.state.lock();
@@ -269,6 +297,7 @@ impl Core {
         }
         self.committer.budget.set_seals(sealed.is_ok());
         self.cut_log();
+        self.committer.disk.update(self.sealed_bytes_to_come());
         sealed.map(|()| flushed)
     }
 

@@ -42,6 +42,9 @@ pub struct Settings {
     pub retention_age: Option<Duration>,
     /// Bytes of blocks kept, the youngest. Default: all.
     pub retention_bytes: Option<u64>,
+    /// Less than this free on disk, and writes are refused: it is kept for sealing and deletes. Default
+    /// 64 MiB.
+    pub disk_reserve_bytes: u64,
     /// How long after the last time all blocks are read and verified again. Default: a day; none turns
     /// it off.
     pub scrub_interval: Option<Duration>,
@@ -67,6 +70,7 @@ impl Default for Settings {
             maintenance_thread: true,
             retention_age: None,
             retention_bytes: None,
+            disk_reserve_bytes: 64 << 20,
             scrub_interval: Some(Duration::from_hours(24)),
         }
     }

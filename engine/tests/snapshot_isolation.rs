@@ -1,4 +1,4 @@
-//! Readers beside writers, deletes and duplicates: contract 2, a read is a snapshot of whole batches.
+//! Readers beside writers, deletes, duplicates and sealing: contract 2, a read is a snapshot of whole batches.
 //!
 //! Every batch writes the same number to every series and to one span of a trace of its own number, so
 //! a batch seen by half, or an answer that changes under an open snapshot, shows as a difference.
@@ -105,6 +105,10 @@ fn readers_never_see_half_a_batch_or_a_changing_answer() {
                     Timestamp::from_nanos(100_000_000_000),
                 );
                 engine.delete_series(&[matcher], range.unwrap()).unwrap();
+            }
+            if n % 45 == 0 {
+                // What snapshots read from moves into blocks, late data and deletes included.
+                engine.flush().unwrap();
             }
         }
         stop.store(true, Ordering::Relaxed);

@@ -15,7 +15,10 @@ fn engine() -> &'static Engine {
         let mut settings = Settings::default();
         settings.durability = Durability::Interval(std::time::Duration::from_secs(3600));
         settings.memory_limit_bytes = 256 << 20;
-        Engine::builder(dir).settings(settings).open().expect("a fresh directory opens")
+        Engine::builder(dir)
+            .settings(settings)
+            .open()
+            .expect("a fresh directory opens")
     })
 }
 

@@ -5,7 +5,9 @@ use libfuzzer_sys::fuzz_target;
 use rootline_engine::chunk::Chunk;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(mut chunk) = Chunk::from_bytes(bytes) else { return };
+    let Ok(mut chunk) = Chunk::from_bytes(bytes) else {
+        return;
+    };
     let before: Vec<(i64, u64)> = chunk.iter().map(|(t, v)| (t, v.to_bits())).collect();
     assert_eq!(before.len(), usize::from(chunk.len()));
     assert!(before.is_sorted_by(|a, b| a.0 < b.0));

@@ -8,7 +8,10 @@ fuzz_target!(|text: &str| {
     match Selector::parse(text) {
         Ok(selector) => {
             let written = selector.to_string();
-            assert_eq!(Selector::parse(&written).expect("what is written reads back"), selector);
+            assert_eq!(
+                Selector::parse(&written).expect("what is written reads back"),
+                selector
+            );
         }
         Err(Error::Selector(error)) => assert!(error.character <= text.chars().count() + 1),
         Err(_) => {}

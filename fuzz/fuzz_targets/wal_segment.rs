@@ -20,13 +20,21 @@ static WRITTEN: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
     let disk = PowerCutStorage::new();
     let wal = open(&disk, &mut |_| Ok(())).expect("a new log opens");
     for lsn in 1..=RECORDS {
-        let lsn = wal.append(lsn as u8, &[&payload(lsn)]).expect("there is room");
+        let lsn = wal
+            .append(lsn as u8, &[&payload(lsn)])
+            .expect("there is room");
         wal.wait_durable(lsn).expect("nothing fails");
     }
     wal.close().expect("nothing fails");
     let names = disk.list(Path::new(DIR)).expect("it is there");
-    let content = |name: &String| disk.content(&Path::new(DIR).join(name)).expect("it is there");
-    names.iter().map(|name| (name.clone(), content(name))).collect()
+    let content = |name: &String| {
+        disk.content(&Path::new(DIR).join(name))
+            .expect("it is there")
+    };
+    names
+        .iter()
+        .map(|name| (name.clone(), content(name)))
+        .collect()
 });
 
 fn payload(lsn: u64) -> Vec<u8> {
@@ -43,12 +51,23 @@ fn open(
         ..Settings::default()
     };
     let clock = Arc::new(ManualClock::new());
-    Ok(Wal::open(Arc::new(disk.clone()), clock, Path::new(DIR), settings, replay)?.0)
+    Ok(Wal::open(
+        Arc::new(disk.clone()),
+        clock,
+        Path::new(DIR),
+        settings,
+        replay,
+    )?
+    .0)
 }
 
 fuzz_target!(|input: &[u8]| {
-    let [which, replace, place @ ..] = input else { return };
-    let Some((place, bytes)) = place.split_first_chunk::<2>() else { return };
+    let [which, replace, place @ ..] = input else {
+        return;
+    };
+    let Some((place, bytes)) = place.split_first_chunk::<2>() else {
+        return;
+    };
     let disk = PowerCutStorage::new();
     disk.create_dir_all(Path::new(DIR)).expect("nothing fails");
     for (index, (name, content)) in WRITTEN.iter().enumerate() {
@@ -65,7 +84,9 @@ fuzz_target!(|input: &[u8]| {
                 }
             }
         }
-        let file = disk.create(&Path::new(DIR).join(name)).expect("nothing fails");
+        let file = disk
+            .create(&Path::new(DIR).join(name))
+            .expect("nothing fails");
         file.write_at(0, &content).expect("nothing fails");
     }
     let mut last = 0;

@@ -29,12 +29,10 @@ use rootline_wal::Lsn;
 
 pub(crate) use filenames::block as path;
 pub(crate) use format::{decode_meta, encode_meta, signal_code, signal_of};
-pub(crate) use listing::{
-    Cleaned, Scanned, existing, has_blocks, remove_unnamed, scan_headers, survivors,
-};
-pub(crate) use pread::{OPEN_FILES_MAX, OpenFiles};
+pub(crate) use listing::{Cleaned, existing, has_blocks, remove_unnamed, scan_headers, survivors};
+pub(crate) use pread::OpenFiles;
 pub(crate) use read::{Block, PageDamage, Place, Section, SectionBytes};
-pub(crate) use writer::{BlockWriter, Throttle};
+pub(crate) use writer::BlockWriter;
 
 use crate::time::TimeRange;
 

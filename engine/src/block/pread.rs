@@ -159,6 +159,7 @@ impl BlockSource for PreadSource {
         Ok(())
     }
 
+    #[cfg(test)]
     fn is_mapped(&self) -> bool {
         false
     }

@@ -71,7 +71,6 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 pub(crate) struct Block {
     path: PathBuf,
-    store: StoreId,
     meta: BlockMeta,
     end: End,
     source: Box<dyn BlockSource>,
@@ -171,7 +170,6 @@ impl Block {
         let words = page_ends.len().div_ceil(64);
         Ok(Self {
             path,
-            store: end.store,
             meta: BlockMeta {
                 file_bytes: end.file_bytes,
                 ..footer.meta
@@ -195,11 +193,6 @@ impl Block {
     /// Its file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Whose it is.
-    pub(crate) fn store(&self) -> StoreId {
-        self.store
     }
 
     /// What was found damaged when it was opened and could be read all the same, from its copy.
@@ -249,6 +242,7 @@ impl Block {
     }
 
     /// Whether it is mapped, not read.
+    #[cfg(test)]
     pub(crate) fn is_mapped(&self) -> bool {
         self.source.is_mapped()
     }

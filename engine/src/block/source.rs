@@ -27,19 +27,33 @@ pub(super) trait BlockSource: Send + Sync + fmt::Debug {
     /// From now on the bytes stay readable when the file's name is removed.
     fn keep_open(&self) -> Result<(), Error>;
 
+    #[cfg(test)]
     fn is_mapped(&self) -> bool;
 }
 
-/// Maps the file where it lies in the file system of this machine; else reads it through `storage`.
+/// Maps the file where it lies in the file system of this machine, if it does and can be mapped; else
+/// reads it through `storage`.
 pub(super) fn open(
     storage: &Arc<dyn Storage>,
     path: &Path,
     files: &Arc<OpenFiles>,
 ) -> Result<Box<dyn BlockSource>, Error> {
-    match storage.local_path(path) {
-        Some(local) => Ok(Box::new(MappedSource::open(path, &local)?)),
-        None => Ok(Box::new(PreadSource::open(storage, path, files)?)),
+    open_at(storage.local_path(path).as_deref(), storage, path, files)
+}
+
+fn open_at(
+    local: Option<&Path>,
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    files: &Arc<OpenFiles>,
+) -> Result<Box<dyn BlockSource>, Error> {
+    if let Some(local) = local {
+        // Not every file system can, and a process has only so many mappings.
+        if let Some(mapped) = MappedSource::open(path, local)? {
+            return Ok(Box::new(mapped));
+        }
     }
+    Ok(Box::new(PreadSource::open(storage, path, files)?))
 }
 
 /// The file has no such bytes any more.
@@ -60,5 +74,25 @@ pub(super) fn storage_error(
         operation,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rootline_wal::PowerCutStorage;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_mapped_is_read() {
+        let storage: Arc<dyn Storage> = Arc::new(PowerCutStorage::new());
+        let path = Path::new("/d/f");
+        storage.create_dir_all(Path::new("/d")).unwrap();
+        storage.create(path).unwrap().write_at(0, b"bytes").unwrap();
+        let device = Path::new("/dev/null");
+        let source = open_at(Some(device), &storage, path, &Arc::default()).unwrap();
+        assert!(!source.is_mapped());
+        assert_eq!(&*source.read(1..4).unwrap(), b"yte");
+        assert!(source.read(1..6).is_err());
     }
 }

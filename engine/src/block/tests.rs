@@ -16,7 +16,7 @@ use rootline_wal::{
     Fault, FaultStorage, FsStorage, Lsn, Operation, PowerCutStorage, Storage, StoreId,
 };
 
-use super::*;
+use super::{pread::OPEN_FILES_MAX, *};
 use crate::{
     error::Error,
     time::{TimeRange, Timestamp},
@@ -97,7 +97,6 @@ fn what_was_written_is_read_mapped_and_not() {
         let block = open(&storage, dir.path(), 5).unwrap();
         assert_eq!(block.meta(), &written);
         assert_eq!(written.file_bytes, storage.len(block.path()).unwrap());
-        assert_eq!(block.store(), STORE);
         assert!(block.damage_at_open().is_empty());
         assert!(block.heap_bytes() > 0);
         for (kind, items) in &sections {
@@ -439,6 +438,21 @@ fn an_unfinished_or_failed_block_leaves_no_file() {
 }
 
 #[test]
+fn a_description_that_contradicts_itself_gets_no_file() {
+    let storage: Arc<dyn Storage> = Arc::new(PowerCutStorage::new());
+    let dir = Path::new("/blocks");
+    storage.create_dir_all(dir).unwrap();
+    let writer = BlockWriter::create(&storage, dir, STORE, BlockId(1)).unwrap();
+    let wrong = BlockMeta {
+        clean_lsn: Lsn(1),
+        ..meta(1)
+    };
+    let refused = writer.finish(wrong).unwrap_err();
+    assert!(matches!(refused, Error::NotABlock { .. }), "{refused}");
+    assert_eq!(storage.list(dir).unwrap(), Vec::<String>::new());
+}
+
+#[test]
 fn a_number_that_is_taken_is_not_written_over() {
     let (disk, path, _) = small();
     let dir = path.parent().unwrap();
@@ -508,7 +522,9 @@ fn footers_are_found_without_a_manifest_and_unnamed_files_removed_with_one() {
 /// Growth: many blocks are open at once, and few descriptors.
 #[test]
 fn five_thousand_blocks_are_open_with_few_descriptors() {
-    let temp = tempfile::tempdir().unwrap();
+    // In memory where that can be: thousands of names on a busy disk take their time.
+    let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let temp = temp.unwrap();
     let dir = temp.path();
     let memory: Arc<dyn Storage> = Arc::new(PowerCutStorage::new());
     let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
@@ -616,8 +632,20 @@ mod codec {
 
         #[test]
         fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>) {
-            let _ = Footer::decode(&bytes);
-            let _ = End::decode(&bytes);
+            let _ = check_block_footer(&bytes);
+        }
+
+        #[test]
+        fn a_changed_footer_is_decoded_or_refused(
+            footer in footer(),
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = footer.encode();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = check_block_footer(&bytes);
         }
     }
 }
@@ -666,4 +694,74 @@ mod golden {
             }
         }
     }
+}
+
+/// The file with another footer, under checksums that hold.
+fn with_footer(disk: &PowerCutStorage, path: &Path, change: impl FnOnce(&mut format::Footer)) {
+    let mut bytes = disk.content(path).unwrap();
+    let format::EndRead::End(mut end) = format::End::decode(&bytes[..format::END_BYTES]) else {
+        panic!("a block")
+    };
+    let at = end.footer_offset as usize;
+    let mut footer = format::Footer::decode(&bytes[at..at + end.footer_bytes as usize]).unwrap();
+    change(&mut footer);
+    let footer = footer.encode();
+    end.footer_bytes = footer.len() as u32;
+    end.footer_checksum = format::Seed::new(&end.store, end.id).footer(&footer);
+    end.file_bytes = (at + 2 * footer.len() + format::END_BYTES) as u64;
+    bytes.truncate(at);
+    bytes.extend([footer.as_slice(), &footer, &end.encode()].concat());
+    bytes[..format::END_BYTES].copy_from_slice(&end.encode());
+    let file = disk.open(path).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    file.write_at(0, &bytes).unwrap();
+}
+
+#[test]
+fn a_section_that_is_not_known_is_checked_and_not_read() {
+    let (disk, path, sections) = small();
+    let dir = path.parent().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    with_footer(&disk, &path, |footer| footer.sections[0].code = 200);
+    let block = open(&storage, dir, 5).unwrap();
+    assert_eq!(block.section(SectionKind::Strings).unwrap().len_bytes(), 0);
+    let values = block.section(SectionKind::Values).unwrap();
+    assert_eq!(&*values.bytes(0..93).unwrap(), sections[2].1);
+    assert_eq!(damage_of(&block), []);
+    disk.damage(&path, format::END_BYTES + 1, 1).unwrap();
+    let found = damage_of(&block);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].place, Place::Section(200));
+    assert_eq!(found[0].place.to_string(), "section 200");
+}
+
+#[test]
+fn a_footer_that_contradicts_the_file_is_refused_though_its_checksum_holds() {
+    let changes: [fn(&mut format::Footer); 4] = [
+        |footer| footer.meta.id = BlockId(6),
+        |footer| footer.meta.last_lsn = Lsn(1),
+        |footer| footer.sections[1].pages[0].bytes -= 1,
+        |footer| footer.sections[2].code = footer.sections[0].code,
+    ];
+    for change in changes {
+        let (disk, path, _) = small();
+        with_footer(&disk, &path, change);
+        let storage: Arc<dyn Storage> = Arc::new(disk);
+        let refused = open(&storage, path.parent().unwrap(), 5).unwrap_err();
+        assert!(matches!(refused, Error::CorruptBlock { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn a_page_that_was_read_before_it_was_damaged_fails_once_that_was_found() {
+    let (disk, path, _) = small();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let block = open(&storage, path.parent().unwrap(), 5).unwrap();
+    let section = block.section(SectionKind::Strings).unwrap();
+    section.bytes(0..1).unwrap();
+    disk.damage(&path, format::END_BYTES, 1).unwrap();
+    assert_eq!(damage_of(&block).len(), 1);
+    assert!(section.bytes(0..1).is_err());
+    disk.damage(&path, format::END_BYTES, 1).unwrap();
+    section.bytes(0..1).unwrap();
 }

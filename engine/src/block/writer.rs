@@ -167,7 +167,8 @@ impl BlockWriter {
     /// Makes the block durable under its name. What `meta` says of id and length is set right.
     ///
     /// # Errors
-    /// [`Error::Storage`]: there is no block then. Or what the throttle said.
+    /// [`Error::Storage`]: there is no block then. Or what the throttle said. [`Error::NotABlock`] if
+    /// `meta` contradicts itself.
     pub(crate) fn finish(mut self, meta: BlockMeta) -> Result<BlockMeta, Error> {
         self.end_page()?;
         self.flush()?;
@@ -180,6 +181,13 @@ impl BlockWriter {
             sections: mem::take(&mut self.sections),
         };
         let bytes = footer.encode();
+        if let Err(reason) = Footer::decode(&bytes) {
+            // The log is cut for what is sealed: what could not be read again must not get its name.
+            return Err(Error::NotABlock {
+                path: self.path.clone(),
+                reason: format!("it could not be read again: {reason}"),
+            });
+        }
         let footer_bytes = u32::try_from(bytes.len()).map_err(|_| {
             let large = std::io::ErrorKind::FileTooLarge.into();
             storage_error("write the footer of", &self.temporary)(large)

@@ -31,7 +31,7 @@ const CODE_SPARSE_VALUES: u8 = 254;
 const CODE_SPARSE_DELTAS: u8 = 255;
 
 /// Shorter groups do not earn back the code's own description.
-const COUNT_MIN: usize = 192;
+pub(super) const COUNT_MIN: usize = 192;
 /// Symbols of a code.
 const SYMBOLS: usize = 16;
 /// The longest code word, in bits.
@@ -363,7 +363,8 @@ fn write_streams(words: &[u8], lengths: &[u8; SYMBOLS], out: &mut Vec<u8>) {
 }
 
 /// Decodes the group of `count` values (1 to 1,024) at the front of `bytes` into the front of `out` and
-/// says how many bytes it took. Behind `count`, `out` may hold anything afterwards.
+/// says how many bytes it took. `out` has room for 1,024 values, or for all of a group that is too short
+/// for the forms here; behind `count` it may hold anything afterwards.
 ///
 /// # Errors
 ///
@@ -371,17 +372,24 @@ fn write_streams(words: &[u8], lengths: &[u8; SYMBOLS], out: &mut Vec<u8>) {
 pub(super) fn decode_group(
     bytes: &[u8],
     count: usize,
-    out: &mut [i64; GROUP],
+    out: &mut [i64],
 ) -> Result<usize, ColumnError> {
-    match bytes.first() {
-        Some(&(CODE_PREFIX_VALUES..)) if count == 0 || count > GROUP => {
-            Err(damaged(0, "a group has 1 to 1,024 values"))
-        }
-        Some(&CODE_PREFIX_VALUES) => decode_prefix(bytes, count, false, out),
-        Some(&CODE_PREFIX_DELTAS) => decode_prefix(bytes, count, true, out),
-        Some(&CODE_SPARSE_VALUES) => decode_sparse(bytes, count, false, out),
-        Some(&CODE_SPARSE_DELTAS) => decode_sparse(bytes, count, true, out),
-        _ => integers::decode_group(bytes, count, out),
+    let Some(values) = out.get_mut(..count) else {
+        return Err(damaged(0, "a group has 1 to 1,024 values"));
+    };
+    let code = match bytes.first() {
+        Some(&code @ CODE_PREFIX_VALUES..) => code,
+        _ => return integers::decode_group_into(bytes, values),
+    };
+    let out = match <&mut [i64; GROUP]>::try_from(out) {
+        Ok(out) if count >= COUNT_MIN => out,
+        _ => return Err(damaged(0, "a code for too few values")),
+    };
+    match code {
+        CODE_PREFIX_VALUES => decode_prefix(bytes, count, false, out),
+        CODE_PREFIX_DELTAS => decode_prefix(bytes, count, true, out),
+        CODE_SPARSE_VALUES => decode_sparse(bytes, count, false, out),
+        _ => decode_sparse(bytes, count, true, out),
     }
 }
 

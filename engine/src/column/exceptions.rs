@@ -2,7 +2,6 @@
 //!
 //! Staleness markers, infinities and negative zeros stand here without their bits: they have codes.
 
-use super::ColumnError;
 use crate::varint;
 
 /// Bit patterns that need no room. The index plus two is the code.

@@ -135,14 +135,22 @@ pub fn decode_group(
     out: &mut [i64; GROUP],
 ) -> Result<usize, ColumnError> {
     match out.get_mut(..count) {
-        Some(out) if count > 0 => kernel_for(count).run(DecodeGroups {
-            bytes,
-            out,
-            behind: true,
-            finish: AsTheyAre,
-        }),
+        Some(out) if count > 0 => decode_group_into(bytes, out),
         _ => Err(damaged(0, "a group has 1 to 1,024 values")),
     }
+}
+
+/// The same for a group of as many values as `out` has room for, 1 to 1,024.
+pub(super) fn decode_group_into(bytes: &[u8], out: &mut [i64]) -> Result<usize, ColumnError> {
+    if out.is_empty() || out.len() > GROUP {
+        return Err(damaged(0, "a group has 1 to 1,024 values"));
+    }
+    kernel_for(out.len()).run(DecodeGroups {
+        bytes,
+        out,
+        behind: true,
+        finish: AsTheyAre,
+    })
 }
 
 /// Decodes the group at the front of `bytes`, which has as many values as `out`.

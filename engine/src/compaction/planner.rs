@@ -62,6 +62,8 @@ pub(crate) enum Effort {
     Background,
     /// Whatever can be merged, as an operator asked for.
     Full,
+    /// Only what frees space: the disk is full.
+    Purge,
 }
 
 /// Finds the next merge, the one that frees most files for its bytes first. `None`: nothing is left to do.
@@ -77,6 +79,9 @@ pub(crate) fn plan(
     sorted.sort_by_key(|b| (b.last_lsn, b.id));
     let latest_ns = sorted.iter().map(|b| b.time.end().as_nanos()).max()?;
     let candidates: Vec<&BlockMeta> = sorted.iter().copied().filter(|b| sound(b)).collect();
+    if effort == Effort::Purge {
+        return purge(&candidates, deletes);
+    }
     same_day(&sorted, &candidates, latest_ns, effort)
         .or_else(|| spanning(&sorted, &candidates, effort))
         .or_else(|| purge(&candidates, deletes))
@@ -114,7 +119,7 @@ fn same_day(
                 Effort::Background if is_settled => {
                     merge_run(sorted, &blocks, is_worth_it).or_else(|| level_run(sorted, &blocks))
                 }
-                Effort::Background => level_run(sorted, &blocks),
+                Effort::Background | Effort::Purge => level_run(sorted, &blocks),
             }
         })
 }

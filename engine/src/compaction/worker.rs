@@ -222,9 +222,14 @@ impl Core {
         if now < self.compaction.stepping.lock().retry_at {
             return false;
         }
-        let stepped = self
-            .apply_retention()
-            .and_then(|()| self.compact_step(Effort::Background));
+        let stepped = self.apply_retention().and_then(|()| {
+            let effort = if self.committer.disk.is_low() {
+                Effort::Purge
+            } else {
+                Effort::Background
+            };
+            self.compact_step(effort)
+        });
         let goes_on = match stepped {
             Ok(done) => {
                 self.compaction.stats.lock().last_error = None;

@@ -174,6 +174,7 @@ mod tests {
     use super::*;
     use crate::{
         block::BlockMeta,
+        manifest::check_manifest_edit,
         time::{TimeRange, Timestamp},
     };
 
@@ -267,9 +268,22 @@ mod tests {
 
         #[test]
         fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>) {
-            let _ = decode(&bytes);
+            let _ = check_manifest_edit(&bytes);
             let with_version: Vec<u8> = [VERSION, 0].into_iter().chain(bytes).collect();
-            let _ = decode(&with_version);
+            let _ = check_manifest_edit(&with_version);
+        }
+
+        #[test]
+        fn a_changed_edit_is_decoded_or_refused(
+            edit in vec(change(), 1..4),
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = encode(1, &edit);
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = check_manifest_edit(&bytes);
         }
     }
 

@@ -304,6 +304,69 @@ fn a_fault_or_power_cut_at_any_operation_leaves_one_version_or_the_next() {
 }
 
 #[test]
+fn a_fault_at_any_operation_of_opening_is_an_error_and_nothing_more() {
+    let (disk, version) = used();
+    let mut nth = 0;
+    loop {
+        let copy = disk.copied();
+        let faulty = FaultStorage::new(Arc::new(copy.clone()));
+        let storage: Arc<dyn Storage> = Arc::new(faulty.clone());
+        faulty.arm(&Operation::ALL, nth, Fault::Fail);
+        let clock = Arc::new(ManualClock::new());
+        let opened =
+            Manifest::open(Arc::clone(&storage), clock, &dir()).and_then(|(m, mut found)| {
+                m.reconcile(&*storage, &blocks_dir(), &mut found)?;
+                for id in m.version().blocks.keys() {
+                    let files = Arc::default();
+                    let block =
+                        block::Block::open(&storage, &blocks_dir(), Some(STORE), *id, &files)?;
+                    let section = block.section(SectionKind::Values)?;
+                    section.bytes(0..section.len_bytes())?;
+                }
+                assert_eq!(found.damage, [], "{nth}");
+                Ok(m)
+            });
+        let fired = faulty.fired();
+        faulty.disarm();
+        if let Err(error) = &opened {
+            assert!(fired, "{error}");
+        }
+        drop(opened);
+        let (again, recovery) = open(&copy);
+        assert_eq!(recovery.damage, [], "{nth}");
+        assert_eq!(said(&again.version()), version, "{nth}");
+        if !fired {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(nth > 20, "{nth}");
+}
+
+#[test]
+fn commits_and_numbers_of_many_threads_do_not_get_mixed_up() {
+    let disk = PowerCutStorage::new();
+    let (manifest, _) = open(&disk);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let id = manifest.next_block_id();
+                    let version = manifest.commit(vec![Change::AddBlock(meta(id.0))]).unwrap();
+                    assert!(version.blocks.contains_key(&id));
+                    assert!(manifest.version().blocks.contains_key(&id));
+                }
+            });
+        }
+    });
+    assert_eq!(manifest.version().blocks.len(), 80);
+    let version = said(&manifest.version());
+    drop(manifest);
+    let (again, _) = open(&disk);
+    assert_eq!(said(&again.version()), version);
+}
+
+#[test]
 fn a_fault_while_it_compacts_itself_loses_no_commit() {
     let mut nth = 0;
     loop {

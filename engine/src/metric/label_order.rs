@@ -66,21 +66,8 @@ fn ranks(symbols: &Symbols) -> Vec<u32> {
         })
         .collect();
     sort_by_words(&mut items, |item, depth| {
-        let text = symbols
-            .try_resolve(Symbol::from_u32(item))
-            .unwrap_or_default()
-            .as_bytes();
-        let rest = text.get(depth * TEXT_STEP_BYTES..).unwrap_or_default();
-        let mut word = [0u8; 8];
-        let taken = rest.len().min(TEXT_STEP_BYTES);
-        for (place, byte) in word.iter_mut().zip(rest.iter().take(taken)) {
-            *place = *byte;
-        }
-        // Behind the bytes, so that a text comes before those that go on with zeros. The word after
-        // a text's last is 0, and no other is.
-        let [.., count] = &mut word;
-        *count = u8::try_from(taken).unwrap_or_default();
-        u64::from_be_bytes(word)
+        let text = symbols.try_resolve(Symbol::from_u32(item));
+        text_word(text.unwrap_or_default().as_bytes(), depth)
     });
     let mut ranks = vec![0; items.len()];
     for (rank, keyed) in (1..).zip(&items) {
@@ -91,28 +78,101 @@ fn ranks(symbols: &Symbols) -> Vec<u32> {
     ranks
 }
 
+/// Seven bytes of a text, and behind them how many there were, so that a text comes before those that
+/// go on with zeros. The word after a text's last byte is 0, and no other is.
+#[inline]
+fn text_word(text: &[u8], depth: usize) -> u64 {
+    let rest = text.get(depth * TEXT_STEP_BYTES..).unwrap_or_default();
+    if let Some(&eight) = rest.first_chunk::<8>() {
+        return u64::from_be_bytes(eight) & !0xff | TEXT_STEP_BYTES as u64;
+    }
+    let mut word = [0u8; 8];
+    let taken = rest.len().min(TEXT_STEP_BYTES);
+    if let (Some(place), Some(bytes)) = (word.get_mut(..taken), rest.get(..taken)) {
+        place.copy_from_slice(bytes);
+    }
+    let [.., count] = &mut word;
+    *count = u8::try_from(taken).unwrap_or_default();
+    u64::from_be_bytes(word)
+}
+
+/// Turns series into words: as many label pairs in each as fit, by the ranks of name and value.
+struct Pairs<'r> {
+    rows: &'r RegistryRows<'r>,
+    /// Ranks of values, by symbol.
+    values: Vec<u32>,
+    /// Ranks of names, above the bits of a value; by shape, in the order of its names.
+    names: Vec<Vec<u64>>,
+    pair_bits: u32,
+    in_word: usize,
+}
+
+impl<'r> Pairs<'r> {
+    fn new(rows: &'r RegistryRows<'r>, symbols: &Symbols) -> Self {
+        let values = ranks(symbols);
+        let rank = |symbol: Symbol| values.get(symbol.as_u32() as usize).copied();
+        let mut names: Vec<u32> = rows
+            .shapes()
+            .iter()
+            .flat_map(|names| names.iter().filter_map(|name| rank(*name)))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let value_bits = u64::BITS - (values.len() as u64).leading_zeros();
+        let pair_bits = value_bits + u64::BITS - (names.len() as u64).leading_zeros();
+        let rank_of_name = |name: &Symbol| {
+            // One rank is above all of what is not there: none is.
+            let at = rank(*name).and_then(|rank| names.binary_search(&rank).ok());
+            (at.unwrap_or(names.len()) as u64 + 1) << value_bits
+        };
+        let shapes = rows.shapes().iter();
+        Self {
+            names: shapes
+                .map(|of| of.iter().map(rank_of_name).collect())
+                .collect(),
+            rows,
+            values,
+            pair_bits,
+            in_word: (u64::BITS / pair_bits.max(1)).max(1) as usize,
+        }
+    }
+
+    #[inline]
+    fn word(&self, number: SeriesNumber, depth: usize) -> u64 {
+        let Some((shape, values)) = self.rows.shape_and_values(number) else {
+            return 0;
+        };
+        let names = self.names.get(shape).map_or(&[][..], Vec::as_slice);
+        let from = depth * self.in_word;
+        let pairs = names.iter().zip(values).skip(from).take(self.in_word);
+        let mut word = 0u64;
+        let mut taken = 0;
+        for (name, value) in pairs {
+            let value = self.values.get(value.as_u32() as usize);
+            word = word.unbounded_shl(self.pair_bits) | name | value.map_or(0, |v| u64::from(*v));
+            taken += 1;
+        }
+        // What ends early comes first.
+        word.unbounded_shl(self.pair_bits * (self.in_word - taken) as u32)
+    }
+}
+
 /// The given series in the order of `Labels`.
 pub(super) fn by_labels(
     rows: &RegistryRows<'_>,
     symbols: &Symbols,
-    numbers: impl Iterator<Item = SeriesNumber>,
+    numbers: &[SeriesNumber],
 ) -> Vec<SeriesNumber> {
-    let ranks = ranks(symbols);
-    let rank = |symbol: Symbol| {
-        ranks
-            .get(symbol.as_u32() as usize)
-            .copied()
-            .map_or(0, u64::from)
-    };
+    let pairs = Pairs::new(rows, symbols);
     let mut items: Vec<Keyed> = numbers
+        .iter()
         .map(|number| Keyed {
             word: 0,
             item: number.0,
         })
         .collect();
     sort_by_words(&mut items, |item, depth| {
-        let pair = rows.pair(SeriesNumber(item), depth);
-        pair.map_or(0, |(name, value)| rank(name) << 32 | rank(value))
+        pairs.word(SeriesNumber(item), depth)
     });
     items
         .into_iter()

@@ -25,7 +25,15 @@ use super::{
     series_reader::SeriesReader,
     view::MetricView,
 };
-use crate::{budget::Holder, control::QueryControl, error::Error, time::TimeRange};
+use crate::{
+    budget::{Holder, Reservation},
+    control::QueryControl,
+    error::Error,
+    time::TimeRange,
+};
+
+/// Bytes of a string in a sorted set beside its text, about.
+const TEXT_BYTES: usize = 40;
 
 /// Samples of one series, as [`Snapshot`](crate::Snapshot) shows them.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +153,7 @@ impl MetricView {
         let Some(asked) = self.asked(at, matchers, range, ctl) else {
             return Ok(Vec::new());
         };
+        let mut held = asked.budget.reserve(Holder::Queries, 0)?;
         for part in &self.parts(at, asked.range) {
             ctl.check()?;
             match part.data {
@@ -153,13 +162,22 @@ impl MetricView {
                     while let Some((labels, _)) = candidates.next()? {
                         for (name, _) in &labels {
                             if !names.contains(name) {
+                                hold_texts([name], &mut held)?;
                                 names.insert(name.to_owned());
                             }
                         }
                     }
                 }
-                PartData::Head(head) => names.extend(head.label_names(&asked)?),
-                PartData::Block(block) => names.extend(block.label_names(&asked, limit)?),
+                PartData::Head(head) => {
+                    let of_part = head.label_names(&asked)?;
+                    hold_texts(of_part.iter().map(String::as_str), &mut held)?;
+                    names.extend(of_part);
+                }
+                PartData::Block(block) => {
+                    let of_part = block.label_names(&asked, limit)?;
+                    hold_texts(of_part.iter().map(String::as_str), &mut held)?;
+                    names.extend(of_part);
+                }
             }
         }
         Ok(names.into_iter().take(limit).collect())
@@ -185,6 +203,7 @@ impl MetricView {
         let Some(asked) = self.asked(at, matchers, range, ctl) else {
             return Ok(Vec::new());
         };
+        let mut held = asked.budget.reserve(Holder::Queries, 0)?;
         for part in &self.parts(at, asked.range) {
             ctl.check()?;
             match part.data {
@@ -195,15 +214,20 @@ impl MetricView {
                             && value.starts_with(prefix)
                             && !values.contains(value)
                         {
+                            hold_texts([value], &mut held)?;
                             values.insert(value.to_owned());
                         }
                     }
                 }
                 PartData::Head(head) => {
-                    values.extend(head.label_values(&asked, name, prefix, limit)?);
+                    let of_part = head.label_values(&asked, name, prefix, limit)?;
+                    hold_texts(of_part.iter().map(String::as_str), &mut held)?;
+                    values.extend(of_part);
                 }
                 PartData::Block(block) => {
-                    values.extend(block.label_values(&asked, name, prefix, limit)?);
+                    let of_part = block.label_values(&asked, name, prefix, limit)?;
+                    hold_texts(of_part.iter().map(String::as_str), &mut held)?;
+                    values.extend(of_part);
                 }
             }
             // The first of all are among the first of each part.
@@ -241,6 +265,7 @@ impl MetricView {
                 PartData::Block(block) => block.asked_exemplars(&asked, &mut held)?,
             };
             for (labels, mut exemplars) in of_part {
+                ctl.count_samples(exemplars.len() as u64)?;
                 part.hiding.ranges(&labels, &mut hidden);
                 exemplars.retain(|e| !hidden.iter().any(|range| range.contains(e.time)));
                 if !exemplars.is_empty() {
@@ -286,6 +311,15 @@ impl MetricView {
         }
         Ok(bounds)
     }
+}
+
+/// Reserves what texts take in a sorted set.
+fn hold_texts<'t>(
+    texts: impl IntoIterator<Item = &'t str>,
+    held: &mut Reservation,
+) -> Result<(), Error> {
+    let bytes = |text: &str| (text.len() + TEXT_BYTES) as u64;
+    held.grow(texts.into_iter().map(bytes).sum())
 }
 
 /// Of equal exemplars, which are sorted by time, keeps the first.

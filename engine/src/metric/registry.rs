@@ -273,19 +273,23 @@ impl RegistryRows<'_> {
         names.iter().copied().zip(values.iter().copied())
     }
 
-    /// One of these pairs.
-    #[inline]
-    pub(crate) fn pair(&self, number: SeriesNumber, at: usize) -> Option<(Symbol, Symbol)> {
-        let (names, values) = self.names_and_values(number)?;
-        Some((*names.get(at)?, *values.get(at)?))
+    /// The label names of each shape, sorted by their text.
+    pub(crate) fn shapes(&self) -> &[Arc<[Symbol]>] {
+        &self.shapes.names
     }
 
+    /// The shape of a series, and the value of each of its names.
     #[inline]
-    fn names_and_values(&self, number: SeriesNumber) -> Option<(&[Symbol], &[Symbol])> {
+    pub(crate) fn shape_and_values(&self, number: SeriesNumber) -> Option<(usize, &[Symbol])> {
         let table = self.shards.get(self.sharding.shard(number))?;
         let row = table.rows.get(self.sharding.slot(number))?;
         let names = self.shapes.names.get(row.shape as usize)?;
-        Some((names, table.values(row, names.len())))
+        Some((row.shape as usize, table.values(row, names.len())))
+    }
+
+    fn names_and_values(&self, number: SeriesNumber) -> Option<(&[Symbol], &[Symbol])> {
+        let (shape, values) = self.shape_and_values(number)?;
+        Some((self.shapes.names.get(shape)?, values))
     }
 }
 

@@ -456,6 +456,13 @@ impl Series {
         }
     }
 
+    /// A byte of what [`read_all`](Self::read_all) begins with, read to have it near.
+    #[inline]
+    pub(crate) fn touch(&self) -> u8 {
+        let bytes = self.open.as_ref().map(Chunk::as_bytes);
+        bytes.and_then(|bytes| bytes.first().copied()).unwrap_or(0)
+    }
+
     /// Everything that a snapshot at `at` sees, where nothing is newer than `at`: for a generation
     /// that takes no writes. Appends to `out`, which is empty.
     pub(crate) fn read_all(&self, at: Lsn, out: &mut Samples) {

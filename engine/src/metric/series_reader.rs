@@ -28,6 +28,9 @@ const CACHES_MAX: usize = 32;
 /// Chunks of a series that are read without asking for their ends first.
 const CHUNKS_UNSEEN_MAX: usize = 16;
 
+/// Series between two counts of what is kept of blocks, which grows with the first few.
+const COUNT_SERIES: u32 = 64;
+
 /// What is kept of blocks between two series, by the number of the part.
 #[derive(Debug, Default)]
 pub(super) struct Caches {
@@ -59,6 +62,9 @@ pub(super) struct SeriesReader<'q> {
     samples: Samples,
     hidden: Vec<TimeRange>,
     reservation: Reservation,
+    /// Bytes of `caches` at the last count, and series read since.
+    caches_bytes: u64,
+    since_count: u32,
 }
 
 impl<'q> SeriesReader<'q> {
@@ -71,6 +77,8 @@ impl<'q> SeriesReader<'q> {
             samples: Samples::default(),
             hidden: Vec::new(),
             reservation: asked.budget.reserve(Holder::Queries, 0)?,
+            caches_bytes: 0,
+            since_count: COUNT_SERIES,
         })
     }
 
@@ -91,6 +99,11 @@ impl<'q> SeriesReader<'q> {
             if let Some(part) = parts.get(index) {
                 self.append(part, index, labels, row)?;
             }
+        }
+        self.since_count += 1;
+        if self.since_count > COUNT_SERIES {
+            self.since_count = 0;
+            self.caches_bytes = self.caches.heap_bytes() as u64;
         }
         self.samples.settle();
         let count = self.samples.times.len() as u64;
@@ -185,7 +198,7 @@ impl<'q> SeriesReader<'q> {
     /// Makes sure that so many more samples, and what is kept of blocks, are reserved.
     fn reserve(&mut self, more: usize) -> Result<(), Error> {
         let samples = (self.samples.times.len() + more) as u64;
-        let needed = samples.saturating_mul(SAMPLE_BYTES) + self.caches.heap_bytes() as u64;
+        let needed = samples.saturating_mul(SAMPLE_BYTES) + self.caches_bytes;
         let held = self.reservation.bytes();
         if needed > held {
             self.reservation.grow(needed - held)?;

@@ -64,6 +64,9 @@ impl Days {
     }
 }
 
+/// Series that are fetched at once. Few enough for the first cache.
+const FETCHED_SERIES: usize = 32;
+
 /// Where a generation comes from and goes to.
 pub(crate) struct Sealing<'a> {
     pub(crate) files: &'a StoreFiles,
@@ -101,14 +104,25 @@ impl Sealing<'_> {
     /// [`Error::Storage`], and what `check` says.
     pub(crate) fn write(&self) -> Result<Vec<BlockMeta>, Error> {
         let reader = FrozenReader::new(&self.frozen.head, self.frozen.cut);
-        let order = reader.by_labels();
-        (self.check)()?;
-        let mut samples_by_day = BTreeMap::new();
-        for &number in &order {
+        let numbers = reader.numbers();
+        let mut samples_by_day: BTreeMap<i64, u64> = BTreeMap::new();
+        // Most samples are of the day of those before.
+        let (mut run_day, mut run_samples) = (0, 0);
+        for &number in &numbers {
             reader.count_by(number, DAY_NS, &mut |day, samples| {
-                *samples_by_day.entry(day).or_default() += samples;
+                if day != run_day {
+                    *samples_by_day.entry(run_day).or_default() += run_samples;
+                    (run_day, run_samples) = (day, 0);
+                }
+                run_samples += samples;
             });
         }
+        *samples_by_day.entry(run_day).or_default() += run_samples;
+        samples_by_day.retain(|_, samples| *samples > 0);
+        (self.check)()?;
+        let order = reader.by_labels(&numbers);
+        drop(numbers);
+        (self.check)()?;
         let days = Days::plan(&samples_by_day);
         let mut writers = Writers {
             by_block: (0..=days.own.len()).map(|_| None).collect(),
@@ -120,15 +134,18 @@ impl Sealing<'_> {
             values: Vec::new(),
         };
         let mut samples = Samples::default();
-        for number in order {
+        for run in order.chunks(FETCHED_SERIES) {
             (self.check)()?;
-            reader.samples(number, &mut samples);
-            let exemplars = reader.exemplars(number);
-            if samples.times.is_empty() && exemplars.is_empty() {
-                continue;
+            reader.fetch(run);
+            for &number in run {
+                reader.samples(number, &mut samples);
+                let exemplars = reader.exemplars(number);
+                if samples.times.is_empty() && exemplars.is_empty() {
+                    continue;
+                }
+                reader.pairs(number, &mut writers.pairs);
+                writers.take(&samples, &exemplars)?;
             }
-            reader.pairs(number, &mut writers.pairs);
-            writers.take(&samples, &exemplars)?;
         }
         writers.finish(&reader)
     }

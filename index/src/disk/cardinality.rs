@@ -200,11 +200,14 @@ impl Weights {
     }
 }
 
+/// Rows, then name and code of the value.
+type Counted = (u64, Reverse<(u32, u32)>);
+
 /// The largest counts seen, so many at most.
 struct Largest {
     limit: usize,
-    /// Least first: count, then name and code of the value.
-    heap: BinaryHeap<Reverse<(u64, Reverse<(u32, u32)>)>>,
+    /// Least first.
+    heap: BinaryHeap<Reverse<Counted>>,
 }
 
 impl Largest {

@@ -165,7 +165,9 @@ mod tests {
             len in 0_u32..100,
         ) {
             let mut set = CodeSet::default();
-            codes.iter().for_each(|code| set.push(*code, *code));
+            for code in &codes {
+                set.push(*code, *code);
+            }
             let set = set.settle(199);
             let others: BTreeSet<u32> = (0..200).filter(|code| !codes.contains(code)).collect();
             prop_assert!(set.complement(199).codes().eq(others.iter().copied()));
@@ -177,7 +179,9 @@ mod tests {
             prop_assert_eq!(set.len(), codes.len() as u64);
 
             let mut bits = CodeBits::new(199);
-            codes.iter().for_each(|code| assert!(bits.insert(*code)));
+            for code in &codes {
+                prop_assert!(bits.insert(*code));
+            }
             prop_assert!(!bits.insert(200));
             let end = *range.end() + 1;
             let expected = codes.range(first..end).copied();

@@ -195,7 +195,7 @@ impl<S: Source> DiskIndex<S> {
         let map = self.row_map();
         let mut present = Present::default();
         if map.is_identity() {
-            present.bodies = rows.clone();
+            present.bodies.clone_from(rows);
             present.bodies.remove_range(self.rows()..);
             return Ok(present);
         }

@@ -124,8 +124,9 @@ impl RowMapWriter {
             ]
         };
         for run in self.runs.iter().map(fields).chain([end]) {
-            run.iter()
-                .for_each(|field| bytes.extend_from_slice(&field.to_le_bytes()));
+            for field in run {
+                bytes.extend_from_slice(&field.to_le_bytes());
+            }
         }
         let runs_bytes = sink.push(&bytes)?;
         bytes.clear();

@@ -196,6 +196,7 @@ fn check_everything(sets: &[Labels], matchers: &[Matcher], rows: &RoaringBitmap)
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn everything_agrees_with_the_index_in_memory(
         sets in label_sets(0..60), matchers in matchers(),
@@ -256,7 +257,7 @@ fn pods(count: u64, metrics: u64) -> Vec<Labels> {
 
 #[test]
 fn many_pods_are_selected_as_in_memory() {
-    let (parts, sets) = build(&pods(6_000, 6));
+    let (parts, sets) = build(&pods(2_000, 6));
     let index = open(&parts);
     assert_ne!(
         index.trailer().lead,
@@ -326,4 +327,128 @@ fn a_selection_is_cancelled_when_asked() {
         left > 0
     });
     assert_eq!(answer.unwrap_err(), Error::Cancelled);
+}
+
+/// Asks everything of bytes that may be anything; only panics and endless work would be wrong.
+fn ask_everything(strings: &[u8], index: &[u8]) {
+    let Ok(index) = DiskIndex::open(strings, index) else {
+        return;
+    };
+    // A row costs no bytes, so damage can claim many.
+    if index.rows() > 100_000 {
+        return;
+    }
+    let mut left = 1000;
+    let mut keep_going = || {
+        left -= 1;
+        left > 0
+    };
+    for (op, name, value) in [
+        (MatchOp::Equal, "__name__", "m1"),
+        (MatchOp::Equal, "pod", "app-1"),
+        (MatchOp::Regex, "pod", "app-[1-3].*"),
+        (MatchOp::NotRegex, "node", "node-1.*"),
+        (MatchOp::NotEqual, "le", "1"),
+    ] {
+        let matchers = [Matcher::new(op, name, value).unwrap()];
+        if let Ok(rows) = index.select(&matchers, &mut keep_going) {
+            let some: RoaringBitmap = rows.iter().take(100).collect();
+            let _ = index.label_names(Some(&some), 100, &mut keep_going);
+            let _ = index.label_values("pod", Some(&some), "", 100, &mut keep_going);
+        }
+    }
+    let _ = index.label_values("pod", None, "app-2", 100, &mut keep_going);
+    let mut cursor = index.labels_cursor();
+    for row in (0..index.rows()).step_by(17).take(100) {
+        let _ = cursor.labels(row);
+    }
+    let _ = index.name_cardinality();
+    let _ = index.pair_cardinality(10, &mut keep_going);
+}
+
+#[test]
+fn damaged_bytes_give_errors_or_answers() {
+    let ((strings, index), _) = build(&pods(60, 6));
+    for at in (0..strings.len()).step_by(strings.len() / 100) {
+        let mut damaged = strings.clone();
+        damaged[at] ^= 1 << (at % 8);
+        ask_everything(&damaged, &index);
+    }
+    // The directory stands at the end.
+    for at in (0..index.len()).rev().take(1_200).step_by(5) {
+        let mut damaged = index.clone();
+        damaged[at] ^= 1 << (at % 8);
+        ask_everything(&strings, &damaged);
+    }
+    for end in (0..index.len()).step_by(index.len() / 30) {
+        ask_everything(&strings, &index[..end]);
+        ask_everything(&strings[..end.min(strings.len())], &index);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn several_damaged_bytes_give_errors_or_answers(
+        damage in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let ((mut strings, mut index), _) = build(&pods(20, 6));
+        for (of_strings, at, byte) in damage {
+            let part = if of_strings { &mut strings } else { &mut index };
+            let at = at.index(part.len());
+            part[at] = byte;
+        }
+        ask_everything(&strings, &index);
+    }
+}
+
+#[test]
+fn a_part_that_is_no_index_is_refused() {
+    let ((strings, index), _) = build(&pods(5, 2));
+    let open = |index: &[u8]| DiskIndex::open(&*strings, index).unwrap_err();
+    assert!(matches!(
+        open(&[]),
+        Error::Damaged {
+            part: Part::Index,
+            ..
+        }
+    ));
+    assert!(matches!(open(&[7; 1000]), Error::Damaged { .. }));
+    let mut newer = index.clone();
+    let at = newer.len() - 5;
+    newer[at] = 9;
+    assert_eq!(open(&newer), Error::UnknownVersion { version: 9 });
+    let mut foreign = index.clone();
+    *foreign.last_mut().unwrap() ^= 1;
+    assert!(matches!(open(&foreign), Error::Damaged { .. }));
+}
+
+/// The bytes of version 1, which every later release must read.
+#[test]
+fn the_golden_index_is_written_and_read() {
+    let sets = [
+        labels([("__name__", "up"), ("job", "api"), ("pod", "api-1")]),
+        labels([("__name__", "up"), ("job", "api"), ("pod", "api-2")]),
+        labels([("__name__", "up"), ("job", "db"), ("le", "0.5")]),
+        labels([("job", "db")]),
+    ];
+    let ((strings, index), _) = build(&sets);
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+    let files = [
+        ("series-index-strings.bin", &strings),
+        ("series-index-index.bin", &index),
+    ];
+    for (name, written) in files {
+        let path = dir.join(name);
+        if std::env::var_os("ROOTLINE_WRITE_GOLDEN").is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(&path, written).unwrap();
+        }
+        let golden = std::fs::read(&path).unwrap();
+        assert_eq!(&golden, written, "{name} is no longer written as it was");
+    }
+    let parts = (strings, index);
+    let index = open(&parts);
+    let rows = (0..index.rows()).map(|row| index.labels(row).unwrap());
+    assert!(rows.eq(sets));
 }

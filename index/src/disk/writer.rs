@@ -329,7 +329,7 @@ impl DiskIndexWriter {
         drop(rows);
         let bodies = columns.bodies;
         let shapes = columns.shapes.write(bodies, &mut index)?;
-        for (record, column) in records.iter_mut().zip(columns.columns) {
+        for (record, column) in records.iter_mut().zip(columns.by_name) {
             record.bodies = column.bodies;
             record.rows = column.rows;
             let finished = column.codes.finish(bodies);
@@ -424,7 +424,7 @@ fn write_pairs<E>(
 
 /// The columns of all names, filled side by side.
 struct Columns {
-    columns: Vec<NameColumn>,
+    by_name: Vec<NameColumn>,
     shapes: ShapesWriter,
     bodies: u32,
     /// Names of the body being pushed.
@@ -440,10 +440,10 @@ struct NameColumn {
 
 impl Columns {
     fn new(names: usize) -> Self {
-        let mut columns = Vec::new();
-        columns.resize_with(names, NameColumn::default);
+        let mut by_name = Vec::new();
+        by_name.resize_with(names, NameColumn::default);
         Self {
-            columns,
+            by_name,
             shapes: ShapesWriter::default(),
             bodies: 0,
             names: Vec::new(),
@@ -455,7 +455,7 @@ impl Columns {
         self.names.clear();
         for pair in pairs.filter_map(|rank| of_rank.get(rank as usize)) {
             self.names.push(pair.name + 1);
-            if let Some(column) = self.columns.get_mut(pair.name as usize) {
+            if let Some(column) = self.by_name.get_mut(pair.name as usize) {
                 column.codes.push(self.bodies, pair.code);
                 column.bodies += 1;
                 column.rows += rows;
@@ -467,7 +467,7 @@ impl Columns {
 
     /// Counts rows that have a name beside their body.
     fn count(&mut self, name: u32, rows: u32) {
-        if let Some(column) = self.columns.get_mut(name as usize) {
+        if let Some(column) = self.by_name.get_mut(name as usize) {
             column.rows += rows;
         }
     }

@@ -17,6 +17,8 @@
 mod check;
 mod chunks;
 mod exemplars;
+#[cfg(test)]
+mod golden_test;
 mod item;
 mod merge;
 mod metadata;

@@ -59,8 +59,11 @@ fn origin(lsn: u64) -> BlockOrigin {
 
 /// Writes a block; block `id` has LSNs from `10 * id` on.
 fn write(storage: &Arc<dyn Storage>, id: u64, model: &Model) -> Option<BlockMeta> {
+    write_through(writer(storage, id), id, model)
+}
+
+fn write_through(mut writer: MetricBlockWriter, id: u64, model: &Model) -> Option<BlockMeta> {
     let mut symbols = Symbols::new();
-    let mut writer = writer(storage, id);
     for (labels, series) in model {
         let pairs = labels.iter();
         let pairs: Vec<_> = pairs
@@ -223,10 +226,15 @@ proptest! {
         model in model(),
         start in -600i64..600,
         span in 0i64..4_000_000_000_000,
+        held_bytes in prop::option::of(0usize..200),
     ) {
         let storage = memory();
         let expected = written(&model);
-        let Some(meta) = write(&storage, 1, &model) else {
+        let mut writer = writer(&storage, 1);
+        if let Some(bytes) = held_bytes {
+            writer.hold_times_at_most(bytes);
+        }
+        let Some(meta) = write_through(writer, 1, &model) else {
             prop_assert!(expected.is_empty());
             prop_assert!(storage.list(Path::new(DIR)).unwrap().is_empty());
             return Ok(());
@@ -273,6 +281,7 @@ proptest! {
         deletes in prop::collection::vec((0u64..60, "[a-h]", -500i64..500, 0i64..400), 0..3),
         floor in prop::option::of(-600i64..600),
         cut in -500i64..500,
+        held_bytes in prop::option::of(0usize..200),
     ) {
         let storage = memory();
         let mut sources = Vec::new();
@@ -286,7 +295,11 @@ proptest! {
             })
             .collect();
         for (id, part) in (1u64..).zip(&parts) {
-            if write(&storage, id, part).is_some() {
+            let mut writer = writer(&storage, id);
+            if let Some(bytes) = held_bytes {
+                writer.hold_times_at_most(bytes);
+            }
+            if write_through(writer, id, part).is_some() {
                 sources.push(open(&storage, id).unwrap());
             }
             let clean = Lsn(10 * id + 9);
@@ -757,4 +770,56 @@ proptest! {
         }
         let _ = check(&sections);
     }
+}
+
+#[test]
+fn a_range_touches_only_its_chunks() {
+    let storage = Arc::new(PowerCutStorage::new());
+    storage.create_dir_all(Path::new(DIR)).unwrap();
+    let shared: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&storage);
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695);
+        state
+    };
+    let times = grid(0, 20 * 8_000);
+    let series = Series {
+        samples: times.iter().map(|t| (*t, noise())).collect(),
+        exemplars: Vec::new(),
+    };
+    let model = Model::from([(numbered(0), series)]);
+    write(&shared, 1, &model).unwrap();
+    let block = open(&shared, 1).unwrap();
+    let (_, bytes, pages) = block.block().sections().next().unwrap();
+    assert_eq!(pages, 20, "a page for each column");
+    let path = block.block().path().to_owned();
+    drop(block);
+    // All pages of values but that of chunk 13.
+    for page in (0..20).filter(|page| *page != 13) {
+        let middle = bytes / 20 * page + bytes / 40;
+        storage
+            .damage(&path, usize::try_from(middle).unwrap(), 1)
+            .unwrap();
+    }
+    let block = open(&shared, 1).unwrap();
+    let wanted = range(times[13 * 8_000 + 10], times[14 * 8_000 - 10]);
+    let (mut found, mut values) = (Vec::new(), Vec::new());
+    let mut cache = ColumnCache::default();
+    block
+        .read(0, wanted, &mut found, &mut values, &mut cache)
+        .unwrap();
+    assert_eq!(found, times[13 * 8_000 + 10..=14 * 8_000 - 10]);
+    let values = values.into_iter().map(f64::to_bits);
+    let samples = &model[&numbered(0)].samples;
+    assert!(values.eq(found.iter().map(|t| samples[t])));
+    // Between two samples there is nothing, and nothing is read for it.
+    found.clear();
+    let between = range(times[3] + 1, times[4] - 1);
+    let read = block.read(0, between, &mut found, &mut Vec::new(), &mut cache);
+    assert!(found.is_empty() && matches!(read, Ok(()) | Err(Error::CorruptBlock { .. })));
+    let whole = block.read(0, TimeRange::ALL, &mut found, &mut Vec::new(), &mut cache);
+    assert!(matches!(whole, Err(Error::CorruptBlock { .. })));
+    assert!(found.is_empty(), "an error leaves no half of a chunk");
 }

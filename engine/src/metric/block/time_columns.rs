@@ -40,9 +40,26 @@ const HELD_UNSHARED_BYTES_MAX: usize = 16 << 20;
 /// Encoded columns are held up to here at all.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
+/// How many bytes of encoded columns are held.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    unshared_bytes: usize,
+    any_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            unshared_bytes: HELD_UNSHARED_BYTES_MAX,
+            any_bytes: HELD_BYTES_MAX,
+        }
+    }
+}
+
 /// Gives each distinct time column its number, and chunks their slots.
 #[derive(Debug, Default)]
 pub(super) struct TimeColumnsWriter {
+    bounds: Bounds,
     hasher: DefaultHashBuilder,
     /// Columns one behind the other, and where each ends.
     encoded: Vec<u8>,
@@ -84,6 +101,15 @@ impl ByHash {
 }
 
 impl TimeColumnsWriter {
+    /// Holds less, so that a test sees columns stand inline.
+    #[cfg(test)]
+    pub(super) fn hold_at_most(&mut self, any_bytes: usize) {
+        self.bounds = Bounds {
+            unshared_bytes: any_bytes / 2,
+            any_bytes,
+        };
+    }
+
     /// The place of a column of rising timestamps: known, new, or inline, when its bytes are those
     /// of [`inline_bytes`](Self::inline_bytes).
     pub(super) fn place(&mut self, times_ns: &[i64]) -> TimePlace {
@@ -273,7 +299,8 @@ impl TimeColumnsWriter {
     fn keep(&mut self, start: usize) -> Option<u32> {
         let held = self.encoded.len();
         let is_unshared = self.shared * 4 < self.ends.len() as u64;
-        if held > HELD_BYTES_MAX || (is_unshared && held > HELD_UNSHARED_BYTES_MAX) {
+        let bounds = self.bounds;
+        if held > bounds.any_bytes || (is_unshared && held > bounds.unshared_bytes) {
             let column = self.encoded.get(start..).unwrap_or_default();
             self.inline.clear();
             self.inline.extend_from_slice(column);
