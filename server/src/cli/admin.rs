@@ -373,6 +373,8 @@ fn stats_json(stats: &v1::StatsResponse) -> String {
         "damage": damage,
         "read_only": stats.read_only,
         "disk_free_bytes": stats.disk_free_bytes,
+        "disk_reserve_bytes": stats.disk_reserve_bytes,
+        "disk_is_low": stats.disk_is_low,
         "retention": {
             "blocks": retention.blocks,
             "bytes": retention.bytes,
@@ -414,6 +416,9 @@ fn stats_text(stats: &v1::StatsResponse, terminal: Terminal) -> String {
     }
     if let Some(free_bytes) = stats.disk_free_bytes {
         row("disk free", bytes(free_bytes));
+    }
+    if stats.disk_is_low {
+        row("writes", "refused: the disk is nearly full".to_owned());
     }
     row("log on disk", bytes(stats.log_bytes));
     row("log segments", count(stats.log_segments));
