@@ -330,6 +330,7 @@ impl Core {
             frozen,
             first_lsn: version.cuts.metrics.next(),
             metadata: &metadata,
+            budget: &self.committer.budget,
             check: &|| self.check_may_seal(),
         };
         let blocks = sealing.write()?;
