@@ -23,7 +23,7 @@ use std::{
     },
 };
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::{LabelFault, LabelLimits, Labels, LabelsBuilder, SharedSymbols, Symbol};
 use rootline_wal::Lsn;
