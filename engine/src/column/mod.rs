@@ -1,5 +1,13 @@
 //! Encodings of whole columns, as blocks hold them: timestamps, values, integers.
 //!
+//! | file | what |
+//! | --- | --- |
+//! | `values.rs` | floats |
+//! | `times.rs` | rising timestamps |
+//! | `integers.rs` | any integers, in groups of 1,024: what the other two are made of |
+//! | `bitpack.rs` | their bits |
+//! | `kernel.rs` | loops compiled for AVX2 and AVX-512 as well, chosen at run time |
+//!
 //! Public so that benchmarks and fuzzers reach them; an embedder needs none of it.
 
 pub mod bitpack;
