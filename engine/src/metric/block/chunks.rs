@@ -133,11 +133,6 @@ impl DirectoryWriter {
         self.values_end_bytes
     }
 
-    /// Bytes held.
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.encoded.capacity() + self.groups.capacity() * size_of::<(u32, usize)>()
-    }
-
     /// Writes the whole section through `write`, which takes one item and says where it put it.
     pub(super) fn finish(
         mut self,
@@ -297,7 +292,12 @@ impl ChunkGroup {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        reason = "tests"
+    )]
 
     use proptest::prelude::*;
 
