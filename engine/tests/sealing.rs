@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Model, Op, Rng, apply, observe, random_op};
+use model::{Model, Op, Rng, Written, apply, observe, random_op};
 use rootline_engine::{
     Engine, Error, ErrorKind, Labels, Metadata, MetricKind, Settings, Timestamp,
 };
@@ -64,13 +64,13 @@ fn write(engine: &Engine, name: &str, series: std::ops::Range<u64>, times_ms: &[
 fn random_samples(rng: &mut Rng) -> Op {
     loop {
         match random_op(rng) {
-            Op::Write { samples, .. } if !samples.is_empty() => {
-                return Op::Write {
-                    samples,
-                    spans: Vec::new(),
-                };
+            Op::Write(written) if !written.samples.is_empty() => {
+                return Op::Write(Written {
+                    samples: written.samples,
+                    ..Written::default()
+                });
             }
-            op @ Op::DeleteGroup { .. } => return op,
+            op @ Op::Delete { .. } => return op,
             _ => {}
         }
     }
