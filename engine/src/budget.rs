@@ -33,9 +33,11 @@ pub enum Holder {
     Queries,
     /// Room of written batches, kept for the next ones.
     Buffers,
+    /// Blocks being written of what is sealed.
+    Sealing,
 }
 
-const HOLDERS: usize = 6;
+const HOLDERS: usize = 7;
 
 /// Sealing gives back enough to wait for if the metric head holds this share of the limit.
 const WORTH_SEALING: u64 = 16;
@@ -129,10 +131,15 @@ impl Budget {
     pub fn wait_below(&self, percent: u64, timeout: Duration) -> bool {
         let bound = self.limit_bytes / 100 * percent;
         let passing = || {
-            [Holder::Requests, Holder::Log, Holder::Queries]
-                .into_iter()
-                .map(|h| self.held_bytes(h))
-                .sum::<u64>()
+            [
+                Holder::Requests,
+                Holder::Log,
+                Holder::Queries,
+                Holder::Sealing,
+            ]
+            .into_iter()
+            .map(|h| self.held_bytes(h))
+            .sum::<u64>()
                 + self.sealable_bytes()
         };
         let mut guard = self.waiters.lock();
@@ -183,7 +190,15 @@ impl Budget {
     }
 
     fn counter(&self, holder: Holder) -> &AtomicU64 {
-        let [requests, log, metric_head, span_head, queries, buffers] = &self.by_holder;
+        let [
+            requests,
+            log,
+            metric_head,
+            span_head,
+            queries,
+            buffers,
+            sealing,
+        ] = &self.by_holder;
         match holder {
             Holder::Requests => requests,
             Holder::Log => log,
@@ -191,6 +206,7 @@ impl Budget {
             Holder::SpanHead => span_head,
             Holder::Queries => queries,
             Holder::Buffers => buffers,
+            Holder::Sealing => sealing,
         }
     }
 }
@@ -224,6 +240,40 @@ impl Reservation {
         let spare = self.bytes.saturating_sub(bytes);
         self.bytes -= spare;
         self.budget.release(self.holder, spare);
+    }
+}
+
+/// Bytes that are charged whatever the limit says, and given back on drop.
+#[derive(Debug)]
+pub(crate) struct Charge<'b> {
+    budget: &'b Budget,
+    holder: Holder,
+    bytes: u64,
+}
+
+impl<'b> Charge<'b> {
+    pub(crate) fn new(budget: &'b Budget, holder: Holder) -> Self {
+        Self {
+            budget,
+            holder,
+            bytes: 0,
+        }
+    }
+
+    /// Holds so many bytes now.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        if bytes >= self.bytes {
+            self.budget.charge(self.holder, bytes - self.bytes);
+        } else {
+            self.budget.release(self.holder, self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

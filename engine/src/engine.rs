@@ -301,6 +301,8 @@ pub struct EngineStats {
     pub memory_queries_bytes: u64,
     /// Memory kept for the next batches.
     pub memory_buffers_bytes: u64,
+    /// Memory of blocks being written of what is sealed.
+    pub memory_sealing_bytes: u64,
 }
 
 impl Engine {
@@ -479,6 +481,7 @@ impl Engine {
             memory_span_head_bytes: budget.held_bytes(Holder::SpanHead),
             memory_queries_bytes: budget.held_bytes(Holder::Queries),
             memory_buffers_bytes: budget.held_bytes(Holder::Buffers),
+            memory_sealing_bytes: budget.held_bytes(Holder::Sealing),
         }
     }
 

@@ -212,7 +212,7 @@ impl Walk<'_> {
         for meta in named.iter().flatten() {
             if !existing.contains(&meta.id) {
                 self.found.damage.push(Damage {
-                    path: block::path_of(dir, meta.id),
+                    path: block::path(dir, meta.id),
                     offset_bytes: 0,
                     reason: "the manifest names this block, and it is missing".to_owned(),
                     cost: whole(meta),
@@ -238,7 +238,7 @@ impl Walk<'_> {
         meta: Option<&BlockMeta>,
         files: &Arc<OpenFiles>,
     ) -> Result<(), Error> {
-        let path = block::path_of(dir, id);
+        let path = block::path(dir, id);
         let opened = Block::open(self.storage, dir, store, id, files);
         let block = match opened {
             Ok(block) => Arc::new(block),

@@ -26,9 +26,6 @@ use crate::error::Error;
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Told of bytes before they are written; may wait, or end the writing with an error.
-pub(crate) type Throttle<'a> = dyn FnMut(u64) -> Result<(), Error> + Send + 'a;
-
 /// A block that is being written. Dropped unfinished, it removes its file if it can.
 pub(crate) struct BlockWriter {
     storage: Arc<dyn Storage>,
@@ -39,7 +36,6 @@ pub(crate) struct BlockWriter {
     store: StoreId,
     id: BlockId,
     seed: Seed,
-    throttle: Option<Box<Throttle<'static>>>,
     /// Ended pages that are not written yet, then the page that is open.
     buffer: Vec<u8>,
     /// Where in the buffer the open page starts.
@@ -101,7 +97,6 @@ impl BlockWriter {
             store,
             id,
             seed: Seed::new(&store, id),
-            throttle: None,
             buffer: Vec::with_capacity(BUFFER_BYTES + PAGE_BYTES_MAX),
             page_start: 0,
             offset: END_BYTES as u64,
@@ -112,15 +107,10 @@ impl BlockWriter {
         })
     }
 
-    /// Calls `throttle` before each write to the file, with its bytes.
-    pub(crate) fn set_throttle(&mut self, throttle: Box<Throttle<'static>>) {
-        self.throttle = Some(throttle);
-    }
-
     /// Ends the section that is open and begins another. Each kind comes once, in any order.
     ///
     /// # Errors
-    /// [`Error::Storage`], or what the throttle said.
+    /// [`Error::Storage`].
     ///
     /// # Panics
     /// If the kind came before.
@@ -143,7 +133,7 @@ impl BlockWriter {
     /// [`PAGE_BYTES_MAX`] bytes lies on one page.
     ///
     /// # Errors
-    /// [`Error::Storage`], or what the throttle said. The block cannot be finished then.
+    /// [`Error::Storage`]. The block cannot be finished then.
     pub(crate) fn write(&mut self, item: &[u8]) -> Result<u64, Error> {
         if self.page_bytes() + item.len() > PAGE_BYTES_MAX {
             self.end_page()?;
@@ -167,7 +157,7 @@ impl BlockWriter {
     /// Makes the block durable under its name. What `meta` says of id and length is set right.
     ///
     /// # Errors
-    /// [`Error::Storage`]: there is no block then. Or what the throttle said. [`Error::NotABlock`] if
+    /// [`Error::Storage`]: there is no block then. [`Error::NotABlock`] if
     /// `meta` contradicts itself.
     pub(crate) fn finish(mut self, meta: BlockMeta) -> Result<BlockMeta, Error> {
         self.end_page()?;
@@ -256,9 +246,6 @@ impl BlockWriter {
             return Ok(());
         }
         let bytes = self.buffer.len() as u64;
-        if let Some(throttle) = &mut self.throttle {
-            throttle(bytes)?;
-        }
         self.file
             .write_at(self.offset, &self.buffer)
             .map_err(storage_error("write", &self.temporary))?;

@@ -344,7 +344,8 @@ impl MetricBlock {
             return Ok(Vec::new());
         }
         let section = SectionReader::open(&self.block, SectionKind::Exemplars)?;
-        let mut exemplars = exemplars::read(&section, &self.exemplars, row)?;
+        let values = SectionReader::open(&self.block, SectionKind::Values)?;
+        let mut exemplars = exemplars::read(&section, &values, &self.exemplars, row)?;
         exemplars.retain(|exemplar| range.contains(exemplar.time));
         Ok(exemplars)
     }
@@ -359,11 +360,12 @@ impl MetricBlock {
         let mut rows = RoaringBitmap::new();
         if self.has_exemplars() {
             let section = SectionReader::open(&self.block, SectionKind::Exemplars)?;
+            let values = SectionReader::open(&self.block, SectionKind::Values)?;
             let mut next = 0;
             while let Some(item) = self.exemplars.item(&section, next)? {
-                let bytes = section.bytes(item.bytes.clone())?;
+                let bytes = values.bytes(item.bytes.clone())?;
                 let found = exemplars::rows(&bytes, item.first_row, &mut rows);
-                section.placed(item.bytes.start, found)?;
+                values.placed(item.bytes.start, found)?;
                 next += 1;
             }
         }

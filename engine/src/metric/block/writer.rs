@@ -1,9 +1,9 @@
 //! Writes a metric block in one pass. Bytes: `docs/formats/metric-block.md`.
 //!
 //! 1. Series come in the order of `Labels`. A series that gets no sample and no exemplar is left out.
-//! 2. Its samples become columns of at most [`COLUMN_SAMPLES_MAX`] samples, evenly. Value columns go to
-//!    the file at once; time columns (each distinct one once), the chunk directory, exemplars and the
-//!    index are held, encoded, and written by `finish`.
+//! 2. Its samples become columns of at most [`COLUMN_SAMPLES_MAX`] samples, evenly. Value columns and
+//!    exemplars go to the file at once; time columns (each distinct one once), the chunk directory and
+//!    the index are held, encoded, and written by `finish`.
 //!
 //! Owned by one thread. Dropped unfinished, it leaves nothing behind.
 
@@ -201,7 +201,7 @@ impl MetricBlockWriter {
     /// Makes the block durable under its name, and says what it is; `None` if no series had anything.
     /// `symbols` gave out the symbols of the labels.
     pub(crate) fn finish(
-        self,
+        mut self,
         symbols: &Symbols,
         origin: BlockOrigin,
     ) -> Result<Option<BlockMeta>, Error> {
@@ -209,6 +209,7 @@ impl MetricBlockWriter {
         let Some(time) = self.time.filter(|_| rows > 0) else {
             return Ok(None);
         };
+        self.write_exemplars(true)?;
         let mut block = self.block;
         block.begin(SectionKind::Times)?;
         self.times.finish(&mut |item| block.write(item))?;
@@ -288,6 +289,7 @@ impl MetricBlockWriter {
             if self.directory.rows() == u32::MAX {
                 return Err(Error::Unsupported("a block of 2^32 series"));
             }
+            self.write_exemplars(false)?;
             self.index.push(&self.labels);
             self.directory.start_row();
             self.has_row = true;
@@ -296,6 +298,16 @@ impl MetricBlockWriter {
             return Err(Error::Unsupported(
                 "a series of so many chunks in one block",
             ));
+        }
+        Ok(())
+    }
+
+    /// Writes exemplars of the rows so far between the values, if they make an item, or if `all`.
+    fn write_exemplars(&mut self, all: bool) -> Result<(), Error> {
+        if let Some(item) = self.exemplars.take_item(all) {
+            self.directory.skip(item.len());
+            let offset_bytes = self.block.write(&item)?;
+            self.exemplars.written(item, offset_bytes);
         }
         Ok(())
     }
