@@ -374,7 +374,7 @@ impl Core {
             level: plan.level,
             sources: plan.sources.clone(),
             created_ns: self.clock.wall_ns(),
-            spanning: metas().all(|meta| meta.spanning),
+            spanning: planner::makes_spanning(metas()),
         };
         let [MergeOutput { writer, .. }] = outputs;
         writer.finish(&symbols, origin)
