@@ -85,7 +85,7 @@ pub fn verify(
     };
     let store = walk.log(&dir.join(LOG_DIR), log)?;
     let named = walk.manifest(&dir.join(MANIFEST_DIR), manifest)?;
-    walk.blocks(&dir.join(BLOCKS_DIR), blocks, store, named)?;
+    walk.blocks(&dir.join(BLOCKS_DIR), blocks, store, named.as_deref())?;
     Ok(walk.found)
 }
 
@@ -201,7 +201,7 @@ impl Walk<'_> {
         dir: &Path,
         size: (u64, u64),
         store: Option<StoreId>,
-        named: Option<Vec<BlockMeta>>,
+        named: Option<&[BlockMeta]>,
     ) -> Result<(), Error> {
         self.part("blocks", size);
         let existing = if size.0 == 0 {
@@ -209,7 +209,7 @@ impl Walk<'_> {
         } else {
             block::existing(&**self.storage, dir)?
         };
-        for meta in named.iter().flatten() {
+        for meta in named.into_iter().flatten() {
             if !existing.contains(&meta.id) {
                 self.found.damage.push(Damage {
                     path: block::path(dir, meta.id),
@@ -221,7 +221,7 @@ impl Walk<'_> {
         }
         let files = Arc::new(OpenFiles::default());
         for id in existing {
-            let meta = named.iter().flatten().find(|meta| meta.id == id);
+            let meta = named.into_iter().flatten().find(|meta| meta.id == id);
             // Without a manifest that names it, nothing reads it: it is removed at the next open.
             if meta.is_some() || named.is_none() {
                 self.block(dir, store, id, meta, &files)?;

@@ -178,7 +178,7 @@ impl<'c> Pace<'c> {
 
     fn step(&mut self) -> Result<(), Error> {
         self.calls += 1;
-        if self.calls % SERIES_PER_LOOK == 0 {
+        if self.calls.is_multiple_of(SERIES_PER_LOOK) {
             self.look()?;
         }
         Ok(())
