@@ -15,11 +15,7 @@ mod files;
 #[path = "growth/soak.rs"]
 mod soak;
 
-use std::{
-    ops::ControlFlow,
-    path::Path,
-    sync::Arc,
-};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use files::{Unsynced, descriptors_under, files_in};
 use rootline_engine::{
@@ -153,7 +149,11 @@ fn samples_in_windows_of_their_own_make_few_files() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path(), Arc::new(FsStorage));
     let windows = 200_000;
-    for (n, chunk) in scattered(windows).collect::<Vec<_>>().chunks(10_000).enumerate() {
+    for (n, chunk) in scattered(windows)
+        .collect::<Vec<_>>()
+        .chunks(10_000)
+        .enumerate()
+    {
         let samples = chunk.iter().map(|w| (0, w * WINDOW_MS, *w as f64));
         write(&engine, "sparse", samples);
         assert!(engine.stats().frozen_generations == 0, "after {n}");
@@ -218,20 +218,34 @@ fn late_days_among_scattered_samples_leave_few_files() {
             "m",
             (0..9_000).map(|i| (i % 90, busy_ms + (i / 90) as i64 * 60_000 + flush, 1.0)),
         );
-        let late = (0..50).map(|_| (100 + random.below(90), random.below(60 * 86_400_000) as i64, 2.0));
+        let late = (0..50).map(|_| {
+            (
+                100 + random.below(90),
+                random.below(60 * 86_400_000) as i64,
+                2.0,
+            )
+        });
         write(&engine, "m", late.collect::<Vec<_>>());
         engine.flush().unwrap();
         engine.tick();
         most = most.max(engine.stats().blocks);
     }
     // Sixty days, each with a few levels.
-    assert!(most <= 150, "{most} blocks at once, {} now", engine.stats().blocks);
+    assert!(
+        most <= 150,
+        "{most} blocks at once, {} now",
+        engine.stats().blocks
+    );
 }
 
 /// Series that live for one generation each.
 #[test]
 fn short_lived_series_leave_nothing_in_memory() {
-    let (generations, series) = if is_full() { (100, 10_000) } else { (30, 1_000) };
+    let (generations, series) = if is_full() {
+        (100, 10_000)
+    } else {
+        (30, 1_000)
+    };
     let dir = tempfile::tempdir().unwrap();
     let storage: Arc<dyn Storage> = Arc::new(Unsynced::mapped());
     let engine = open(dir.path(), Arc::clone(&storage));
@@ -239,7 +253,11 @@ fn short_lived_series_leave_nothing_in_memory() {
     for generation in 0..generations {
         let first = generation * series;
         let time = generation as i64 * 60_000;
-        write(&engine, "churn", (first..first + series).map(|s| (s, time, s as f64)));
+        write(
+            &engine,
+            "churn",
+            (first..first + series).map(|s| (s, time, s as f64)),
+        );
         engine.flush().unwrap();
         engine.tick();
         let used = engine.stats().memory_used_bytes;
@@ -252,10 +270,15 @@ fn short_lived_series_leave_nothing_in_memory() {
         );
     }
     let log = files_in(&dir.path().join("wal"));
-    assert!(log.iter().map(|(_, bytes)| bytes).sum::<u64>() <= 128 << 10, "{log:?}");
+    assert!(
+        log.iter().map(|(_, bytes)| bytes).sum::<u64>() <= 128 << 10,
+        "{log:?}"
+    );
     let now = generations as i64 * 60_000;
     let last = read(&engine, "churn", millis(now - 60_000, now));
     assert_eq!(last.len() as u64, series);
-    assert_eq!(read(&engine, "churn", TimeRange::ALL).len() as u64, generations * series);
+    assert_eq!(
+        read(&engine, "churn", TimeRange::ALL).len() as u64,
+        generations * series
+    );
 }
-

@@ -4,9 +4,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
-use rootline_engine::{
-    Clock, Engine, Labels, MatchOp, Matcher, QueryLimits, TimeRange, Timestamp,
-};
+use rootline_engine::{Clock, Engine, Labels, MatchOp, Matcher, QueryLimits, TimeRange, Timestamp};
 use rootline_wal::{ManualClock, Storage};
 
 use crate::files::{Unsynced, descriptors_under, files_in};
@@ -83,7 +81,11 @@ fn write(engine: &Engine, model: &mut Model, random: &mut Random, now_ms: i64) {
 fn delete(engine: &Engine, model: &mut Model, random: &mut Random, now_ms: i64) {
     let (i, first_ms, last_ms) = if random.below(2) == 0 {
         let first_ms = now_ms - random.below(2 * DAY_MS as u64) as i64;
-        (format!("stays-{}", random.below(20)), first_ms, first_ms + 3_600_000)
+        (
+            format!("stays-{}", random.below(20)),
+            first_ms,
+            first_ms + 3_600_000,
+        )
     } else {
         let (i, _) = model
             .samples
@@ -105,7 +107,9 @@ fn delete(engine: &Engine, model: &mut Model, random: &mut Random, now_ms: i64) 
 fn check(engine: &Engine, model: &mut Model) {
     let floor = engine.stats().retention_floor.map(Timestamp::as_nanos);
     let floor_ns = floor.unwrap_or(i64::MIN);
-    model.samples.retain(|(_, ms), _| ms * 1_000_000 >= floor_ns);
+    model
+        .samples
+        .retain(|(_, ms), _| ms * 1_000_000 >= floor_ns);
     let query = engine.query_control(None, QueryLimits::default());
     let mut found = BTreeMap::new();
     let snapshot = engine.snapshot().unwrap();
@@ -145,7 +149,9 @@ impl Figures {
     fn of(engine: &Engine, dir: &Path) -> Self {
         let files = files_in(dir);
         let bytes = |part: &str| -> u64 {
-            let of_part = files.iter().filter(|(path, _)| path.starts_with(dir.join(part)));
+            let of_part = files
+                .iter()
+                .filter(|(path, _)| path.starts_with(dir.join(part)));
             of_part.map(|(_, bytes)| bytes).sum()
         };
         let stats = engine.stats();

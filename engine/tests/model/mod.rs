@@ -3,7 +3,11 @@
 //! The model keeps every version of everything with its LSN and answers by folding; it knows nothing
 //! of shards, chunks, marks or rows. Deliberately slow and obvious.
 
-#![allow(dead_code, unused_imports, reason = "each test uses its part of the model")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test uses its part of the model"
+)]
 #![allow(
     unreachable_pub,
     clippy::pedantic,
@@ -415,8 +419,7 @@ impl Model {
                     state.spans.extend(written.spans.iter().cloned());
                 }
                 Op::Delete { picks, start, end } => {
-                    let is_kept =
-                        |s: u8, t: i64| t < *start || t > *end || !take_all(picks, s);
+                    let is_kept = |s: u8, t: i64| t < *start || t > *end || !take_all(picks, s);
                     state.samples.retain(|(s, t), _| is_kept(*s, *t));
                     state.exemplars.retain(|e| is_kept(e.series, e.time));
                 }

@@ -60,9 +60,10 @@ pub fn check_questions(
     let found = found.map(|range| (range.start().as_nanos(), range.end().as_nanos()));
     assert_eq!(found, bounds, "time bounds {asked}");
 
-    let expected = state.exemplars.iter().filter(|e| {
-        take_all(&picks, e.series) && range.contains(Timestamp::from_nanos(e.time))
-    });
+    let expected = state
+        .exemplars
+        .iter()
+        .filter(|e| take_all(&picks, e.series) && range.contains(Timestamp::from_nanos(e.time)));
     let expected: BTreeSet<_> = expected.copied().collect();
     let found = exemplars(snapshot.exemplars(&wanted, range, &query)?);
     assert_eq!(found, expected, "exemplars {asked}");
@@ -93,11 +94,7 @@ fn random_range(rng: &mut Rng, today: i64) -> TimeRange {
     TimeRange::new(Timestamp::from_nanos(start), Timestamp::from_nanos(end)).unwrap()
 }
 
-fn in_range(
-    state: &State,
-    picks: &[Pick],
-    range: TimeRange,
-) -> BTreeMap<u8, Vec<(i64, u64)>> {
+fn in_range(state: &State, picks: &[Pick], range: TimeRange) -> BTreeMap<u8, Vec<(i64, u64)>> {
     let mut by_series: BTreeMap<u8, Vec<(i64, u64)>> = BTreeMap::new();
     for (&(series, time), &bits) in &state.samples {
         if take_all(picks, series) && range.contains(Timestamp::from_nanos(time)) {
@@ -135,7 +132,10 @@ fn check_labels(
     let values: BTreeSet<String> = values.map(str::to_owned).collect();
     let values: Vec<String> = values.into_iter().take(limit).collect();
     let found = snapshot.label_values(name, wanted, prefix, range, limit, &query)?;
-    assert_eq!(found, values, "values of {name}, {prefix:?}, {limit}: {asked}");
+    assert_eq!(
+        found, values,
+        "values of {name}, {prefix:?}, {limit}: {asked}"
+    );
     Ok(())
 }
 
@@ -154,7 +154,12 @@ fn check_summary(
         let ends = (series.min + 0.0, series.max + 0.0);
         let before = found.insert(
             series_of(series.labels),
-            (series.count, series.nans, ends.0.to_bits(), ends.1.to_bits()),
+            (
+                series.count,
+                series.nans,
+                ends.0.to_bits(),
+                ends.1.to_bits(),
+            ),
         );
         assert!(before.is_none(), "a series is shown once");
         Ok(ControlFlow::Continue(()))

@@ -133,6 +133,11 @@ impl DirectoryWriter {
         self.values_end_bytes
     }
 
+    /// Bytes held.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.encoded.capacity() + self.groups.capacity() * size_of::<(u32, usize)>()
+    }
+
     /// Writes the whole section through `write`, which takes one item and says where it put it.
     pub(super) fn finish(
         mut self,

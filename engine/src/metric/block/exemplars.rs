@@ -77,6 +77,11 @@ impl ExemplarsWriter {
         self.count
     }
 
+    /// Bytes held.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.item.capacity() + self.of_row.capacity() + self.table.heap_bytes()
+    }
+
     /// The item that is large enough to be written, or whatever there is if `all`: its bytes, to be
     /// given back by [`written`](Self::written). No more exemplars come for the rows before.
     pub(super) fn take_item(&mut self, all: bool) -> Option<Vec<u8>> {

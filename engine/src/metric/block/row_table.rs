@@ -37,6 +37,11 @@ impl RowTableWriter {
         self.count += 1;
     }
 
+    /// Bytes held.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.entries.capacity()
+    }
+
     /// Writes table and trailer through `write`, which takes one item and says where it put it.
     /// `table_bytes` is how long the section is before it, `own` a number of the owner's.
     pub(super) fn finish(

@@ -178,6 +178,15 @@ impl TimeColumnsWriter {
         &self.inline
     }
 
+    /// Bytes held.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.encoded.capacity()
+            + (self.ends.capacity() + self.slots.capacity()) * size_of::<u32>()
+            + self.by_times.allocation_size()
+            + self.by_bytes.allocation_size()
+            + self.by_pair.allocation_size()
+    }
+
     /// Writes the whole section through `write`, which takes one item and says where it put it.
     pub(super) fn finish(
         self,

@@ -180,6 +180,14 @@ impl MetricBlockWriter {
         self.samples
     }
 
+    /// Memory held, about.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.index.heap_bytes()
+            + self.directory.heap_bytes()
+            + self.times.heap_bytes()
+            + self.exemplars.heap_bytes()
+    }
+
     /// Makes the block durable under its name, and says what it is; `None` if no series had anything.
     /// `symbols` gave out the symbols of the labels.
     pub(crate) fn finish(
