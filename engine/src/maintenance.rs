@@ -283,7 +283,9 @@ impl Core {
                 Ok(()) => {
                     state.failures = 0;
                     state.stats.last_error = None;
-                    state.stats.last = now.saturating_sub(started);
+                    if flushed.blocks > 0 {
+                        state.stats.last = now.saturating_sub(started);
+                    }
                 }
                 Err(error) => {
                     let wait = RETRY_AFTER.saturating_mul(1 << state.failures.min(10));
