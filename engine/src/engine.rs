@@ -448,7 +448,8 @@ impl Engine {
         let core = &self.inner.core;
         let view = committer.store.view();
         let version = core.files.manifest.version();
-        let metas = version.blocks.values();
+        // Of a damaged manifest the version may be empty; what is read is in the view.
+        let metas = view.blocks.iter().map(|block| block.meta());
         EngineStats {
             metrics: view.current.stats(),
             frozen_generations: view.frozen.len() as u64,

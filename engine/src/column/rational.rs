@@ -34,6 +34,8 @@ use super::{
 pub(super) const DIGITS_MAX: u8 = 9;
 const DENOMINATOR_MAX: f64 = 16_777_216.0; // 2^24
 const NUMERATOR_MAX: f64 = 35_184_372_088_832.0; // 2^45
+/// Integers up to here are floats: 2^53.
+const EXACT_MAX: i64 = 1 << 53;
 /// Values whose denominators are smoothed together.
 const NEIGHBOURS: usize = 32;
 const MAGIC: f64 = 6_755_399_441_055_744.0;
@@ -218,6 +220,10 @@ pub(super) fn expand(values: &[f64], digits: u8, numerators: &mut [i64], denomin
                 continue;
             }
             let nearest = (usual + *d / 2) / *d;
+            if n.abs() > EXACT_MAX / (nearest + 3) {
+                // what no float holds gives no quotient back
+                continue;
+            }
             let mut best = nearest;
             for step in [0, -1, 1, -2, 2, -3, 3] {
                 let times = nearest + step;

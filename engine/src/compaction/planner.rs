@@ -11,7 +11,10 @@
 //!    sample is rewritten once a level; and what is left of a day once data of a later time than
 //!    [`DAY_SETTLED_AFTER_NS`] behind its end have come, unless it is little beside its largest block.
 //! 2. Spanning blocks (days too sparse for a block of their own): [`FAN_IN`] neighbours of one level.
-//! 3. A block by itself that deletes still hide something of.
+//! 3. Where days and spanning blocks lie across each other, neither finds neighbours. Once more than
+//!    [`CROSSED_MAX`] blocks are left over so, some of them become one spanning block together with
+//!    whatever stands between them: the fewest bytes for a file less go first.
+//! 4. A block by itself that deletes still hide something of.
 //!
 //! Larger than [`MERGE_BYTES_MAX`] together, blocks are left alone: rewriting would cost more than
 //! one file less is worth.
@@ -33,6 +36,10 @@ const LATE_SHARE: u64 = 4;
 pub(crate) const MERGE_BYTES_MAX: u64 = 16 << 30;
 /// Blocks that are merged at once at most: each is one open file and one cursor.
 const MERGE_BLOCKS_MAX: usize = 32;
+/// Blocks beyond one for each day that are left lying across each other.
+pub(crate) const CROSSED_MAX: usize = 64;
+/// Places that are looked at for a merge across days.
+const CROSSED_LOOKS_MAX: usize = 256;
 
 const NS_PER_S: i64 = 1_000_000_000;
 const NS_PER_DAY: i64 = 24 * 3600 * NS_PER_S;
@@ -84,12 +91,20 @@ pub(crate) fn plan(
     }
     same_day(&sorted, &candidates, latest_ns, effort)
         .or_else(|| spanning(&sorted, &candidates, effort))
+        .or_else(|| crossed(&sorted, &candidates))
         .or_else(|| purge(&candidates, deletes))
 }
 
 /// The UTC day of a block's first sample.
 fn day(block: &BlockMeta) -> i64 {
     block.time.start().as_nanos().div_euclid(NS_PER_DAY)
+}
+
+/// Whether a block made of these holds more than one day.
+pub(crate) fn makes_spanning<'b>(mut sources: impl Iterator<Item = &'b BlockMeta> + Clone) -> bool {
+    let mut days = sources.clone().map(day);
+    let first = days.next();
+    days.any(|day| Some(day) != first) || sources.any(|b| b.spanning)
 }
 
 fn same_day(
@@ -132,6 +147,67 @@ fn spanning(sorted: &[&BlockMeta], candidates: &[&BlockMeta], effort: Effort) ->
     level_run(sorted, &blocks)
 }
 
+/// Blocks that only a merge across days makes fewer, with all that stands between them.
+fn crossed(sorted: &[&BlockMeta], candidates: &[&BlockMeta]) -> Option<Plan> {
+    // Of a day, or spanning; inside a group the order of LSNs stays.
+    let mut grouped: Vec<(Option<i64>, &BlockMeta)> = candidates
+        .iter()
+        .map(|b| ((!b.spanning).then(|| day(b)), *b))
+        .collect();
+    grouped.sort_by_key(|(day, _)| *day);
+    let groups = || grouped.chunk_by(|(a, _), (b, _)| a == b);
+    let left_over: usize = groups().map(|group| group.len() - 1).sum();
+    if left_over <= CROSSED_MAX {
+        return None;
+    }
+    groups()
+        .flat_map(|group| group.windows(group.len().min(FAN_IN)))
+        .filter(|window| window.len() > 1)
+        .take(CROSSED_LOOKS_MAX)
+        .filter_map(|window| closed(sorted, window.iter().map(|(_, b)| *b).collect()))
+        .filter(|sources| {
+            sources
+                .iter()
+                .all(|s| candidates.iter().any(|c| c.id == s.id))
+        })
+        .min_by_key(|sources| {
+            let bytes: u64 = sources.iter().map(|b| b.file_bytes).sum();
+            bytes / (sources.len() as u64 - 1)
+        })
+        .and_then(|sources| accept(sorted, &sources))
+}
+
+/// `sources` and all that would have to be merged with them, by rising last LSN; `None` if that is too
+/// much.
+fn closed<'b>(
+    sorted: &[&'b BlockMeta],
+    mut sources: Vec<&'b BlockMeta>,
+) -> Option<Vec<&'b BlockMeta>> {
+    loop {
+        let merged_last = sources.iter().map(|b| b.last_lsn).max()?;
+        let stands_between = |other: &BlockMeta| {
+            other.last_lsn <= merged_last
+                && sources
+                    .iter()
+                    .any(|s| s.last_lsn < other.last_lsn && s.time.overlaps(other.time))
+                && !sources.iter().any(|s| s.id == other.id)
+        };
+        let more: Vec<&BlockMeta> = sorted
+            .iter()
+            .copied()
+            .filter(|b| stands_between(b))
+            .collect();
+        if more.is_empty() {
+            sources.sort_by_key(|b| (b.last_lsn, b.id));
+            return Some(sources);
+        }
+        sources.extend(more);
+        if sources.len() > MERGE_BLOCKS_MAX {
+            return None;
+        }
+    }
+}
+
 /// Whether the smaller ones together are a quarter of the largest at least: a trickle of late samples
 /// does not have the whole day written again.
 fn is_worth_it(blocks: &[&BlockMeta]) -> bool {
@@ -145,10 +221,7 @@ fn level_run(all: &[&BlockMeta], candidates: &[&BlockMeta]) -> Option<Plan> {
     candidates
         .chunk_by(|a, b| a.level == b.level)
         .filter(|run| run.len() >= FAN_IN)
-        .find_map(|run| {
-            run.windows(FAN_IN)
-                .find_map(|window| accept(all, window.to_vec()))
-        })
+        .find_map(|run| run.windows(FAN_IN).find_map(|window| accept(all, window)))
 }
 
 /// The longest run at the start of `candidates`, or at the start of their rest, that may be merged.
@@ -163,7 +236,7 @@ fn merge_run(
         (2..=longest)
             .rev()
             .filter_map(|count| rest.get(..count))
-            .find_map(|run| wanted(run).then(|| accept(all, run.to_vec())).flatten())
+            .find_map(|run| wanted(run).then(|| accept(all, run)).flatten())
     })
 }
 
@@ -179,9 +252,9 @@ fn purge(sorted: &[&BlockMeta], deletes: &[PendingDelete]) -> Option<Plan> {
     })
 }
 
-fn accept(all: &[&BlockMeta], sources: Vec<&BlockMeta>) -> Option<Plan> {
+fn accept(all: &[&BlockMeta], sources: &[&BlockMeta]) -> Option<Plan> {
     let bytes: u64 = sources.iter().map(|b| b.file_bytes).sum();
-    if bytes > MERGE_BYTES_MAX || !are_neighbours(all, &sources) {
+    if bytes > MERGE_BYTES_MAX || !are_neighbours(all, sources) {
         return None;
     }
     let level = sources.iter().map(|b| b.level).max()?.saturating_add(1);
@@ -337,6 +410,68 @@ mod tests {
         assert_eq!(next(&blocks, Effort::Full), [0; 0]);
     }
 
+    /// Seals a busy day and scattered samples again and again; every plan is carried out.
+    fn seal_across(seals: u64, days: i64) -> (usize, u64, u64) {
+        let mut blocks: Vec<BlockMeta> = Vec::new();
+        let (mut next_id, mut written, mut rewritten) = (0, 0, 0);
+        let mut random = 12_345u64;
+        for seal in 1..=seals {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let at = i64::try_from(random >> 33).unwrap() % days * 24;
+            for mut meta in [
+                block(0, (seal, seal), (at, at + 20)),
+                spanning(0, (seal, seal), (1, days * 24 - 1)),
+            ] {
+                next_id += 1;
+                meta.id = BlockId(next_id);
+                written += meta.file_bytes;
+                blocks.push(meta);
+            }
+            while let Some(plan) = plan(
+                &blocks.iter().collect::<Vec<_>>(),
+                &|_| true,
+                &[],
+                Effort::Background,
+            ) {
+                let (sources, rest): (Vec<_>, Vec<_>) = blocks
+                    .into_iter()
+                    .partition(|b| plan.sources.contains(&b.id));
+                blocks = rest;
+                next_id += 1;
+                let time = |of: fn(&BlockMeta) -> i64| sources.iter().map(of);
+                let first = time(|b| b.time.start().as_nanos()).min().unwrap();
+                let last = time(|b| b.time.end().as_nanos()).max().unwrap();
+                let lsn = sources.iter().map(|b| b.last_lsn.0).max().unwrap();
+                let mut merged = block(next_id, (1, lsn), (first / HOUR, last / HOUR));
+                merged.spanning = makes_spanning(sources.iter());
+                merged.level = plan.level;
+                merged.file_bytes = sources.iter().map(|b| b.file_bytes).sum();
+                rewritten += merged.file_bytes;
+                blocks.push(merged);
+            }
+        }
+        (blocks.len(), written, rewritten)
+    }
+
+    #[test]
+    fn days_and_spanning_blocks_across_each_other_stay_few() {
+        for (seals, days) in [(200, 1), (400, 7), (400, 60), (1000, 60)] {
+            let (blocks, written, rewritten) = seal_across(seals, days);
+            let bound = usize::try_from(days).unwrap() + CROSSED_MAX + 1;
+            assert!(
+                blocks <= bound,
+                "{blocks} of {seals} seals over {days} days"
+            );
+            let amplification = rewritten / written;
+            assert!(
+                amplification <= 8,
+                "{amplification} times rewritten, {days} days"
+            );
+        }
+    }
+
     proptest! {
         /// Carries plans out on blocks that remember for every hour which sealing wrote it last.
         #[test]
@@ -351,7 +486,7 @@ mod tests {
             let effort = if eager { Effort::Full } else { Effort::Background };
             for (seal, hours) in seals.iter().enumerate() {
                 let lsn = seal as u64 + 1;
-                let mut days: std::collections::BTreeMap<Option<i64>, Hours> = Default::default();
+                let mut days: std::collections::BTreeMap<Option<i64>, Hours> = std::collections::BTreeMap::default();
                 for (hour, sparse) in hours {
                     truth.insert(*hour, lsn);
                     // A whole day goes one way.
@@ -385,7 +520,7 @@ mod tests {
                     let last = sources.iter().map(|b| b.0.last_lsn.0).max().unwrap();
                     let first = sources.iter().map(|b| b.0.first_lsn.0).min().unwrap();
                     let mut meta = block(next_id, (first, last), ends);
-                    meta.spanning = sources[0].0.spanning;
+                    meta.spanning = makes_spanning(sources.iter().map(|b| &b.0));
                     meta.level = plan.level;
                     blocks.push((meta, merged));
                 }

@@ -178,7 +178,7 @@ impl<'c> Pace<'c> {
 
     fn step(&mut self) -> Result<(), Error> {
         self.calls += 1;
-        if self.calls % SERIES_PER_LOOK == 0 {
+        if self.calls.is_multiple_of(SERIES_PER_LOOK) {
             self.look()?;
         }
         Ok(())
@@ -374,7 +374,7 @@ impl Core {
             level: plan.level,
             sources: plan.sources.clone(),
             created_ns: self.clock.wall_ns(),
-            spanning: metas().all(|meta| meta.spanning),
+            spanning: planner::makes_spanning(metas()),
         };
         let [MergeOutput { writer, .. }] = outputs;
         writer.finish(&symbols, origin)

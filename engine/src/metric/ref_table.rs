@@ -91,7 +91,7 @@ mod tests {
             for other in others.iter().filter(|o| !refs.contains(o)) {
                 prop_assert_eq!(table.get(*other), None);
             }
-            prop_assert!(table.heap_bytes() < (SPARE_ENTRIES as usize) * 16);
+            prop_assert!((table.heap_bytes() as u64) < SPARE_ENTRIES * 16);
         }
     }
 }

@@ -346,6 +346,23 @@ fn every_form_is_chosen_where_it_belongs() {
     assert!(sum > 0.0);
 }
 
+/// A large value among small shares has a fraction too, but multiplying it up would leave all range.
+#[test]
+fn a_great_ratio_among_small_ones_comes_back() {
+    let values: Vec<f64> = steps()
+        .take(1024)
+        .enumerate()
+        .map(|(i, s)| {
+            if i % 20 == 7 {
+                17_592_186_044_417.0 / 3.0
+            } else {
+                (s % 7 + 1) as f64 / (4_000_003 + s % 50) as f64
+            }
+        })
+        .collect();
+    round_trip(&values);
+}
+
 #[test]
 fn short_columns_cost_little_more_than_what_they_hold() {
     for (bytes_max, values) in [

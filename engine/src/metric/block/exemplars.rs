@@ -36,12 +36,12 @@ pub(super) struct ExemplarsWriter {
     /// The row that is open, its exemplars, and how many.
     row: Option<u32>,
     of_row: Vec<u8>,
-    count: u64,
+    count_of_row: u64,
     previous_time: i64,
     /// First row and last row of the item that is open.
     item_rows: Option<(u32, u32)>,
     label_bytes: Vec<u8>,
-    exemplars: u64,
+    count: u64,
 }
 
 impl ExemplarsWriter {
@@ -51,8 +51,8 @@ impl ExemplarsWriter {
             self.end_row();
             self.row = Some(row);
         }
+        self.count_of_row += 1;
         self.count += 1;
-        self.exemplars += 1;
         let out = &mut self.of_row;
         let time = exemplar.time.as_nanos();
         put_i64(out, time.wrapping_sub(self.previous_time));
@@ -74,7 +74,7 @@ impl ExemplarsWriter {
 
     /// Exemplars so far.
     pub(super) fn count(&self) -> u64 {
-        self.exemplars
+        self.count
     }
 
     /// Bytes held.
@@ -107,7 +107,7 @@ impl ExemplarsWriter {
         rows: u32,
         write: &mut dyn FnMut(&[u8]) -> Result<u64, Error>,
     ) -> Result<(), Error> {
-        self.table.finish(rows, self.exemplars, 0, write)
+        self.table.finish(rows, self.count, 0, write)
     }
 
     fn end_row(&mut self) {
@@ -116,11 +116,11 @@ impl ExemplarsWriter {
         let (first, last) = self.item_rows.unwrap_or((row, row));
         self.item_rows = Some((first, row));
         put_u64(&mut self.item, (row - last).into());
-        put_u64(&mut self.item, self.count);
+        put_u64(&mut self.item, self.count_of_row);
         put_u64(&mut self.item, self.of_row.len() as u64);
         self.item.extend_from_slice(&self.of_row);
         self.of_row.clear();
-        self.count = 0;
+        self.count_of_row = 0;
         self.previous_time = 0;
     }
 }

@@ -246,7 +246,8 @@ impl MetricBlock {
         }
     }
 
-    /// What a series is called. For many, use a [cursor](Self::labels_cursor).
+    /// What one series is called.
+    #[cfg(test)]
     pub(crate) fn labels(&self, row: u32) -> Result<Labels, Error> {
         let labels = self.index.labels(row);
         labels.map_err(|error| self.index_error(error))
@@ -266,7 +267,7 @@ impl MetricBlock {
         let chunks = cache.group.chunks_of(row);
         let from = self.first_reaching(&sections, &chunks, range.start().as_nanos(), cache)?;
         for index in from..chunks.end {
-            let place = self.place(&sections, index, cache)?;
+            let place = sections.place(index, cache)?;
             if !self.read_place(&sections, &place, range, out_times, out_values, cache)? {
                 break;
             }
@@ -288,7 +289,7 @@ impl MetricBlock {
             self.load_stats(cache)?;
         }
         for index in cache.group.chunks_of(row) {
-            let place = self.place(&sections, index, cache)?;
+            let place = sections.place(index, cache)?;
             let (count, first_ns, last_ns) = self.bounds(&sections, &place, cache)?;
             let stats = cache.stats.as_ref().filter(|_| with_stats);
             out.push(ChunkInfo {
@@ -416,7 +417,7 @@ impl MetricBlock {
             each()?;
             self.load_group(row, &mut cache)?;
             for index in cache.group.chunks_of(row) {
-                let place = self.place(&sections, index, &mut cache)?;
+                let place = sections.place(index, &cache)?;
                 let column = sections.values.bytes(place.values_bytes.clone())?;
                 let name = values::describe(&column);
                 let name = sections.values.placed(place.values_bytes.start, name)?;
@@ -481,16 +482,6 @@ impl MetricBlock {
         Ok(())
     }
 
-    fn place(
-        &self,
-        sections: &Sections<'_>,
-        index: usize,
-        cache: &mut ColumnCache,
-    ) -> Result<ChunkPlace, Error> {
-        let place = cache.group.chunk(index);
-        place.ok_or_else(|| sections.values.damaged(0, "a chunk that is not there"))
-    }
-
     /// The first of the chunks that may reach `start_ns`.
     fn first_reaching(
         &self,
@@ -505,7 +496,7 @@ impl MetricBlock {
         let (mut low, mut high) = (chunks.start, chunks.end);
         while low < high {
             let middle = low + (high - low) / 2;
-            let place = self.place(sections, middle, cache)?;
+            let place = sections.place(middle, cache)?;
             let (_, _, last_ns) = self.bounds(sections, &place, cache)?;
             if last_ns < start_ns {
                 low = middle + 1;
@@ -635,6 +626,14 @@ impl SeriesLabels<'_> {
 struct Sections<'b> {
     times: SectionReader<'b>,
     values: SectionReader<'b>,
+}
+
+impl Sections<'_> {
+    /// Where the columns of a chunk of the decoded group lie.
+    fn place(&self, index: usize, cache: &ColumnCache) -> Result<ChunkPlace, Error> {
+        let place = cache.group.chunk(index);
+        place.ok_or_else(|| self.values.damaged(0, "a chunk that is not there"))
+    }
 }
 
 /// What a block is made of.

@@ -175,19 +175,9 @@ impl MetricBlockWriter {
         self.metadata.set(lsn, metadata);
     }
 
-    /// Whether no series has a row yet: such a block is not written, whatever metadata it got.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.directory.rows() == 0
-    }
-
     /// Samples so far.
     pub(crate) fn sample_count(&self) -> u64 {
         self.samples
-    }
-
-    /// Bytes that went to the file so far.
-    pub(crate) fn written_bytes(&self) -> u64 {
-        self.block.written_bytes()
     }
 
     /// Memory held, about.
