@@ -150,11 +150,12 @@ fn at_any_moment_the_disk_gets_full_and_has_room_again() {
     assert!(refused > rounds, "{refused} refusals in {rounds} rounds");
 }
 
-/// Incompressible samples of one day.
-fn day(rng: &mut Rng, days_ago: i64) -> Op {
+/// Incompressible samples of an hour of one day.
+fn hour(rng: &mut Rng, days_ago: i64, hour: i64) -> Op {
     let mut written = Written::default();
     for second in 0..400 {
         for series in 0..6 {
+            let second = hour * 3600 + second;
             let time = (TODAY - days_ago) * DAY_NS + second * 1_000_000_000;
             written.samples.push((series, time, rng.next()));
         }
@@ -170,14 +171,16 @@ fn full(kept_days: Option<u64>) -> (PowerCutStorage, Arc<ManualClock>, Engine, M
     let mut rng = Rng(1);
     let mut model = Model::default();
     for days_ago in (0..8).rev() {
-        let op = day(&mut rng, days_ago);
-        model.ops.push((apply(&engine, &op).unwrap().unwrap(), op));
+        for hour_of_day in 0..4 {
+            let op = hour(&mut rng, days_ago, hour_of_day);
+            model.ops.push((apply(&engine, &op).unwrap().unwrap(), op));
+        }
         engine.flush().unwrap();
     }
     disk.set_capacity_bytes(Some(used_bytes(&disk) + RESERVE_BYTES * 3 / 2));
     engine.tick();
     for _ in 0..200 {
-        let op = day(&mut rng, 0);
+        let op = hour(&mut rng, 0, 5);
         match apply(&engine, &op) {
             Ok(lsn) => model.ops.push((lsn.unwrap(), op)),
             Err(error) => {
@@ -191,7 +194,7 @@ fn full(kept_days: Option<u64>) -> (PowerCutStorage, Arc<ManualClock>, Engine, M
 }
 
 fn takes_writes(engine: &Engine, model: &mut Model) {
-    let op = day(&mut Rng(2), 0);
+    let op = hour(&mut Rng(2), 0, 6);
     let lsn = apply(engine, &op).unwrap_or_else(|e| panic!("{e}: {:?}", engine.stats()));
     model.ops.push((lsn.unwrap(), op));
     let seen = observe(&engine.snapshot().unwrap()).unwrap();
