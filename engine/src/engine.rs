@@ -91,6 +91,7 @@ impl Builder {
             clock,
             progress,
         } = self;
+        let budget = Budget::new(settings.memory_limit_bytes);
         let Found {
             files,
             blocks,
@@ -101,8 +102,7 @@ impl Builder {
             metadata,
             metadata_sealed,
             mut read_only,
-        } = StoreFiles::open(&storage, &clock, &dir)?;
-        let budget = Budget::new(settings.memory_limit_bytes);
+        } = StoreFiles::open(&storage, &clock, &dir, &budget)?;
         let heads = Heads {
             metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
             spans: Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
@@ -301,6 +301,8 @@ pub struct EngineStats {
     pub memory_queries_bytes: u64,
     /// Memory kept for the next batches.
     pub memory_buffers_bytes: u64,
+    /// Memory of what is known of open blocks, and of sealing and merging.
+    pub memory_blocks_bytes: u64,
 }
 
 impl Engine {
@@ -479,6 +481,7 @@ impl Engine {
             memory_span_head_bytes: budget.held_bytes(Holder::SpanHead),
             memory_queries_bytes: budget.held_bytes(Holder::Queries),
             memory_buffers_bytes: budget.held_bytes(Holder::Buffers),
+            memory_blocks_bytes: budget.held_bytes(Holder::Blocks),
         }
     }
 

@@ -13,6 +13,7 @@ use rootline_wal::{Lsn, StoreId};
 
 use crate::{
     block::{BlockId, BlockMeta},
+    budget::Holder,
     error::Error,
     files::StoreFiles,
     metric::{
@@ -64,6 +65,8 @@ impl Days {
     }
 }
 
+/// Sorting takes so many times the list of series: it, what it becomes, and a key of 16 bytes for each.
+const SORTING_FACTOR: u64 = 6;
 /// Series that are fetched at once. Few enough for the first cache.
 const FETCHED_SERIES: usize = 32;
 
@@ -120,8 +123,12 @@ impl Sealing<'_> {
         *samples_by_day.entry(run_day).or_default() += run_samples;
         samples_by_day.retain(|_, samples| *samples > 0);
         (self.check)()?;
+        let list_bytes = size_of_val(numbers.as_slice()) as u64;
+        let budget = &self.files.budget;
+        let mut held = budget.charged(Holder::Blocks, list_bytes * SORTING_FACTOR);
         let order = reader.by_labels(&numbers);
         drop(numbers);
+        held.set(list_bytes);
         (self.check)()?;
         let days = Days::plan(&samples_by_day);
         let mut writers = Writers {
@@ -206,12 +213,13 @@ impl Writers<'_> {
         } else {
             let files = self.sealing.files;
             let id = files.manifest.next_block_id();
-            let writer = MetricBlockWriter::create(
+            let mut writer = MetricBlockWriter::create(
                 &files.storage,
                 &files.blocks_dir,
                 self.sealing.store,
                 id,
             )?;
+            writer.charge_to(&files.budget);
             place.insert(Open { writer, series: 0 })
         };
         if open.series != self.series {

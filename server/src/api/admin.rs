@@ -115,6 +115,7 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         memory_used_bytes: stats.memory_used_bytes,
         memory_limit_bytes: stats.memory_limit_bytes,
         memory: vec![
+            holder("blocks", stats.memory_blocks_bytes),
             holder("buffers", stats.memory_buffers_bytes),
             holder("log", stats.memory_log_bytes),
             holder("metric_head", stats.memory_metric_head_bytes),
