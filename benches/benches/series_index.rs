@@ -48,7 +48,7 @@ fn rows(pods: u64, metrics_of_pod: usize) -> Rows {
         let deployment = random.below(2000);
         let texts_of_pod = [
             format!("app-{deployment}"),
-            ["prod-a", "prod-b", "prod-c"][(deployment % 3) as usize].to_owned(),
+            format!("prod-{}", deployment % 3),
             "main".to_owned(),
             "kubernetes-pods".to_owned(),
             format!("ns-{}", deployment % 97),
@@ -59,13 +59,9 @@ fn rows(pods: u64, metrics_of_pod: usize) -> Rows {
                 random.below(1 << 20)
             ),
         ];
-        let metrics = if metrics_of_pod == 1 {
-            vec![METRICS[(pod % 10) as usize]]
-        } else {
-            METRICS.to_vec()
-        };
-        for metric in metrics {
-            texts.push((metric, texts_of_pod.clone()));
+        let metrics = METRICS.iter().cycle().skip((pod % 10) as usize);
+        for metric in metrics.take(metrics_of_pod) {
+            texts.push((*metric, texts_of_pod.clone()));
         }
     }
     texts.sort();
@@ -85,8 +81,8 @@ fn rows(pods: u64, metrics_of_pod: usize) -> Rows {
         .iter()
         .map(|(metric, values)| {
             let mut row = names.map(|name| (name, name));
-            row[0].1 = symbols.intern(metric);
-            for (pair, value) in row[1..].iter_mut().zip(values) {
+            let values = values.iter().map(String::as_str);
+            for (pair, value) in row.iter_mut().zip(std::iter::once(*metric).chain(values)) {
                 pair.1 = symbols.intern(value);
             }
             row

@@ -141,8 +141,8 @@ impl Copying<'_> {
         let blocks_dir = dir.join(BLOCKS_DIR);
         self.make_dir(&blocks_dir)?;
         for id in blocks {
-            let source = block::path_of(&from.join(BLOCKS_DIR), id);
-            self.link(&source, &block::path_of(&blocks_dir, id))?;
+            let source = block::path(&from.join(BLOCKS_DIR), id);
+            self.link(&source, &block::path(&blocks_dir, id))?;
             self.copied.blocks += 1;
         }
         self.sync_dir(&blocks_dir)?;

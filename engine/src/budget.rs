@@ -33,11 +33,13 @@ pub enum Holder {
     Queries,
     /// Room of written batches, kept for the next ones.
     Buffers,
-    /// What is known of open blocks, and what sealing and merging them takes.
+    /// What is known of open blocks.
     Blocks,
+    /// Blocks being written, of what is sealed or of other blocks.
+    Sealing,
 }
 
-const HOLDERS: usize = 7;
+const HOLDERS: usize = 8;
 
 /// Sealing gives back enough to wait for if the metric head holds this share of the limit.
 const WORTH_SEALING: u64 = 16;
@@ -142,10 +144,15 @@ impl Budget {
     pub fn wait_below(&self, percent: u64, timeout: Duration) -> bool {
         let bound = self.limit_bytes / 100 * percent;
         let passing = || {
-            [Holder::Requests, Holder::Log, Holder::Queries]
-                .into_iter()
-                .map(|h| self.held_bytes(h))
-                .sum::<u64>()
+            [
+                Holder::Requests,
+                Holder::Log,
+                Holder::Queries,
+                Holder::Sealing,
+            ]
+            .into_iter()
+            .map(|h| self.held_bytes(h))
+            .sum::<u64>()
                 + self.sealable_bytes()
         };
         let mut guard = self.waiters.lock();
@@ -204,6 +211,7 @@ impl Budget {
             queries,
             buffers,
             blocks,
+            sealing,
         ] = &self.by_holder;
         match holder {
             Holder::Requests => requests,
@@ -213,6 +221,7 @@ impl Budget {
             Holder::Queries => queries,
             Holder::Buffers => buffers,
             Holder::Blocks => blocks,
+            Holder::Sealing => sealing,
         }
     }
 }
@@ -256,6 +265,40 @@ impl Reservation {
         let spare = self.bytes.saturating_sub(bytes);
         self.bytes -= spare;
         self.budget.release(self.holder, spare);
+    }
+}
+
+/// Bytes that are charged whatever the limit says, and given back on drop.
+#[derive(Debug)]
+pub(crate) struct Charge<'b> {
+    budget: &'b Budget,
+    holder: Holder,
+    bytes: u64,
+}
+
+impl<'b> Charge<'b> {
+    pub(crate) fn new(budget: &'b Budget, holder: Holder) -> Self {
+        Self {
+            budget,
+            holder,
+            bytes: 0,
+        }
+    }
+
+    /// Holds so many bytes now.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        if bytes >= self.bytes {
+            self.budget.charge(self.holder, bytes - self.bytes);
+        } else {
+            self.budget.release(self.holder, self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

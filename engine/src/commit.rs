@@ -181,19 +181,14 @@ impl Committer {
         record.part(Tag::DeleteSeries, |out| {
             deletes::encode_series(out, matchers, range);
         })?;
-        self.delete(
-            Delete::Series {
-                matchers: matchers.to_vec(),
-                range,
-            },
-            &record,
-        )
+        let matchers = matchers.to_vec();
+        self.delete(&Delete::Series { matchers, range }, &record)
     }
 
     pub(crate) fn delete_trace(&self, id: TraceId) -> Result<Lsn, Error> {
         let mut record = RecordWriter::default();
         record.part(Tag::DeleteTrace, |out| out.extend_from_slice(id.as_bytes()))?;
-        self.delete(Delete::Trace(id), &record)
+        self.delete(&Delete::Trace(id), &record)
     }
 
     /// Stops taking writes and waits for those under way. Reads go on.
@@ -245,7 +240,7 @@ impl Committer {
     }
 
     // A delete frees memory in the end, so it does not wait for any.
-    fn delete(&self, delete: Delete, record: &RecordWriter) -> Result<Lsn, Error> {
+    fn delete(&self, delete: &Delete, record: &RecordWriter) -> Result<Lsn, Error> {
         let heads = self.enter()?;
         let prepared = || Prepared {
             deletes: vec![delete.clone()],

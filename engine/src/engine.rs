@@ -301,8 +301,10 @@ pub struct EngineStats {
     pub memory_queries_bytes: u64,
     /// Memory kept for the next batches.
     pub memory_buffers_bytes: u64,
-    /// Memory of what is known of open blocks, and of sealing and merging.
+    /// Memory of what is known of open blocks.
     pub memory_blocks_bytes: u64,
+    /// Memory of blocks being written, of what is sealed or of other blocks.
+    pub memory_sealing_bytes: u64,
 }
 
 impl Engine {
@@ -448,7 +450,8 @@ impl Engine {
         let core = &self.inner.core;
         let view = committer.store.view();
         let version = core.files.manifest.version();
-        let metas = version.blocks.values();
+        // Of a damaged manifest the version may be empty; what is read is in the view.
+        let metas = view.blocks.iter().map(|block| block.meta());
         EngineStats {
             metrics: view.current.stats(),
             frozen_generations: view.frozen.len() as u64,
@@ -482,6 +485,7 @@ impl Engine {
             memory_queries_bytes: budget.held_bytes(Holder::Queries),
             memory_buffers_bytes: budget.held_bytes(Holder::Buffers),
             memory_blocks_bytes: budget.held_bytes(Holder::Blocks),
+            memory_sealing_bytes: budget.held_bytes(Holder::Sealing),
         }
     }
 

@@ -110,7 +110,7 @@ pub enum Error {
     },
     /// A sample older than retention keeps.
     #[error(
-        "sample at {time} is older than {floor}, up to where retention has removed samples (option retention)"
+        "sample at {time} is older than {floor}, up to where retention has removed samples (options retention-age and retention-bytes)"
     )]
     TooOld {
         /// Its time.

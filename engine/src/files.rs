@@ -271,9 +271,17 @@ impl StoreFiles {
 
     /// Removes block files that no manifest names, as far as that works: the next open removes the
     /// rest.
+    ///
+    /// By rising number, and no further once one stays: as long as an older block is there, so is what
+    /// was made of it (see `block::survivors`).
     pub(crate) fn remove_blocks(&self, ids: impl Iterator<Item = BlockId>) {
+        let mut ids: Vec<BlockId> = ids.collect();
+        ids.sort_unstable();
         for id in ids {
-            let _ = self.storage.remove(&block::path(&self.blocks_dir, id));
+            let removed = self.storage.remove(&block::path(&self.blocks_dir, id));
+            if removed.is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound) {
+                return;
+            }
         }
     }
 

@@ -78,13 +78,13 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
     let disk = PowerCutStorage::new();
     let engine = open(&disk);
     let done = AtomicBool::new(false);
-    let times = 60;
+    let times = 60u32;
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let engine = &engine;
                 scope.spawn(move || {
-                    for time in 0..times {
+                    for time in 0..i64::from(times) {
                         write(engine, writer, time);
                     }
                 })
@@ -122,7 +122,7 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
     });
     let view = engine.committer().store.view();
     let all = batches(&engine, &view, engine.stats().visible_lsn);
-    assert_eq!(all.len() as u64, WRITERS * times as u64);
+    assert_eq!(all.len() as u64, WRITERS * u64::from(times));
     assert!(all.values().all(|count| *count == SERIES));
     let cuts: Vec<Lsn> = view.frozen.iter().map(|frozen| frozen.cut).collect();
     assert!(cuts.is_sorted());
@@ -255,4 +255,25 @@ fn a_frozen_generation_read_whole_is_what_a_snapshot_at_its_cut_sees() {
         }
     }
     assert_eq!(read, expected);
+}
+
+#[test]
+fn samples_past_retention_are_refused_one_by_one() {
+    let engine = open(&PowerCutStorage::new());
+    write(&engine, 0, 5);
+    let view = engine.committer().store.view();
+    view.current.raise_floor(10);
+    engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
+    let mut batch = engine.batch();
+    let labels = Labels::from_pairs([("writer", "0")]).unwrap();
+    let row = batch.metrics().series(&labels);
+    for time in [9, 10, 8, 11] {
+        batch
+            .metrics()
+            .sample(row, Timestamp::from_nanos(time), 1.0);
+    }
+    let outcome = engine.write(&mut batch).unwrap();
+    assert_eq!((outcome.samples, outcome.rejections.samples), (2, 2));
+    let reason = outcome.rejections.first_reason.unwrap();
+    assert!(reason.contains("9ns is older than 10ns"), "{reason}");
 }

@@ -35,7 +35,6 @@ use rootline_wal::{Clock, Lsn};
 use crate::{
     backup::{self, Copied},
     block::BlockMeta,
-    budget::Holder,
     commit::Committer,
     compaction::Compaction,
     error::{Error, ErrorKind},
@@ -284,7 +283,9 @@ impl Core {
                 Ok(()) => {
                     state.failures = 0;
                     state.stats.last_error = None;
-                    state.stats.last = now.saturating_sub(started);
+                    if flushed.blocks > 0 {
+                        state.stats.last = now.saturating_sub(started);
+                    }
                 }
                 Err(error) => {
                     let wait = RETRY_AFTER.saturating_mul(1 << state.failures.min(10));
@@ -330,6 +331,7 @@ impl Core {
             frozen,
             first_lsn: version.cuts.metrics.next(),
             metadata: &metadata,
+            budget: &self.committer.budget,
             check: &|| self.check_may_seal(),
         };
         let blocks = sealing.write()?;
@@ -447,13 +449,6 @@ impl Core {
     pub(crate) fn seal_until(&self, until: Duration) {
         let until_ns = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX - 1);
         self.seal_until_ns.store(until_ns, Ordering::Relaxed);
-    }
-
-    /// Bytes of the metric head that are not the current generation's.
-    pub(crate) fn frozen_bytes(&self) -> u64 {
-        let current = self.committer.store.view().current.charged_bytes();
-        let held = self.committer.budget.held_bytes(Holder::MetricHead);
-        held.saturating_sub(current)
     }
 }
 

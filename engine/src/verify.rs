@@ -82,10 +82,11 @@ pub fn verify(
         total: log.1 + manifest.1 + blocks.1,
         progress,
         found: Verified::default(),
+        manifest_dir: dir.join(MANIFEST_DIR),
     };
     let store = walk.log(&dir.join(LOG_DIR), log)?;
     let named = walk.manifest(&dir.join(MANIFEST_DIR), manifest)?;
-    walk.blocks(&dir.join(BLOCKS_DIR), blocks, store, named)?;
+    walk.blocks(&dir.join(BLOCKS_DIR), blocks, store, named.as_deref())?;
     Ok(walk.found)
 }
 
@@ -115,12 +116,17 @@ fn size_of(storage: &Arc<dyn Storage>, dir: &Path) -> Result<(u64, u64), Error> 
     Ok(size)
 }
 
+/// What a damaged manifest costs.
+const READ_ONLY: &str =
+    "the store opens read-only, without the deletes that blocks do not have applied";
+
 struct Walk<'w> {
     storage: &'w Arc<dyn Storage>,
     done: u64,
     total: u64,
     progress: &'w mut dyn FnMut(u64, u64) -> Result<(), Error>,
     found: Verified,
+    manifest_dir: PathBuf,
 }
 
 impl Walk<'_> {
@@ -188,9 +194,7 @@ impl Walk<'_> {
                 path: damage.path,
                 offset_bytes: damage.offset_bytes,
                 reason: damage.reason,
-                cost: "the store opens read-only, without the deletes that blocks do not have \
-                       applied"
-                    .to_owned(),
+                cost: READ_ONLY.to_owned(),
             });
         }
         Ok((is_intact && !recovery.created).then(|| version.blocks.into_values().collect()))
@@ -201,7 +205,7 @@ impl Walk<'_> {
         dir: &Path,
         size: (u64, u64),
         store: Option<StoreId>,
-        named: Option<Vec<BlockMeta>>,
+        named: Option<&[BlockMeta]>,
     ) -> Result<(), Error> {
         self.part("blocks", size);
         let existing = if size.0 == 0 {
@@ -209,10 +213,25 @@ impl Walk<'_> {
         } else {
             block::existing(&**self.storage, dir)?
         };
-        for meta in named.iter().flatten() {
+        if named.is_none()
+            && let Some(first) = existing.first()
+            && self
+                .found
+                .damage
+                .iter()
+                .all(|damage| !damage.path.starts_with(&self.manifest_dir))
+        {
+            self.found.damage.push(Damage {
+                path: self.manifest_dir.clone(),
+                offset_bytes: 0,
+                reason: format!("there are blocks, such as {first}, but no manifest names them"),
+                cost: READ_ONLY.to_owned(),
+            });
+        }
+        for meta in named.into_iter().flatten() {
             if !existing.contains(&meta.id) {
                 self.found.damage.push(Damage {
-                    path: block::path_of(dir, meta.id),
+                    path: block::path(dir, meta.id),
                     offset_bytes: 0,
                     reason: "the manifest names this block, and it is missing".to_owned(),
                     cost: whole(meta),
@@ -221,7 +240,7 @@ impl Walk<'_> {
         }
         let files = Arc::new(OpenFiles::default());
         for id in existing {
-            let meta = named.iter().flatten().find(|meta| meta.id == id);
+            let meta = named.into_iter().flatten().find(|meta| meta.id == id);
             // Without a manifest that names it, nothing reads it: it is removed at the next open.
             if meta.is_some() || named.is_none() {
                 self.block(dir, store, id, meta, &files)?;
@@ -238,7 +257,7 @@ impl Walk<'_> {
         meta: Option<&BlockMeta>,
         files: &Arc<OpenFiles>,
     ) -> Result<(), Error> {
-        let path = block::path_of(dir, id);
+        let path = block::path(dir, id);
         let opened = Block::open(self.storage, dir, store, id, files);
         let block = match opened {
             Ok(block) => Arc::new(block),

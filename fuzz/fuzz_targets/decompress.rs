@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
         .reserve(Holder::Requests, wire.len() as u64)
         .expect("there is room");
     let wire = wire.to_vec().into();
-    if let Ok((decoded, reservation)) = body::decompress(encoding, wire, reservation, &limits) {
+    if let Ok((decoded, reservation)) = body::decompress(encoding, wire, reservation, &limits, None) {
         assert!(decoded.len() as u64 <= DECODED_BYTES_MAX);
         assert!(reservation.bytes() >= decoded.len() as u64);
     }

@@ -39,7 +39,9 @@ fn write(rows: &BTreeSet<Labels>) -> (Vec<u8>, Vec<u8>) {
     let mut symbols = Symbols::new();
     let mut writer = DiskIndexWriter::new();
     for labels in rows {
-        let pairs = labels.iter().map(|(n, v)| (symbols.intern(n), symbols.intern(v)));
+        let pairs = labels
+            .iter()
+            .map(|(n, v)| (symbols.intern(n), symbols.intern(v)));
         writer.push(&pairs.collect::<Vec<_>>());
     }
     let (mut strings, mut index) = (Vec::new(), Vec::new());
@@ -60,10 +62,14 @@ fn write(rows: &BTreeSet<Labels>) -> (Vec<u8>, Vec<u8>) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((count, rest)) = bytes.split_first() else { return };
+    let Some((count, rest)) = bytes.split_first() else {
+        return;
+    };
     let (changes, rows) = rest.split_at((usize::from(*count % 8) * 4).min(rest.len()));
-    let rows: BTreeSet<Labels> =
-        rows.chunks_exact(2).map(|row| labels([row[0], row[1]])).collect();
+    let rows: BTreeSet<Labels> = rows
+        .chunks_exact(2)
+        .map(|row| labels([row[0], row[1]]))
+        .collect();
     let (mut strings, mut index) = write(&rows);
 
     let sound = DiskIndex::open(&*strings, &*index).expect("what was just written");
@@ -72,13 +78,21 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(&cursor.labels(row).expect("sound bytes"), labels);
     }
     for matcher in matchers() {
-        let expected = (0_u32..).zip(&rows).filter(|(_, l)| matcher.matches_labels(l));
-        let found = sound.select(&[matcher.clone()], || true).expect("sound bytes");
+        let expected = (0_u32..)
+            .zip(&rows)
+            .filter(|(_, l)| matcher.matches_labels(l));
+        let found = sound
+            .select(&[matcher.clone()], || true)
+            .expect("sound bytes");
         assert!(found.iter().eq(expected.map(|(row, _)| row)), "{matcher}");
     }
 
     for change in changes.chunks_exact(4) {
-        let part = if change[0] % 2 == 0 { &mut strings } else { &mut index };
+        let part = if change[0] % 2 == 0 {
+            &mut strings
+        } else {
+            &mut index
+        };
         let at = usize::from(u16::from_le_bytes([change[1], change[2]])) % part.len().max(1);
         // Counted from the end, where the directory is.
         let at = part.len().saturating_sub(at + 1);
@@ -86,7 +100,9 @@ fuzz_target!(|bytes: &[u8]| {
             *byte = change[3];
         }
     }
-    let Ok(damaged) = DiskIndex::open(&*strings, &*index) else { return };
+    let Ok(damaged) = DiskIndex::open(&*strings, &*index) else {
+        return;
+    };
     if damaged.rows() > 100_000 {
         return; // a row costs no bytes, so damage can claim many
     }

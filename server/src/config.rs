@@ -611,6 +611,7 @@ impl Config {
         settings.retention_age = self.retention_age;
         settings.retention_bytes = self.retention_bytes;
         settings.scrub_interval = self.scrub_interval;
+        settings.disk_reserve_bytes = self.disk_reserve_bytes;
         settings.snapshot_max_age = self.snapshot_max_age;
         settings
     }

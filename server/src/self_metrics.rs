@@ -364,6 +364,7 @@ fn store(text: &mut Exposition, engine: &Engine) {
         (Holder::Queries, "queries"),
         (Holder::Buffers, "buffers"),
         (Holder::Blocks, "blocks"),
+        (Holder::Sealing, "sealing"),
     ] {
         let value = budget.held_bytes(holder);
         text.line("rootline_memory_used_bytes", &[("holder", label)], value);
@@ -538,6 +539,27 @@ fn store(text: &mut Exposition, engine: &Engine) {
         "gauge",
         "1 if the store takes no writes: the manifest is damaged or a sync failed.",
         u64::from(stats.read_only.is_some() || log.poisoned),
+    );
+    // Until the disk was looked at, nothing is known.
+    if stats.disk_free_bytes < u64::MAX {
+        one(
+            "rootline_disk_free_bytes",
+            "gauge",
+            "Free bytes of the disk that holds the data directory.",
+            stats.disk_free_bytes,
+        );
+    }
+    one(
+        "rootline_disk_reserve_bytes",
+        "gauge",
+        "Bytes set aside on disk for sealing and deletes.",
+        stats.disk_reserve_bytes,
+    );
+    one(
+        "rootline_disk_low",
+        "gauge",
+        "1 while writes are refused because room on disk is short.",
+        u64::from(stats.disk_is_low),
     );
     one(
         "rootline_damages",

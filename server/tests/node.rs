@@ -166,7 +166,9 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         .series(&matchers, TimeRange::ALL, &control)
         .unwrap();
     assert_eq!(series.len(), 1);
-    assert_eq!(engine.stats().metrics.samples, 5);
+    // The stop has sealed them.
+    let stats = engine.stats();
+    assert_eq!((stats.metrics.samples, stats.block_samples), (0, 5));
     node.stop().await.unwrap();
 }
 
@@ -402,7 +404,7 @@ async fn a_request_under_way_is_finished_when_the_node_stops() {
     );
     stopping.await.unwrap().unwrap();
     let node = started(config(dir.path())).await;
-    assert_eq!(node.state().engine().unwrap().stats().metrics.samples, 3);
+    assert_eq!(node.state().engine().unwrap().stats().block_samples, 3);
 }
 
 #[tokio::test]

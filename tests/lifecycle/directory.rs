@@ -7,11 +7,14 @@ use std::{
     process::Output,
 };
 
-use rootline_tests::{Node, binary, http};
+use rootline_tests::{Node, binary, http, remote_write};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
-use super::sealing::{SAMPLES, SERIES, answers, blocks, flush, write};
+use super::{
+    NOW_MS,
+    sealing::{SAMPLES, SERIES, answers, blocks, flush, write},
+};
 
 fn rootline(args: &[&str], paths: &[&Path]) -> (Output, String) {
     let output = binary::command()
@@ -140,9 +143,8 @@ fn a_damaged_manifest_leaves_a_node_that_answers() {
     let (dir, before) = sealed();
     for file in manifest_files(dir.path()) {
         let mut bytes = fs::read(&file).unwrap();
-        for byte in bytes.iter_mut().skip(4096) {
-            *byte ^= 0x5a;
-        }
+        // In the header of the second group of records; groups begin at multiples of 4 KiB.
+        bytes[2 * 4096 + 8] ^= 0x10;
         fs::write(&file, bytes).unwrap();
     }
     assert_eq!(code(&["verify", "--json"], dir.path()).0, 1);
@@ -155,10 +157,8 @@ fn a_damaged_manifest_leaves_a_node_that_answers() {
         "{}",
         health.text()
     );
-    let body = rootline_tests::remote_write::request(&[]);
     let labels: [(&[u8], &[u8]); 1] = [(b"__name__", b"refused")];
-    let series = rootline_tests::remote_write::series(&labels, &[(super::NOW_MS, 1.0)]);
-    let body = [body, rootline_tests::remote_write::request(&[series])].concat();
-    let refused = rootline_tests::remote_write::post(node.http, &body).unwrap();
+    let series = remote_write::series(&labels, &[(NOW_MS, 1.0)]);
+    let refused = remote_write::post(node.http, &remote_write::request(&[series])).unwrap();
     assert_eq!(refused.status, 503, "{}", refused.text());
 }

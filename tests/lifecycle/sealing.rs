@@ -57,7 +57,6 @@ pub(super) fn answers(node: &Node) -> Value {
         let mut answer = node.cli_json(&[args, &["--all-time", "--json"]].concat());
         // Everything but the moment of the question.
         answer["info"]["snapshot_lsn"] = Value::Null;
-        // The same labels have the same hash, but only labels are promised here.
         answer
     };
     json!([

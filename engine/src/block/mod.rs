@@ -20,10 +20,7 @@ mod source;
 mod tests;
 mod writer;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::fmt;
 
 use rootline_wal::Lsn;
 
@@ -138,11 +135,6 @@ impl SectionKind {
             Self::Metadata => "metadata",
         }
     }
-}
-
-/// The file of a block in the directory of blocks.
-pub(crate) fn path_of(dir: &Path, id: BlockId) -> PathBuf {
-    filenames::block(dir, id)
 }
 
 /// Decodes bytes as the footer of a block and as one of its ends, as opening a block does. For fuzzing.

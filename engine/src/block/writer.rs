@@ -149,11 +149,6 @@ impl BlockWriter {
         Ok(offset)
     }
 
-    /// Bytes that the file has so far, without footer.
-    pub(crate) fn written_bytes(&self) -> u64 {
-        self.offset + self.buffer.len() as u64
-    }
-
     /// Makes the block durable under its name. What `meta` says of id and length is set right.
     ///
     /// # Errors

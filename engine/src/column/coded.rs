@@ -14,6 +14,15 @@
 //! save a sixteenth, since they are slower to decode than packed bits. Bytes:
 //! `docs/formats/value-column.md`.
 #![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into an `Op` is compiled for its vectors"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "symbols are below 16, lengths at most 8, sizes below 257; table entries are two bytes"
+)]
+#![expect(
     clippy::indexing_slicing,
     reason = "hot loops over fixed arrays; every length from outside is checked on entry"
 )]
@@ -377,9 +386,8 @@ pub(super) fn decode_group(
     let Some(values) = out.get_mut(..count) else {
         return Err(damaged(0, "a group has 1 to 1,024 values"));
     };
-    let code = match bytes.first() {
-        Some(&code @ CODE_PREFIX_VALUES..) => code,
-        _ => return integers::decode_group_into(bytes, values),
+    let Some(&code @ CODE_PREFIX_VALUES..) = bytes.first() else {
+        return integers::decode_group_into(bytes, values);
     };
     let out = match <&mut [i64; GROUP]>::try_from(out) {
         Ok(out) if count >= COUNT_MIN => out,

@@ -17,6 +17,10 @@
     reason = "integers here are below 2^45, and the encoder checks what comes back bit by bit"
 )]
 #![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into an `Op` is compiled for its vectors"
+)]
+#![expect(
     clippy::indexing_slicing,
     reason = "arrays of lanes, and slices no longer than those beside them"
 )]
@@ -30,9 +34,13 @@ use super::{
 pub(super) const DIGITS_MAX: u8 = 9;
 const DENOMINATOR_MAX: f64 = 16_777_216.0; // 2^24
 const NUMERATOR_MAX: f64 = 35_184_372_088_832.0; // 2^45
+/// Integers up to here are floats: 2^53.
+const EXACT_MAX: i64 = 1 << 53;
 /// Values whose denominators are smoothed together.
 const NEIGHBOURS: usize = 32;
 const MAGIC: f64 = 6_755_399_441_055_744.0;
+/// Below it, adding and taking away `MAGIC` rounds: 2^51.
+const MAGIC_LIMIT: f64 = 2_251_799_813_685_248.0;
 
 /// How far from a fraction a value may be, as a part of itself.
 pub(super) const TOLERANCE_ROUNDED: f64 = 1.0 / (1u64 << 49) as f64;
@@ -75,11 +83,11 @@ fn fraction_lanes(ys: &[f64; LANES], tolerance: f64) -> ([i64; LANES], [i64; LAN
             let next_n = whole * n[i] + n_before[i];
             let next_d = whole * d[i] + d_before[i];
             let near = (ys[i].abs() * next_d - next_n).abs() <= tolerance * next_n;
-            let within = (next_n <= NUMERATOR_MAX) & (next_d <= DENOMINATOR_MAX);
-            let hit = if near & within { active[i] } else { 0 };
+            let within = next_n <= NUMERATOR_MAX && next_d <= DENOMINATOR_MAX;
+            let hit = if near && within { active[i] } else { 0 };
             found_n[i] = select(hit, next_n, found_n[i]);
             found_d[i] = select(hit, next_d, found_d[i]);
-            active[i] &= if within & !near { u64::MAX } else { 0 };
+            active[i] &= if within && !near { u64::MAX } else { 0 };
             left |= active[i];
             (n_before[i], d_before[i]) = (n[i], d[i]);
             (n[i], d[i]) = (next_n, next_d);
@@ -212,6 +220,10 @@ pub(super) fn expand(values: &[f64], digits: u8, numerators: &mut [i64], denomin
                 continue;
             }
             let nearest = (usual + *d / 2) / *d;
+            if n.abs() > EXACT_MAX / (nearest + 3) {
+                // what no float holds gives no quotient back
+                continue;
+            }
             let mut best = nearest;
             for step in [0, -1, 1, -2, 2, -3, 3] {
                 let times = nearest + step;
@@ -249,9 +261,12 @@ pub(super) fn rescale(
 ) -> Option<()> {
     let fine = scale as f64;
     for ((&n, &d), ratio) in numerators.iter().zip(denominators).zip(ratios) {
-        let exact = (n as f64 * fine / d as f64).round_ties_even();
-        *ratio = exact as i64;
-        if exact.abs() >= 1e15 || numerator_of(exact, d as f64, fine) != n as f64 {
+        let n = n as f64;
+        let near = n * fine / d as f64;
+        let whole = (near + MAGIC) - MAGIC;
+        *ratio = whole as i64;
+        let back = numerator_of(whole, d as f64, fine);
+        if near.abs() >= MAGIC_LIMIT || back.to_bits() != n.to_bits() {
             return None;
         }
     }

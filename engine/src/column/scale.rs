@@ -5,9 +5,14 @@
 //! and division rounds correctly: dividing gives back its very bits. Some programs multiply by
 //! `0.001` instead, which rounds twice; so both are tried. Fractions of a minute, of a KiB or of a
 //! number of cores divide by an integer that is no power of ten; pages and other units multiply by one.
+//! And fast readers of text divide by 10, 100, 10^4, 10^8 in turn.
 //!
 //! Invariant: `restore` computes with the same operation on the same two operands wherever it runs,
 //! so what the encoder has checked is what every reader gets.
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into an `Op` is compiled for its vectors"
+)]
 #![expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -189,7 +194,7 @@ impl Operation {
         match self {
             Self::Multiply(s) => n * s,
             Self::Divide(s) => n / s,
-            Self::DivideInSteps([a, b, c, d]) => n / a / b / c / d,
+            Self::DivideInSteps(steps) => steps.iter().fold(n, |n, step| n / step),
         }
     }
 }

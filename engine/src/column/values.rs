@@ -31,8 +31,8 @@ use super::scale;
 const CONSTANT_VALUES_MAX: usize = 65_536;
 
 // The form of a group: the low six bits of its head.
-const FORM_OVER_POWER: u8 = 0; // ..=22
-const FORM_TIMES_INVERSE: u8 = 22; // + 1..=18
+const FORM_OVER_POWER: u8 = 0; // + digits, 0..=22
+const FORM_TIMES_INVERSE: u8 = 22; // + digits, 1..=18
 const FORM_TIMES: u8 = 41;
 const FORM_OVER: u8 = 42;
 const FORM_PAIRS: u8 = 43;
@@ -41,7 +41,7 @@ const FORM_PATTERNS: u8 = 45;
 const FORM_WORDS: u8 = 46;
 const FORM_CONSTANT_INTEGER: u8 = 47;
 const FORM_CONSTANT_BITS: u8 = 48;
-const FORM_IN_STEPS: u8 = 46; // + 3..=15
+const FORM_IN_STEPS: u8 = 46; // + digits, 3..=15
 const FORM_MASK: u8 = 0x3f;
 /// Corrections stand behind the integers.
 const FLAG_CORRECTED: u8 = 0x40;

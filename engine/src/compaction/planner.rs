@@ -101,10 +101,10 @@ fn day(block: &BlockMeta) -> i64 {
 }
 
 /// Whether a block made of these holds more than one day.
-pub(crate) fn makes_spanning<'b>(sources: impl Iterator<Item = &'b BlockMeta> + Clone) -> bool {
+pub(crate) fn makes_spanning<'b>(mut sources: impl Iterator<Item = &'b BlockMeta> + Clone) -> bool {
     let mut days = sources.clone().map(day);
     let first = days.next();
-    sources.clone().any(|b| b.spanning) || days.any(|day| Some(day) != first)
+    days.any(|day| Some(day) != first) || sources.any(|b| b.spanning)
 }
 
 fn same_day(
@@ -174,7 +174,7 @@ fn crossed(sorted: &[&BlockMeta], candidates: &[&BlockMeta]) -> Option<Plan> {
             let bytes: u64 = sources.iter().map(|b| b.file_bytes).sum();
             bytes / (sources.len() as u64 - 1)
         })
-        .and_then(|sources| accept(sorted, sources))
+        .and_then(|sources| accept(sorted, &sources))
 }
 
 /// `sources` and all that would have to be merged with them, by rising last LSN; `None` if that is too
@@ -221,10 +221,7 @@ fn level_run(all: &[&BlockMeta], candidates: &[&BlockMeta]) -> Option<Plan> {
     candidates
         .chunk_by(|a, b| a.level == b.level)
         .filter(|run| run.len() >= FAN_IN)
-        .find_map(|run| {
-            run.windows(FAN_IN)
-                .find_map(|window| accept(all, window.to_vec()))
-        })
+        .find_map(|run| run.windows(FAN_IN).find_map(|window| accept(all, window)))
 }
 
 /// The longest run at the start of `candidates`, or at the start of their rest, that may be merged.
@@ -239,7 +236,7 @@ fn merge_run(
         (2..=longest)
             .rev()
             .filter_map(|count| rest.get(..count))
-            .find_map(|run| wanted(run).then(|| accept(all, run.to_vec())).flatten())
+            .find_map(|run| wanted(run).then(|| accept(all, run)).flatten())
     })
 }
 
@@ -255,9 +252,9 @@ fn purge(sorted: &[&BlockMeta], deletes: &[PendingDelete]) -> Option<Plan> {
     })
 }
 
-fn accept(all: &[&BlockMeta], sources: Vec<&BlockMeta>) -> Option<Plan> {
+fn accept(all: &[&BlockMeta], sources: &[&BlockMeta]) -> Option<Plan> {
     let bytes: u64 = sources.iter().map(|b| b.file_bytes).sum();
-    if bytes > MERGE_BYTES_MAX || !are_neighbours(all, &sources) {
+    if bytes > MERGE_BYTES_MAX || !are_neighbours(all, sources) {
         return None;
     }
     let level = sources.iter().map(|b| b.level).max()?.saturating_add(1);
@@ -489,7 +486,7 @@ mod tests {
             let effort = if eager { Effort::Full } else { Effort::Background };
             for (seal, hours) in seals.iter().enumerate() {
                 let lsn = seal as u64 + 1;
-                let mut days: std::collections::BTreeMap<Option<i64>, Hours> = Default::default();
+                let mut days: std::collections::BTreeMap<Option<i64>, Hours> = std::collections::BTreeMap::default();
                 for (hour, sparse) in hours {
                     truth.insert(*hour, lsn);
                     // A whole day goes one way.

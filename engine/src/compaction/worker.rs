@@ -184,7 +184,7 @@ impl<'c> Pace<'c> {
 
     fn step(&mut self) -> Result<(), Error> {
         self.calls += 1;
-        if self.calls % SERIES_PER_LOOK == 0 {
+        if self.calls.is_multiple_of(SERIES_PER_LOOK) {
             self.look()?;
         }
         Ok(())
@@ -363,7 +363,7 @@ impl Core {
             strings_bytes += source.block().section(SectionKind::Strings)?.len_bytes();
         }
         let merging_bytes = strings_bytes * STRING_COPIES + sources.len() as u64 * SOURCE_BYTES;
-        let _held = files.budget.charged(Holder::Blocks, merging_bytes);
+        let _held = files.budget.charged(Holder::Sealing, merging_bytes);
         let mut outputs = [MergeOutput {
             range: TimeRange::ALL,
             writer,

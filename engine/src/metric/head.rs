@@ -229,7 +229,7 @@ impl MetricHead {
             Tag::Exemplars => {
                 for exemplar in exemplars::decode(part) {
                     let (series, exemplar) = exemplar?;
-                    let number = self.registry.by_ref().get(&series.0).copied();
+                    let number = self.registry.by_ref().get(series.0);
                     match number {
                         Some(number) => {
                             into.push_exemplar(number, exemplar, self.registry.sharding);
@@ -268,11 +268,16 @@ impl MetricHead {
         let text = |number: u32| strings.get(number as usize).copied().unwrap_or_default();
         let symbol = |number: u32| symbols.get(number as usize).copied();
         definitions.for_each(|series, numbers| {
-            canonical.clear();
             pairs.clear();
             for &(name, value) in numbers {
-                push_canonical(&mut canonical, text(name), text(value));
                 pairs.extend(symbol(name).zip(symbol(value)));
+            }
+            if self.registry.restore_again(series, &pairs, part.lsn) {
+                return Ok(());
+            }
+            canonical.clear();
+            for &(name, value) in numbers {
+                push_canonical(&mut canonical, text(name), text(value));
             }
             let restored = self.registry.restore(series, &canonical, &pairs, part.lsn);
             restored.map(|_| ()).map_err(|reason| part.corrupt(reason))
@@ -294,7 +299,7 @@ impl MetricHead {
             let number = match last {
                 Some((series, number)) if series == sample.series => number,
                 _ => {
-                    let Some(&number) = by_ref.get(&sample.series.0) else {
+                    let Some(number) = by_ref.get(sample.series.0) else {
                         self.orphan(sample.series);
                         continue;
                     };

@@ -104,7 +104,8 @@ struct Pairs<'r> {
     /// Ranks of names, above the bits of a value; by shape, in the order of its names.
     names: Vec<Vec<u64>>,
     pair_bits: u32,
-    in_word: usize,
+    /// Pairs in a word.
+    in_word: u32,
 }
 
 impl<'r> Pairs<'r> {
@@ -133,7 +134,7 @@ impl<'r> Pairs<'r> {
             rows,
             values,
             pair_bits,
-            in_word: (u64::BITS / pair_bits.max(1)).max(1) as usize,
+            in_word: (u64::BITS / pair_bits.max(1)).max(1),
         }
     }
 
@@ -143,17 +144,18 @@ impl<'r> Pairs<'r> {
             return 0;
         };
         let names = self.names.get(shape).map_or(&[][..], Vec::as_slice);
-        let from = depth * self.in_word;
-        let pairs = names.iter().zip(values).skip(from).take(self.in_word);
+        let in_word = self.in_word as usize;
+        let from = depth * in_word;
+        let pairs = names.iter().zip(values).skip(from).take(in_word);
         let mut word = 0u64;
-        let mut taken = 0;
+        let mut missing = self.in_word;
         for (name, value) in pairs {
             let value = self.values.get(value.as_u32() as usize);
             word = word.unbounded_shl(self.pair_bits) | name | value.map_or(0, |v| u64::from(*v));
-            taken += 1;
+            missing -= 1;
         }
         // What ends early comes first.
-        word.unbounded_shl(self.pair_bits * (self.in_word - taken) as u32)
+        word.unbounded_shl(self.pair_bits * missing)
     }
 }
 

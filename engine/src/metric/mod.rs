@@ -12,6 +12,7 @@
 //! | `cardinality.rs` | how many series stand under what |
 //! | `series_reader.rs` | one series after the other out of the parts |
 //! | `registry.rs`, `series_hash.rs` | which series there are, by hash and by reference |
+//! | `ref_table.rs` | which series a reference of the log is |
 //! | `index.rs` | which series carry which labels |
 //! | `frozen.rs`, `label_order.rs` | a frozen generation read whole, in the order of labels |
 //! | `series.rs` | one series: main stream, marks, what a snapshot sees of it |
@@ -39,6 +40,7 @@ mod pages;
 mod part;
 mod prepare;
 mod read;
+mod ref_table;
 mod registry;
 mod runs;
 mod series;

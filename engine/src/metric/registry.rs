@@ -23,7 +23,7 @@ use std::{
     },
 };
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rootline_index::{LabelFault, LabelLimits, Labels, LabelsBuilder, SharedSymbols, Symbol};
 use rootline_wal::Lsn;
@@ -31,6 +31,7 @@ use rootline_wal::Lsn;
 use super::{
     batch::ParseLabels,
     pages::Pages,
+    ref_table::RefTable,
     series_hash::{DOMAIN_CANONICAL, HashKey},
 };
 use crate::{error::Error, id::SeriesRef};
@@ -178,7 +179,7 @@ pub(crate) struct Registry {
     aliases: AtomicU64,
     next_ref: AtomicU64,
     /// Series number by reference, for references read from the log; built by replay.
-    by_ref: RwLock<HashMap<u64, SeriesNumber>>,
+    by_ref: RwLock<RefTable>,
 }
 
 #[derive(Debug, Default)]
@@ -633,17 +634,7 @@ impl Registry {
         for &number in numbers {
             let table = self.shard_at(self.sharding.shard(number)).read();
             if let Some(row) = table.rows.get(self.sharding.slot(number)) {
-                let _ = row
-                    .defined
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-                        if now == NEVER {
-                            Some(lsn.0 | DEFINED_ONCE)
-                        } else if now & DEFINED_ONCE != 0 && now != lsn.0 | DEFINED_ONCE {
-                            Some(lsn.0)
-                        } else {
-                            None
-                        }
-                    });
+                note_defined(&row.defined, lsn);
             }
         }
     }
@@ -706,6 +697,37 @@ impl Registry {
         (series, labels)
     }
 
+    /// Takes the second definition of a series from the log, if it says what the first one said: as a
+    /// rule a record repeats it, and comparing symbols is cheaper than to look it up again.
+    pub(crate) fn restore_again(
+        &self,
+        series: SeriesRef,
+        pairs: &[(Symbol, Symbol)],
+        lsn: Lsn,
+    ) -> bool {
+        let Some(number) = self.by_ref.read().get(series.0) else {
+            return false;
+        };
+        let shapes = self.shapes.read();
+        let table = self.shard_at(self.sharding.shard(number)).read();
+        let Some(row) = table.rows.get(self.sharding.slot(number)) else {
+            return false;
+        };
+        let Some(names) = shapes.names.get(row.shape as usize) else {
+            return false;
+        };
+        let known = names.iter().zip(table.values(row, names.len()));
+        let is_same = row.series == series
+            && names.len() == pairs.len()
+            && known
+                .zip(pairs)
+                .all(|(known, pair)| known == (&pair.0, &pair.1));
+        if is_same {
+            note_defined(&row.defined, lsn);
+        }
+        is_same
+    }
+
     /// Takes a definition from the log: reference and sorted pairs. Canonical bytes are given for
     /// the hash. One label set may come under several references, one for each generation that the
     /// log holds; the first is the one it goes on with.
@@ -721,7 +743,7 @@ impl Registry {
     ) -> Result<SeriesNumber, String> {
         self.saw_ref(series);
         let hash = self.key.hash(DOMAIN_CANONICAL, canonical);
-        let by_ref = self.by_ref.read().get(&series.0).copied();
+        let by_ref = self.by_ref.read().get(series.0);
         let known = self.lookup(hash);
         let number = match (by_ref, known) {
             (None, None) => {
@@ -769,7 +791,7 @@ impl Registry {
     }
 
     /// The series numbers of references in the log, held still for a run of look-ups.
-    pub(crate) fn by_ref(&self) -> parking_lot::RwLockReadGuard<'_, HashMap<u64, SeriesNumber>> {
+    pub(crate) fn by_ref(&self) -> RwLockReadGuard<'_, RefTable> {
         self.by_ref.read()
     }
 
@@ -781,7 +803,7 @@ impl Registry {
 
     /// Gives back what only replay needs.
     pub(crate) fn replayed(&self) {
-        *self.by_ref.write() = HashMap::new();
+        *self.by_ref.write() = RefTable::default();
     }
 
     /// Bytes allocated. Takes every shard's lock once.
@@ -796,9 +818,22 @@ impl Registry {
             let symbols: usize = shapes.names.iter().map(|names| names.len()).sum();
             symbols * size_of::<Symbol>() + shapes.names.capacity() * 64
         };
-        let by_ref = self.by_ref.read().capacity() * 20;
+        let by_ref = self.by_ref.read().heap_bytes();
         shards + shapes + by_ref + self.symbols.heap_bytes()
     }
+}
+
+/// Record `lsn` defines the series; the first two records that do count.
+fn note_defined(defined: &AtomicU64, lsn: Lsn) {
+    let _ = defined.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+        if now == NEVER {
+            Some(lsn.0 | DEFINED_ONCE)
+        } else if now & DEFINED_ONCE != 0 && now != lsn.0 | DEFINED_ONCE {
+            Some(lsn.0)
+        } else {
+            None
+        }
+    });
 }
 
 fn resolved(number: SeriesNumber, row: &Row) -> Resolved {

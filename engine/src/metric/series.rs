@@ -687,7 +687,8 @@ impl SeriesCopy {
 
     /// Reads the samples inside `range`, which the copy was made for, by rising time, in the place of
     /// what `out` held. `check` is called for every chunk.
-    pub(crate) fn read<E>(
+    #[cfg(test)]
+    fn read<E>(
         &self,
         range: TimeRange,
         out: &mut Samples,
@@ -697,7 +698,8 @@ impl SeriesCopy {
         self.append(range, out, check)
     }
 
-    /// As [`read`](Self::read), as a further run of `out`.
+    /// Appends the samples inside `range`, which the copy was made for, by rising time, as a run of
+    /// `out`. `check` is called for every chunk.
     pub(crate) fn append<E>(
         &self,
         range: TimeRange,

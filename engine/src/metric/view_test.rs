@@ -12,7 +12,7 @@ use rootline_index::{Labels, Symbol, Symbols};
 use rootline_wal::{Lsn, PowerCutStorage, Storage, StoreId};
 
 use super::{
-    Exemplar, MetricBatch, MetricHead,
+    CardinalityBy, Exemplar, MetricBatch, MetricHead,
     block::{BlockOrigin, MergeOutput, MetricBlock, MetricBlockWriter, merge},
     model_test::{
         Answer, Model, Op, SERIES, check, control, control_within, labels, matchers, ops, range,
@@ -24,6 +24,7 @@ use crate::{
     block::{Block, BlockId, BlockMeta},
     budget::{Budget, Holder},
     control::{QueryControl, QueryLimits},
+    error::Error,
     outcome::Rejections,
     record::RecordWriter,
     time::{TimeRange, Timestamp},
@@ -40,6 +41,7 @@ struct Parts {
     current: Arc<MetricHead>,
     frozen: Vec<FrozenGeneration>,
     blocks: Vec<Arc<MetricBlock>>,
+    disk: Arc<PowerCutStorage>,
     storage: Arc<dyn Storage>,
     last_block: u64,
     tombstones: Vec<Tombstone>,
@@ -51,7 +53,8 @@ struct Parts {
 impl Parts {
     fn new(shards: usize, budget: Arc<Budget>) -> Self {
         let current = Arc::new(MetricHead::new(&settings(shards), Arc::clone(&budget)));
-        let storage: Arc<dyn Storage> = Arc::new(PowerCutStorage::new());
+        let disk = Arc::new(PowerCutStorage::new());
+        let storage: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&disk);
         storage.create_dir_all(Path::new(DIR)).unwrap();
         Self {
             shards,
@@ -59,6 +62,7 @@ impl Parts {
             current,
             frozen: Vec::new(),
             blocks: Vec::new(),
+            disk,
             storage,
             last_block: 0,
             tombstones: Vec::new(),
@@ -478,4 +482,58 @@ fn statistics_serve_where_blocks_alone_cover_the_range() {
     store.seal(0);
     assert_eq!(by_stats(&store, (0, 650)), 0, "so do blocks that overlap");
     assert_eq!(by_stats(&store, (0, 550)), 1);
+}
+
+#[test]
+fn a_damaged_block_gives_the_right_answer_or_an_error_that_names_it() {
+    let budget = Budget::new(u64::MAX);
+    let mut store = Parts::new(2, Arc::clone(&budget));
+    store.write((0..SERIES).flat_map(|s| run(0, 40).map(move |(t, v)| (s, t, v))));
+    store.write_exemplars(1, &[exemplar(5, 1.0)]);
+    store.freeze();
+    store.seal(0);
+    let sound = store.view();
+    let (at, within) = (Lsn(store.newest), range((10, 30)));
+    let ask = |view: &MetricView| -> Result<_, Error> {
+        let (m, ctl) = (matchers(2), control());
+        let mut samples = Vec::new();
+        view.select(at, &m, within, &ctl, &mut |series| {
+            let values = series.values.iter().map(|v| v.to_bits());
+            let columns = (series.timestamps.to_vec(), values.collect::<Vec<_>>());
+            samples.push((series.labels.clone(), columns));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((
+            samples,
+            view.series(at, &m, within, &ctl)?,
+            view.label_names(at, &m, within, 9, &ctl)?,
+            view.label_values(at, "id", &[], "", TimeRange::ALL, 9, &ctl)?,
+            view.time_bounds(at, &m, &ctl)?,
+            view.exemplars(at, &m, TimeRange::ALL, &ctl)?.len(),
+            view.cardinality(at, CardinalityBy::Pair, 9, &ctl)?,
+        ))
+    };
+    let want = ask(&sound).unwrap();
+    let mut refused = 0;
+    for index in 0..sound.blocks.len() {
+        let meta = sound.blocks[index].meta().clone();
+        let path = sound.blocks[index].block().path().to_owned();
+        for offset in (0..usize::try_from(meta.file_bytes).unwrap()).step_by(11) {
+            store.disk.damage(&path, offset, 0x04).unwrap();
+            let dir = Path::new(DIR);
+            let opened = Block::open(&store.storage, dir, Some(STORE), meta.id, &Arc::default());
+            if let Ok(block) = opened.and_then(|block| MetricBlock::open(Arc::new(block))) {
+                let mut view = sound.clone();
+                view.blocks[index] = Arc::new(block);
+                match ask(&view) {
+                    Ok(found) => assert_eq!(found, want),
+                    Err(Error::CorruptBlock { path: named, .. }) if named == path => refused += 1,
+                    Err(other) => panic!("byte {offset}: {other}"),
+                }
+            }
+            store.disk.damage(&path, offset, 0x04).unwrap();
+        }
+    }
+    assert!(refused > 10, "most damage is found on reading: {refused}");
+    assert_eq!(budget.held_bytes(Holder::Queries), 0);
 }

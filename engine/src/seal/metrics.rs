@@ -13,7 +13,7 @@ use rootline_wal::{Lsn, StoreId};
 
 use crate::{
     block::{BlockId, BlockMeta},
-    budget::Holder,
+    budget::{Budget, Charge, Holder},
     error::Error,
     files::StoreFiles,
     metric::{
@@ -30,6 +30,8 @@ const DAYS_MAX: usize = 16;
 const FEW_DAYS: usize = 4;
 /// Of more days, one with fewer samples than this joins the spanning block.
 const DAY_SAMPLES_MIN: u64 = 8_192;
+/// Series between two looks at what the writers hold.
+const SERIES_PER_CHARGE: u64 = 4_096;
 
 fn day_of(time_ns: i64) -> i64 {
     time_ns.div_euclid(DAY_NS)
@@ -79,6 +81,8 @@ pub(crate) struct Sealing<'a> {
     pub(crate) first_lsn: Lsn,
     /// To be kept beside the samples.
     pub(crate) metadata: &'a [Metadata],
+    /// Charged with what the writers hold.
+    pub(crate) budget: &'a Budget,
     /// Asked now and then; an error ends the sealing.
     pub(crate) check: &'a dyn Fn() -> Result<(), Error>,
 }
@@ -92,6 +96,7 @@ struct Writers<'a> {
     series: u64,
     times: Vec<i64>,
     values: Vec<f64>,
+    held: Charge<'a>,
 }
 
 struct Open {
@@ -124,8 +129,8 @@ impl Sealing<'_> {
         samples_by_day.retain(|_, samples| *samples > 0);
         (self.check)()?;
         let list_bytes = size_of_val(numbers.as_slice()) as u64;
-        let budget = &self.files.budget;
-        let mut held = budget.charged(Holder::Blocks, list_bytes * SORTING_FACTOR);
+        let mut held = Charge::new(self.budget, Holder::Sealing);
+        held.set(list_bytes * SORTING_FACTOR);
         let order = reader.by_labels(&numbers);
         drop(numbers);
         held.set(list_bytes);
@@ -139,6 +144,7 @@ impl Sealing<'_> {
             series: 0,
             times: Vec::new(),
             values: Vec::new(),
+            held: Charge::new(self.budget, Holder::Sealing),
         };
         let mut samples = Samples::default();
         for run in order.chunks(FETCHED_SERIES) {
@@ -160,6 +166,11 @@ impl Sealing<'_> {
 
 impl Writers<'_> {
     fn take(&mut self, samples: &Samples, exemplars: &[Exemplar]) -> Result<(), Error> {
+        if self.series.is_multiple_of(SERIES_PER_CHARGE) {
+            let writers = self.by_block.iter().flatten();
+            let bytes = writers.map(|open| open.writer.heap_bytes() as u64);
+            self.held.set(bytes.sum());
+        }
         self.series += 1;
         self.take_samples(&samples.times, &samples.values)?;
         for exemplar in exemplars {
@@ -213,13 +224,12 @@ impl Writers<'_> {
         } else {
             let files = self.sealing.files;
             let id = files.manifest.next_block_id();
-            let mut writer = MetricBlockWriter::create(
+            let writer = MetricBlockWriter::create(
                 &files.storage,
                 &files.blocks_dir,
                 self.sealing.store,
                 id,
             )?;
-            writer.charge_to(&files.budget);
             place.insert(Open { writer, series: 0 })
         };
         if open.series != self.series {

@@ -72,7 +72,8 @@ impl Windows {
     }
 
     /// Samples noted.
-    pub(crate) fn samples(&self) -> u64 {
+    #[cfg(test)]
+    fn samples(&self) -> u64 {
         self.samples
     }
 

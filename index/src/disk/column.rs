@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::Source;
 use super::error::Error;
-use super::packed::{pack, packed_len, unpack, unpack_all, width_of};
+use super::packed::{pack, packed_len, unpack, unpack_range, width_of};
 use super::region::Region;
 use super::sink::Sink;
 
@@ -267,13 +267,20 @@ impl Group<'_> {
     }
 
     /// Every row with its number.
-    pub(crate) fn each(&self, mut each: impl FnMut(u32, u32)) {
+    #[inline]
+    pub(crate) fn each(&self, each: impl FnMut(u32, u32)) {
+        self.each_of(self.rows.clone(), each);
+    }
+
+    /// Every row of a part of the group with its number.
+    #[inline]
+    pub(crate) fn each_of(&self, rows: Range<u32>, mut each: impl FnMut(u32, u32)) {
         if let Some(number) = self.constant() {
-            return self.rows.clone().for_each(|row| each(row, number));
+            return rows.for_each(|row| each(row, number));
         }
-        let count = self.rows.len();
-        let mut row = self.rows.start;
-        unpack_all(&self.bytes, self.width, count, |_, above| {
+        let first = rows.start.wrapping_sub(self.rows.start) as usize;
+        let mut row = rows.start;
+        unpack_range(&self.bytes, self.width, first, rows.len(), |above| {
             each(row, self.base.wrapping_add(low_half(above)));
             row += 1;
         });

@@ -48,10 +48,25 @@ pub(crate) fn unpack(bytes: &[u8], width: u8, index: usize) -> u64 {
     (window >> (bit % 8)) & mask(width)
 }
 
-/// As [`unpack`], for all of the first `count` numbers.
-pub(crate) fn unpack_all(bytes: &[u8], width: u8, count: usize, mut each: impl FnMut(usize, u64)) {
-    for index in 0..count {
-        each(index, unpack(bytes, width, index));
+/// As [`unpack`], for `count` numbers from the `first`-th on.
+#[inline]
+pub(crate) fn unpack_range(
+    bytes: &[u8],
+    width: u8,
+    first: usize,
+    count: usize,
+    mut each: impl FnMut(u64),
+) {
+    let (step, mask) = (usize::from(width), mask(width));
+    let mut bit = first * step;
+    for _ in 0..count {
+        let rest = bytes.get(bit / 8..).unwrap_or_default();
+        let window = match rest.first_chunk::<8>() {
+            Some(eight) => u64::from_le_bytes(*eight),
+            None => short_window(rest),
+        };
+        each((window >> (bit % 8)) & mask);
+        bit += step;
     }
 }
 
@@ -125,8 +140,9 @@ mod tests {
             pack(values.iter().copied(), width, &mut bytes);
             prop_assert_eq!(bytes.len() as u64, packed_len(values.len() as u64, width));
             let mut read = Vec::new();
-            unpack_all(&bytes, width, values.len(), |_, value| read.push(value));
+            unpack_range(&bytes, width, 0, values.len(), |value| read.push(value));
             prop_assert_eq!(&read, &values);
+            prop_assert!((0..).zip(&values).all(|(at, v)| unpack(&bytes, width, at) == *v));
             if let Some(max) = values.iter().max() {
                 prop_assert!(width_of(*max) <= width);
             }

@@ -100,16 +100,9 @@ impl<S: Source> DiskIndex<S> {
         if present.leads.iter().any(|lead| lead != 0) {
             codes.insert(self.trailer.lead);
         }
-        let mut column = self.shapes();
         let mut seen = CodeBits::new(self.trailer.shapes.count());
-        let mut previous = None;
-        for body in &present.bodies {
-            steps.step(1)?;
-            let shape = column.get(body)?;
-            if previous == Some(shape) || !seen.insert(shape) {
-                continue;
-            }
-            previous = Some(shape);
+        numbers_of(&mut self.shapes(), &present.bodies, &mut seen, &mut steps)?;
+        for shape in seen.range(0..self.trailer.shapes.count()) {
             for name in self.names_of_shape(shape)? {
                 codes.insert(name);
             }
@@ -178,11 +171,7 @@ impl<S: Source> DiskIndex<S> {
             }
             return Ok(codes);
         }
-        let mut column = self.column(record);
-        for body in &present.bodies {
-            steps.step(1)?;
-            codes.insert(column.get(body)?);
-        }
+        numbers_of(&mut self.column(record), &present.bodies, &mut codes, steps)?;
         Ok(codes)
     }
 
@@ -287,6 +276,29 @@ impl<S: Source> DiskIndex<S> {
             None => Ok(None),
         }
     }
+}
+
+/// Adds the numbers that some bodies have in a column.
+fn numbers_of<S: Source>(
+    column: &mut Column<'_, S>,
+    bodies: &RoaringBitmap,
+    numbers: &mut CodeBits,
+    steps: &mut Steps<'_>,
+) -> Result<(), Error<S::Error>> {
+    let mut next = 0;
+    while let Some(first) = bodies.range(next..).next() {
+        steps.step(256)?;
+        let group = column.numbers_of(first)?;
+        if let Some(number) = group.constant() {
+            numbers.insert(number);
+        } else {
+            for body in bodies.range(group.rows.clone()) {
+                numbers.insert(group.get(body));
+            }
+        }
+        next = group.rows.end;
+    }
+    Ok(())
 }
 
 /// What some rows consist of.

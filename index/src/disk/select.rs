@@ -140,7 +140,20 @@ impl<S: Source> DiskIndex<S> {
                 let group = term.column.numbers_of(body)?;
                 if all {
                     all = false;
-                    found.extend((body..end).filter(|body| term.codes.contains(group.get(*body))));
+                    // One range is by far the most common set.
+                    if let [(low, high)] = *term.codes.ranges() {
+                        group.each_of(body..end, |body, code| {
+                            if code.wrapping_sub(low) <= high - low {
+                                found.push(body);
+                            }
+                        });
+                    } else {
+                        group.each_of(body..end, |body, code| {
+                            if term.codes.contains(code) {
+                                found.push(body);
+                            }
+                        });
+                    }
                 } else {
                     let mut kept = from;
                     for place in from..found.len() {

@@ -373,6 +373,8 @@ fn stats_json(stats: &v1::StatsResponse) -> String {
         "damage": damage,
         "read_only": stats.read_only,
         "disk_free_bytes": stats.disk_free_bytes,
+        "disk_reserve_bytes": stats.disk_reserve_bytes,
+        "disk_is_low": stats.disk_is_low,
         "retention": {
             "blocks": retention.blocks,
             "bytes": retention.bytes,
@@ -386,9 +388,6 @@ fn stats_text(stats: &v1::StatsResponse, terminal: Terminal) -> String {
     let mut table = Table::new(&[("what", Align::Left), ("value", Align::Right)]);
     let mut row = |what: &str, value: String| table.row([what.to_owned(), value]);
     row("version", stats.version.clone());
-    if !stats.read_only.is_empty() {
-        row("read-only", stats.read_only.clone());
-    }
     let blocks = stats.blocks.unwrap_or_default();
     row("blocks", count(blocks.blocks));
     row("samples in blocks", count(blocks.samples));
@@ -418,6 +417,9 @@ fn stats_text(stats: &v1::StatsResponse, terminal: Terminal) -> String {
     if let Some(free_bytes) = stats.disk_free_bytes {
         row("disk free", bytes(free_bytes));
     }
+    if stats.disk_is_low {
+        row("writes", "refused: the disk is nearly full".to_owned());
+    }
     row("log on disk", bytes(stats.log_bytes));
     row("log segments", count(stats.log_segments));
     row("memory used", bytes(stats.memory_used_bytes));
@@ -429,6 +431,11 @@ fn stats_text(stats: &v1::StatsResponse, terminal: Terminal) -> String {
         );
     }
     let mut text = table.render(terminal);
+    if !stats.read_only.is_empty() {
+        let line = plain(&format!("read-only: {}", stats.read_only));
+        text.push_str(&terminal.red(&line));
+        text.push('\n');
+    }
     for damage in &stats.damage {
         let line = format!(
             "damage: {} at byte {}: {}",
@@ -497,7 +504,10 @@ mod tests {
             colours: false,
         };
         let text = stats_text(&stats, plain_text);
-        assert!(text.contains("the manifest is damaged"), "{text}");
+        assert!(
+            text.contains("\nread-only: the manifest is damaged\n"),
+            "{text}"
+        );
         assert!(
             text.contains("damage: d/blocks/block-0000000000000007.rlb at byte 65536: checksum\\u"),
             "{text}"

@@ -73,8 +73,9 @@ pub fn describe(bytes: &[u8]) -> Result<&'static str, ColumnError> {
 }
 
 fn is_decimal(form: u8) -> bool {
-    form <= FORM_OVER
-        || form >= FORM_IN_STEPS + scale::STEPS_MIN && form <= FORM_IN_STEPS + scale::STEPS_MAX
+    const FIRST: u8 = FORM_IN_STEPS + scale::STEPS_MIN;
+    const LAST: u8 = FORM_IN_STEPS + scale::STEPS_MAX;
+    form <= FORM_OVER || (FIRST..=LAST).contains(&form)
 }
 
 fn damaged(offset_bytes: usize, reason: &'static str) -> ColumnError {
@@ -204,7 +205,7 @@ fn decode_constant(head: u8, mut bytes: &[u8], at: usize) -> Result<f64, ColumnE
 fn decode_group(head: u8, bytes: &[u8], at: usize, values: &mut [f64]) -> Result<(), ColumnError> {
     let form = head & FORM_MASK;
     let count = values.len();
-    let mut input = GroupInput { bytes, at };
+    let input = GroupInput { bytes, at };
     match form {
         FORM_CONSTANT_INTEGER | FORM_CONSTANT_BITS => {
             if head & (FLAG_WHOLE | FLAG_EXCEPTIONS) != 0 {

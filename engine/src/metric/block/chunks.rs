@@ -7,7 +7,8 @@
 //! decoding one small group, and a million series of one chunk each cost a few bits apiece.
 //!
 //! Invariants
-//! - Value columns lie back to back in the order of rows, then of time; so only lengths are stored.
+//! - The value columns of a group lie back to back in the order of rows, then of time; so only lengths
+//!   are stored.
 //! - A time column stands either in the section of shared ones, by slot, or just before its value
 //!   column.
 
@@ -110,6 +111,13 @@ impl DirectoryWriter {
         self.chunks += 1;
     }
 
+    /// Ends the group, as `bytes` bytes of something else follow in the section of values.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.end_group();
+        self.values_end_bytes += bytes as u64;
+        self.group.values_start_bytes = self.values_end_bytes;
+    }
+
     /// Whether the row started last takes another chunk.
     pub(super) fn has_room(&self) -> bool {
         self.group.times.len() < GROUP_CHUNKS_MAX
@@ -142,7 +150,7 @@ impl DirectoryWriter {
         for &(first_row, end) in &self.groups {
             let item = self.encoded.get(start..end).unwrap_or_default();
             let offset_bytes = write(item)?;
-            table.push(first_row, offset_bytes);
+            table.push(first_row, item.len(), offset_bytes);
             end_bytes = offset_bytes + item.len() as u64;
             start = end;
         }
@@ -289,7 +297,12 @@ impl ChunkGroup {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        reason = "tests"
+    )]
 
     use proptest::prelude::*;
 

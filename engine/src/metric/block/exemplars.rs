@@ -1,7 +1,8 @@
 //! The exemplars of a block, by row. Bytes: `docs/formats/metric-block.md`, "Exemplars".
 //!
 //! Few series have any, so rows are listed by number. The exemplars of a row stand in the order in
-//! which they arrived.
+//! which they arrived. Items go to the section of values while it is written, so that a writer holds one
+//! at most; the section of exemplars itself is a row table.
 
 use roaring::RoaringBitmap;
 use rootline_index::Labels;
@@ -24,24 +25,23 @@ const HAS_TRACE: u8 = 1;
 const HAS_SPAN: u8 = 2;
 
 /// An item ends with the row that brings it to so many bytes.
-const ITEM_BYTES: usize = 8 * 1024;
+const ITEM_BYTES: usize = 16 * 1024;
 
-/// Collects exemplars in the order of rows; holds them encoded.
+/// Collects exemplars in the order of rows.
 #[derive(Debug, Default)]
 pub(super) struct ExemplarsWriter {
-    /// Items, one behind the other, and for each its first row and where it ends.
-    encoded: Vec<u8>,
-    items: Vec<(u32, usize)>,
-    item_start: usize,
+    table: RowTableWriter,
+    /// The item that is open, without the row that is open.
+    item: Vec<u8>,
     /// The row that is open, its exemplars, and how many.
     row: Option<u32>,
     of_row: Vec<u8>,
-    count: u64,
+    count_of_row: u64,
     previous_time: i64,
     /// First row and last row of the item that is open.
     item_rows: Option<(u32, u32)>,
     label_bytes: Vec<u8>,
-    exemplars: u64,
+    count: u64,
 }
 
 impl ExemplarsWriter {
@@ -51,8 +51,8 @@ impl ExemplarsWriter {
             self.end_row();
             self.row = Some(row);
         }
+        self.count_of_row += 1;
         self.count += 1;
-        self.exemplars += 1;
         let out = &mut self.of_row;
         let time = exemplar.time.as_nanos();
         put_i64(out, time.wrapping_sub(self.previous_time));
@@ -74,32 +74,40 @@ impl ExemplarsWriter {
 
     /// Exemplars so far.
     pub(super) fn count(&self) -> u64 {
-        self.exemplars
+        self.count
     }
 
     /// Bytes held.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.encoded.capacity() + self.items.capacity() * size_of::<(u32, usize)>()
+        self.item.capacity() + self.of_row.capacity() + self.table.heap_bytes()
     }
 
-    /// Writes the whole section through `write`, which takes one item and says where it put it.
+    /// The item that is large enough to be written, or whatever there is if `all`: its bytes, to be
+    /// given back by [`written`](Self::written). No more exemplars come for the rows before.
+    pub(super) fn take_item(&mut self, all: bool) -> Option<Vec<u8>> {
+        if self.item.len() + self.of_row.len() < ITEM_BYTES && !all {
+            return None;
+        }
+        self.end_row();
+        (!self.item.is_empty()).then(|| std::mem::take(&mut self.item))
+    }
+
+    /// Says where the item taken last was written.
+    pub(super) fn written(&mut self, mut item: Vec<u8>, offset_bytes: u64) {
+        if let Some((first, _)) = self.item_rows.take() {
+            self.table.push(first, item.len(), offset_bytes);
+        }
+        item.clear();
+        self.item = item;
+    }
+
+    /// Writes the section through `write`, which takes one item and says where it put it.
     pub(super) fn finish(
-        mut self,
+        self,
         rows: u32,
         write: &mut dyn FnMut(&[u8]) -> Result<u64, Error>,
     ) -> Result<(), Error> {
-        self.end_row();
-        self.end_item();
-        let mut table = RowTableWriter::default();
-        let (mut start, mut end_bytes) = (0, 0);
-        for &(first_row, end) in &self.items {
-            let item = self.encoded.get(start..end).unwrap_or_default();
-            let offset_bytes = write(item)?;
-            table.push(first_row, offset_bytes);
-            end_bytes = offset_bytes + item.len() as u64;
-            start = end;
-        }
-        table.finish(rows, self.exemplars, end_bytes, write)
+        self.table.finish(rows, self.count, 0, write)
     }
 
     fn end_row(&mut self) {
@@ -107,38 +115,29 @@ impl ExemplarsWriter {
         // The first row of an item is known from the table.
         let (first, last) = self.item_rows.unwrap_or((row, row));
         self.item_rows = Some((first, row));
-        put_u64(&mut self.encoded, (row - last).into());
-        put_u64(&mut self.encoded, self.count);
-        put_u64(&mut self.encoded, self.of_row.len() as u64);
-        self.encoded.extend_from_slice(&self.of_row);
+        put_u64(&mut self.item, (row - last).into());
+        put_u64(&mut self.item, self.count_of_row);
+        put_u64(&mut self.item, self.of_row.len() as u64);
+        self.item.extend_from_slice(&self.of_row);
         self.of_row.clear();
-        self.count = 0;
+        self.count_of_row = 0;
         self.previous_time = 0;
-        if self.encoded.len() - self.item_start >= ITEM_BYTES {
-            self.end_item();
-        }
-    }
-
-    fn end_item(&mut self) {
-        if let Some((first, _)) = self.item_rows.take() {
-            self.items.push((first, self.encoded.len()));
-            self.item_start = self.encoded.len();
-        }
     }
 }
 
 /// The exemplars of a row, in order of arrival.
 pub(super) fn read(
     section: &SectionReader<'_>,
+    values: &SectionReader<'_>,
     table: &RowTable,
     row: u32,
 ) -> Result<Vec<Exemplar>, Error> {
     let Some(item) = table.find(section, row)? else {
         return Ok(Vec::new());
     };
-    let bytes = section.bytes(item.bytes.clone())?;
+    let bytes = values.bytes(item.bytes.clone())?;
     let found = find_row(&bytes, item.first_row, row);
-    section.placed(item.bytes.start, found)
+    values.placed(item.bytes.start, found)
 }
 
 /// Adds the rows of an item to `out`.

@@ -15,7 +15,7 @@ use std::{path::Path, sync::Arc};
 use rootline_index::{Labels, Symbols};
 use rootline_wal::{FsStorage, Lsn, PowerCutStorage, Storage, StoreId};
 
-use super::*;
+use super::{stats::STATS_SAMPLES_MIN, *};
 use crate::{
     block::{Block, BlockId, SectionKind},
     error::Error,

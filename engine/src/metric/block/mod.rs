@@ -32,9 +32,7 @@ mod time_columns;
 mod writer;
 
 pub use check::check_metric_block;
-pub(crate) use merge::{COPIED_SAMPLES_MIN, MergeOutput, Merged, merge};
-pub(crate) use reader::{
-    ChunkInfo, ColumnCache, EncodingShare, MetricBlock, MetricBlockContents, SeriesLabels,
-};
-pub(crate) use stats::{ChunkStats, STATS_SAMPLES_MIN};
-pub(crate) use writer::{BlockOrigin, EncodedChunk, MetricBlockWriter};
+pub(crate) use merge::{MergeOutput, merge};
+pub(crate) use reader::{ChunkInfo, ColumnCache, MetricBlock, MetricBlockContents, SeriesLabels};
+pub(crate) use stats::ChunkStats;
+pub(crate) use writer::{BlockOrigin, MetricBlockWriter};

@@ -258,7 +258,8 @@ impl MetricBlock {
         }
     }
 
-    /// What a series is called. For many, use a [cursor](Self::labels_cursor).
+    /// What one series is called.
+    #[cfg(test)]
     pub(crate) fn labels(&self, row: u32) -> Result<Labels, Error> {
         let labels = self.index.labels(row);
         labels.map_err(|error| self.index_error(error))
@@ -278,7 +279,7 @@ impl MetricBlock {
         let chunks = cache.group.chunks_of(row);
         let from = self.first_reaching(&sections, &chunks, range.start().as_nanos(), cache)?;
         for index in from..chunks.end {
-            let place = self.place(&sections, index, cache)?;
+            let place = sections.place(index, cache)?;
             if !self.read_place(&sections, &place, range, out_times, out_values, cache)? {
                 break;
             }
@@ -300,7 +301,7 @@ impl MetricBlock {
             self.load_stats(cache)?;
         }
         for index in cache.group.chunks_of(row) {
-            let place = self.place(&sections, index, cache)?;
+            let place = sections.place(index, cache)?;
             let (count, first_ns, last_ns) = self.bounds(&sections, &place, cache)?;
             let stats = cache.stats.as_ref().filter(|_| with_stats);
             out.push(ChunkInfo {
@@ -357,7 +358,8 @@ impl MetricBlock {
             return Ok(Vec::new());
         }
         let section = SectionReader::open(&self.block, SectionKind::Exemplars)?;
-        let mut exemplars = exemplars::read(&section, &self.exemplars, row)?;
+        let values = SectionReader::open(&self.block, SectionKind::Values)?;
+        let mut exemplars = exemplars::read(&section, &values, &self.exemplars, row)?;
         exemplars.retain(|exemplar| range.contains(exemplar.time));
         Ok(exemplars)
     }
@@ -372,11 +374,12 @@ impl MetricBlock {
         let mut rows = RoaringBitmap::new();
         if self.has_exemplars() {
             let section = SectionReader::open(&self.block, SectionKind::Exemplars)?;
+            let values = SectionReader::open(&self.block, SectionKind::Values)?;
             let mut next = 0;
             while let Some(item) = self.exemplars.item(&section, next)? {
-                let bytes = section.bytes(item.bytes.clone())?;
+                let bytes = values.bytes(item.bytes.clone())?;
                 let found = exemplars::rows(&bytes, item.first_row, &mut rows);
-                section.placed(item.bytes.start, found)?;
+                values.placed(item.bytes.start, found)?;
                 next += 1;
             }
         }
@@ -426,7 +429,7 @@ impl MetricBlock {
             each()?;
             self.load_group(row, &mut cache)?;
             for index in cache.group.chunks_of(row) {
-                let place = self.place(&sections, index, &mut cache)?;
+                let place = sections.place(index, &cache)?;
                 let column = sections.values.bytes(place.values_bytes.clone())?;
                 let name = values::describe(&column);
                 let name = sections.values.placed(place.values_bytes.start, name)?;
@@ -491,16 +494,6 @@ impl MetricBlock {
         Ok(())
     }
 
-    fn place(
-        &self,
-        sections: &Sections<'_>,
-        index: usize,
-        cache: &mut ColumnCache,
-    ) -> Result<ChunkPlace, Error> {
-        let place = cache.group.chunk(index);
-        place.ok_or_else(|| sections.values.damaged(0, "a chunk that is not there"))
-    }
-
     /// The first of the chunks that may reach `start_ns`.
     fn first_reaching(
         &self,
@@ -515,7 +508,7 @@ impl MetricBlock {
         let (mut low, mut high) = (chunks.start, chunks.end);
         while low < high {
             let middle = low + (high - low) / 2;
-            let place = self.place(sections, middle, cache)?;
+            let place = sections.place(middle, cache)?;
             let (_, _, last_ns) = self.bounds(sections, &place, cache)?;
             if last_ns < start_ns {
                 low = middle + 1;
@@ -645,6 +638,14 @@ impl SeriesLabels<'_> {
 struct Sections<'b> {
     times: SectionReader<'b>,
     values: SectionReader<'b>,
+}
+
+impl Sections<'_> {
+    /// Where the columns of a chunk of the decoded group lie.
+    fn place(&self, index: usize, cache: &ColumnCache) -> Result<ChunkPlace, Error> {
+        let place = cache.group.chunk(index);
+        place.ok_or_else(|| self.values.damaged(0, "a chunk that is not there"))
+    }
 }
 
 /// What a block is made of.

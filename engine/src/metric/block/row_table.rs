@@ -2,16 +2,18 @@
 //! place, and a trailer. Bytes: `docs/formats/metric-block.md`, "Row table".
 //!
 //! Invariants
-//! - Items lie back to back from the start of the section to the table, by rising first row.
+//! - Entries rise by first row; an item holds rows from its first on, below the next item's first.
 //! - An item is found without reading more of the table than a search touches.
+//!
+//! In which section the items lie is the owner's business: the table knows offsets.
 
 use std::ops::Range;
 
 use super::section::{SectionReader, u32_at, u64_at};
 use crate::error::Error;
 
-/// First row (4) and offset in the section (8).
-const ENTRY_BYTES: usize = 12;
+/// First row (4), length (4) and offset (8) of an item.
+const ENTRY_BYTES: usize = 16;
 /// Version (4), entries (4), rows (4), what the owner adds (8), offset of the table (8).
 pub(super) const TRAILER_BYTES: usize = 28;
 const VERSION: u32 = 1;
@@ -26,20 +28,27 @@ pub(super) struct RowTableWriter {
 }
 
 impl RowTableWriter {
-    /// Notes the item that begins at `offset_bytes`; its first row is above those before.
-    pub(super) fn push(&mut self, first_row: u32, offset_bytes: u64) {
+    /// Notes an item of `bytes` bytes at `offset_bytes`; its first row is above those before.
+    pub(super) fn push(&mut self, first_row: u32, bytes: usize, offset_bytes: u64) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.entries.extend_from_slice(&first_row.to_le_bytes());
+        self.entries.extend_from_slice(&bytes.to_le_bytes());
         self.entries.extend_from_slice(&offset_bytes.to_le_bytes());
         self.count += 1;
     }
 
+    /// Bytes held.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.entries.capacity()
+    }
+
     /// Writes table and trailer through `write`, which takes one item and says where it put it.
-    /// `end_bytes` is where the last item ended, `own` a number of the owner's.
+    /// `table_bytes` is how long the section is before it, `own` a number of the owner's.
     pub(super) fn finish(
         self,
         rows: u32,
         own: u64,
-        end_bytes: u64,
+        table_bytes: u64,
         write: &mut dyn FnMut(&[u8]) -> Result<u64, Error>,
     ) -> Result<(), Error> {
         for part in self.entries.chunks(ENTRY_BYTES * ENTRIES_PER_ITEM) {
@@ -50,7 +59,7 @@ impl RowTableWriter {
         trailer.extend_from_slice(&self.count.to_le_bytes());
         trailer.extend_from_slice(&rows.to_le_bytes());
         trailer.extend_from_slice(&own.to_le_bytes());
-        trailer.extend_from_slice(&end_bytes.to_le_bytes());
+        trailer.extend_from_slice(&table_bytes.to_le_bytes());
         write(&trailer)?;
         Ok(())
     }
@@ -70,7 +79,7 @@ pub(super) struct RowTable {
 /// An item and the rows it may hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RowItem {
-    /// Where it lies in the section.
+    /// Where it lies.
     pub(super) bytes: Range<u64>,
     /// Its number.
     pub(super) index: u64,
@@ -138,21 +147,16 @@ impl RowTable {
         if index >= self.entries {
             return Ok(None);
         }
-        let with_next = 2.min(self.entries - index);
-        let entries = section.bytes(self.entry_bytes(index, with_next))?;
-        let start = u64_at(&entries, 4);
-        let end = match with_next {
-            2 => u64_at(&entries, ENTRY_BYTES + 4),
-            _ => self.table_bytes,
-        };
-        if start > end || end > self.table_bytes {
+        let entry = section.bytes(self.entry_bytes(index, 1))?;
+        let start = u64_at(&entry, 8);
+        let Some(end) = start.checked_add(u32_at(&entry, 4).into()) else {
             let at = self.entry_bytes(index, 1).start;
-            return Err(section.damaged(at, "a row table points past its items"));
-        }
+            return Err(section.damaged(at, "a row table points past everything"));
+        };
         Ok(Some(RowItem {
             bytes: start..end,
             index,
-            first_row: u32_at(&entries, 0),
+            first_row: u32_at(&entry, 0),
         }))
     }
 

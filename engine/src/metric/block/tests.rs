@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
     reason = "tests"
 )]
 
@@ -13,7 +15,7 @@ use proptest::prelude::*;
 use rootline_index::{Labels, MatchOp, Matcher, Symbols};
 use rootline_wal::{FsStorage, Lsn, PowerCutStorage, Storage, StoreId};
 
-use super::*;
+use super::{stats::STATS_SAMPLES_MIN, *};
 use crate::{
     block::{Block, BlockId, BlockMeta},
     error::Error,
@@ -822,4 +824,33 @@ fn a_range_touches_only_its_chunks() {
     let whole = block.read(0, TimeRange::ALL, &mut found, &mut Vec::new(), &mut cache);
     assert!(matches!(whole, Err(Error::CorruptBlock { .. })));
     assert!(found.is_empty(), "an error leaves no half of a chunk");
+}
+
+#[test]
+fn exemplars_stand_between_values_and_come_back() {
+    let storage = memory();
+    let model: Model = (0..600)
+        .map(|n| {
+            let mut series = regular(&grid(n % 5, (n % 3) * 4), usize::try_from(n).unwrap());
+            let exemplars = (0..n % 40).map(|at| Exemplar {
+                time: Timestamp::from_nanos(at * 1_000 - n),
+                value: at as f64,
+                trace_id: TraceId::new([7; 16]),
+                span_id: None,
+                labels: Labels::from_pairs([("path", format!("/{n}/{at}"))]).unwrap(),
+            });
+            series.exemplars = exemplars.collect();
+            (numbered(usize::try_from(n).unwrap()), series)
+        })
+        .collect();
+    let expected = written(&model);
+    write(&storage, 1, &model).unwrap();
+    let block = open(&storage, 1).unwrap();
+    assert_same(&read_all(&block).unwrap(), &expected);
+    let rows = (0..).zip(expected.values());
+    let with: Vec<u32> = rows
+        .filter(|(_, series)| !series.exemplars.is_empty())
+        .map(|(row, _)| row)
+        .collect();
+    assert!(block.rows_with_exemplars().unwrap().iter().eq(with));
 }

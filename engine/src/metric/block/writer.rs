@@ -1,9 +1,9 @@
 //! Writes a metric block in one pass. Bytes: `docs/formats/metric-block.md`.
 //!
 //! 1. Series come in the order of `Labels`. A series that gets no sample and no exemplar is left out.
-//! 2. Its samples become columns of at most [`COLUMN_SAMPLES_MAX`] samples, evenly. Value columns go to
-//!    the file at once; time columns (each distinct one once), the chunk directory, exemplars and the
-//!    index are held, encoded, and written by `finish`.
+//! 2. Its samples become columns of at most [`COLUMN_SAMPLES_MAX`] samples, evenly. Value columns and
+//!    exemplars go to the file at once; time columns (each distinct one once), the chunk directory and
+//!    the index are held, encoded, and written by `finish`.
 //!
 //! Owned by one thread. Dropped unfinished, it leaves nothing behind.
 
@@ -128,7 +128,7 @@ impl MetricBlockWriter {
 
     /// Keeps what it holds on a ledger.
     pub(crate) fn charge_to(&mut self, budget: &Arc<Budget>) {
-        self.held = Some(budget.charged(Holder::Blocks, self.heap_bytes() as u64));
+        self.held = Some(budget.charged(Holder::Sealing, self.heap_bytes() as u64));
     }
 
     /// Holds fewer time columns, so that a test sees some stand inline.
@@ -189,19 +189,9 @@ impl MetricBlockWriter {
         self.metadata.set(metadata);
     }
 
-    /// Whether no series has a row yet: such a block is not written, whatever metadata it got.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.directory.rows() == 0
-    }
-
     /// Samples so far.
     pub(crate) fn sample_count(&self) -> u64 {
         self.samples
-    }
-
-    /// Bytes that went to the file so far.
-    pub(crate) fn written_bytes(&self) -> u64 {
-        self.block.written_bytes()
     }
 
     /// Memory held, about.
@@ -216,7 +206,7 @@ impl MetricBlockWriter {
     /// Makes the block durable under its name, and says what it is; `None` if no series had anything.
     /// `symbols` gave out the symbols of the labels.
     pub(crate) fn finish(
-        self,
+        mut self,
         symbols: &Symbols,
         origin: BlockOrigin,
     ) -> Result<Option<BlockMeta>, Error> {
@@ -224,6 +214,7 @@ impl MetricBlockWriter {
         let Some(time) = self.time.filter(|_| rows > 0) else {
             return Ok(None);
         };
+        self.write_exemplars(true)?;
         // The index is sorted and written from what is held: all of it counts until the end.
         let _held = self.held;
         let mut block = self.block;
@@ -305,6 +296,7 @@ impl MetricBlockWriter {
             if self.directory.rows() == u32::MAX {
                 return Err(Error::Unsupported("a block of 2^32 series"));
             }
+            self.write_exemplars(false)?;
             self.index.push(&self.labels);
             self.directory.start_row();
             self.has_row = true;
@@ -319,6 +311,16 @@ impl MetricBlockWriter {
             return Err(Error::Unsupported(
                 "a series of so many chunks in one block",
             ));
+        }
+        Ok(())
+    }
+
+    /// Writes exemplars of the rows so far between the values, if they make an item, or if `all`.
+    fn write_exemplars(&mut self, all: bool) -> Result<(), Error> {
+        if let Some(item) = self.exemplars.take_item(all) {
+            self.directory.skip(item.len());
+            let offset_bytes = self.block.write(&item)?;
+            self.exemplars.written(item, offset_bytes);
         }
         Ok(())
     }

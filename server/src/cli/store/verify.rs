@@ -134,7 +134,8 @@ fn place(path: &Path, offset_bytes: u64, reason: &str, cost: &str, terminal: Ter
     let line = plain(&format!("{file} at byte {offset_bytes}: {reason}"));
     let mut text = terminal.red(&line) + "\n";
     if !cost.is_empty() {
-        text.push_str(&format!("  costs {}\n", plain(cost)));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  costs {}", plain(cost));
     }
     text
 }
