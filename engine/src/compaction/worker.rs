@@ -31,6 +31,7 @@ use rootline_wal::{Clock, Lsn, StoreId};
 
 use super::planner::{self, Effort, PendingDelete, Plan};
 use crate::{
+    allocator,
     block::{BlockId, BlockMeta, SectionKind, Signal},
     budget::Holder,
     error::{Error, ErrorKind},
@@ -332,6 +333,8 @@ impl Core {
             return Err(error);
         }
         self.retire(&sources);
+        // What a merge holds goes with the size of what it merged.
+        allocator::freed(sources.iter().map(|block| block.meta().file_bytes).sum());
         Ok(Compacted {
             merges: 1,
             blocks_before: sources.len() as u64,
