@@ -450,8 +450,12 @@ impl Engine {
         let core = &self.inner.core;
         let view = committer.store.view();
         let version = core.files.manifest.version();
-        // Of a damaged manifest the version may be empty; what is read is in the view.
-        let metas = view.blocks.iter().map(|block| block.meta());
+        // Of a damaged manifest the version may be empty; what is read is in the view. Of a sound one it
+        // has the blocks that do not open, too.
+        let is_read_only = core.files.manifest.read_only().is_some();
+        let in_view = view.blocks.iter().map(|block| block.meta());
+        let metas = in_view.filter(|_| is_read_only);
+        let metas = metas.chain(version.blocks.values().filter(|_| !is_read_only));
         EngineStats {
             metrics: view.current.stats(),
             frozen_generations: view.frozen.len() as u64,
