@@ -108,8 +108,8 @@ impl Builder {
             spans: Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
         };
         heads.metrics.start_refs_at(series_ref_next);
-        for (lsn, entries) in &metadata {
-            heads.metrics.restore_metadata(*lsn, entries);
+        for (lsn, entry) in &metadata {
+            heads.metrics.restore_metadata(*lsn, entry);
         }
         if let Some(floor_ns) = floor_ns {
             heads.metrics.raise_floor(floor_ns);

@@ -414,6 +414,9 @@ impl Core {
                     dropped.iter().copied().map(Change::DropBlock).collect();
                 changes.extend(merged.cloned().map(Change::AddBlock));
                 changes.extend(spare_tombstones(version, view, &dropped, merged));
+                if merged.is_none() {
+                    changes.extend(files::carry_metadata(version, view, sources));
+                }
                 Ok(changes)
             },
             |view| {
@@ -546,7 +549,8 @@ impl Core {
         let metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
         let floor = view.floor_ns.map(Timestamp::from_nanos);
         let plan = retention::plan(&metas, limits, floor, now_ns);
-        let notes_clock = now_ns.saturating_sub(memory.clock.noted_wall_ns) >= CLOCK_NOTE_NS;
+        let note_ns = memory.clock.note_ns(wall_ns, monotonic);
+        let notes_clock = note_ns.saturating_sub(memory.clock.noted_wall_ns) >= CLOCK_NOTE_NS;
         if plan.floor.is_none() && plan.drop.is_empty() && !notes_clock {
             return Ok(());
         }
@@ -566,13 +570,14 @@ impl Core {
             |version, view| {
                 let mut changes = vec![Change::SetState {
                     name: STATE_RETENTION_CLOCK.to_owned(),
-                    value: now_ns.to_le_bytes().to_vec(),
+                    value: note_ns.to_le_bytes().to_vec(),
                 }];
                 changes.extend(floor_ns.map(|time_ns| Change::RetentionFloor {
                     signal: Signal::Metrics,
                     time_ns,
                 }));
                 changes.extend(plan.drop.iter().copied().map(Change::DropBlock));
+                changes.extend(files::carry_metadata(version, view, &retired));
                 changes.extend(spare_tombstones(
                     version,
                     view,
@@ -590,7 +595,7 @@ impl Core {
             },
         )?;
         memory.clock = RetentionClock {
-            noted_wall_ns: now_ns,
+            noted_wall_ns: note_ns,
             noted_monotonic: monotonic,
         };
         self.retire(&retired);

@@ -80,7 +80,7 @@ pub(crate) struct Sealing<'a> {
     /// The first record after the cut before.
     pub(crate) first_lsn: Lsn,
     /// To be kept beside the samples.
-    pub(crate) metadata: &'a [Metadata],
+    pub(crate) metadata: &'a [(Lsn, Metadata)],
     /// Charged with what the writers hold.
     pub(crate) budget: &'a Budget,
     /// Asked now and then; an error ends the sealing.
@@ -242,8 +242,8 @@ impl Writers<'_> {
     fn finish(mut self, reader: &FrozenReader<'_>) -> Result<Vec<BlockMeta>, Error> {
         let open = self.by_block.iter_mut().flatten();
         if let Some(largest) = open.max_by_key(|open| open.writer.sample_count()) {
-            for entry in self.sealing.metadata {
-                largest.writer.metadata(entry);
+            for (lsn, entry) in self.sealing.metadata {
+                largest.writer.metadata(*lsn, entry);
             }
         }
         let mut written: Vec<BlockMeta> = Vec::new();

@@ -21,6 +21,7 @@ use rootline_index::{
     Labels, Matcher,
     disk::{self, DiskIndex, LabelsCursor},
 };
+use rootline_wal::Lsn;
 
 use super::{
     chunks::{ChunkGroup, ChunkPlace, TimePlace},
@@ -408,7 +409,7 @@ impl MetricBlock {
     }
 
     /// Type, unit and help of metrics as they were when the block was made, by rising name.
-    pub(crate) fn metadata(&self) -> Result<Vec<Metadata>, Error> {
+    pub(crate) fn metadata(&self) -> Result<Vec<(Lsn, Metadata)>, Error> {
         metadata::read(&SectionReader::open(&self.block, SectionKind::Metadata)?)
     }
 
