@@ -299,7 +299,12 @@ fn a_disk_that_is_full_once_loses_nothing_and_is_recovered_from() {
 
 #[test]
 fn a_read_that_fails_once_costs_that_operation_alone() {
-    let kinds = [Operation::Read, Operation::Open, Operation::List, Operation::Measure];
+    let kinds = [
+        Operation::Read,
+        Operation::Open,
+        Operation::List,
+        Operation::Measure,
+    ];
     let stride = stride(7);
     let operations = operations(&kinds);
     for nth in (0..operations).step_by(stride as usize) {
