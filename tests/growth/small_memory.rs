@@ -28,7 +28,7 @@ fn value(series: u64, i: i64) -> f64 {
 fn a_node_with_little_memory_takes_more_than_it_can_hold() {
     let limit_mib = std::env::var("ROOTLINE_GROWTH_LIMIT_MIB").map_or(64, |n| n.parse().unwrap());
     let days = if is_full() { 30 } else { 1 };
-    let requests_of_day = if is_full() { 864_0 / SAMPLES } else { 40 };
+    let requests_of_day = if is_full() { 8_640 / SAMPLES } else { 40 };
     let dir = tempdir().unwrap();
     let limit = format!("{limit_mib}MiB");
     let node = Node::start_with(

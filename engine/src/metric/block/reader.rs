@@ -213,7 +213,7 @@ impl MetricBlock {
     }
 
     /// The same block, known to hold nothing that deletes up to `clean_lsn` hide.
-    pub(crate) fn with_clean_lsn(&self, clean_lsn: rootline_wal::Lsn) -> Result<Self, Error> {
+    pub(crate) fn with_clean_lsn(&self, clean_lsn: Lsn) -> Result<Self, Error> {
         let mut block = Self::open(Arc::clone(&self.block))?;
         block.meta.clean_lsn = self.meta.clean_lsn.max(clean_lsn);
         block.held.clone_from(&self.held);
