@@ -33,11 +33,13 @@ pub enum Holder {
     Queries,
     /// Room of written batches, kept for the next ones.
     Buffers,
-    /// Blocks being written of what is sealed.
+    /// What is known of open blocks.
+    Blocks,
+    /// Blocks being written, of what is sealed or of other blocks.
     Sealing,
 }
 
-const HOLDERS: usize = 7;
+const HOLDERS: usize = 8;
 
 /// Sealing gives back enough to wait for if the metric head holds this share of the limit.
 const WORTH_SEALING: u64 = 16;
@@ -94,6 +96,17 @@ impl Budget {
         };
         reservation.grow(bytes)?;
         Ok(reservation)
+    }
+
+    /// Holds `bytes` until the reservation is dropped, limit or not: for what makes room in the end.
+    /// See [`charge`](Self::charge).
+    pub(crate) fn charged(self: &Arc<Self>, holder: Holder, bytes: u64) -> Reservation {
+        self.charge(holder, bytes);
+        Reservation {
+            budget: Arc::clone(self),
+            holder,
+            bytes,
+        }
     }
 
     /// Charges bytes that are already allocated (a head that grew), limit or not: what is
@@ -197,6 +210,7 @@ impl Budget {
             span_head,
             queries,
             buffers,
+            blocks,
             sealing,
         ] = &self.by_holder;
         match holder {
@@ -206,6 +220,7 @@ impl Budget {
             Holder::SpanHead => span_head,
             Holder::Queries => queries,
             Holder::Buffers => buffers,
+            Holder::Blocks => blocks,
             Holder::Sealing => sealing,
         }
     }
@@ -233,6 +248,16 @@ impl Reservation {
         self.budget.try_take(self.holder, bytes)?;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Holds `bytes` from now on, limit or not.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            self.budget.charge(self.holder, bytes - self.bytes);
+            self.bytes = bytes;
+        } else {
+            self.shrink_to(bytes);
+        }
     }
 
     /// Gives back all but `bytes`.
@@ -315,6 +340,19 @@ mod tests {
         budget.charge(Holder::MetricHead, 120);
         assert!(budget.reserve(Holder::Log, 0).is_ok());
         assert!(budget.reserve(Holder::Log, 1).is_err());
+    }
+
+    #[test]
+    fn what_makes_room_is_counted_and_never_refused() {
+        let budget = Budget::new(100);
+        let mut held = budget.charged(Holder::Blocks, 90);
+        held.set(150);
+        assert_eq!(budget.held_bytes(Holder::Blocks), 150);
+        assert!(budget.reserve(Holder::Log, 1).is_err());
+        held.set(40);
+        assert_eq!((held.bytes(), budget.used_bytes()), (40, 40));
+        drop(held);
+        assert_eq!(budget.used_bytes(), 0);
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Builder {
             clock,
             progress,
         } = self;
+        let budget = Budget::new(settings.memory_limit_bytes);
         let Found {
             files,
             blocks,
@@ -101,8 +102,7 @@ impl Builder {
             metadata,
             metadata_sealed,
             mut read_only,
-        } = StoreFiles::open(&storage, &clock, &dir)?;
-        let budget = Budget::new(settings.memory_limit_bytes);
+        } = StoreFiles::open(&storage, &clock, &dir, &budget)?;
         let heads = Heads {
             metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
             spans: Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
@@ -301,7 +301,9 @@ pub struct EngineStats {
     pub memory_queries_bytes: u64,
     /// Memory kept for the next batches.
     pub memory_buffers_bytes: u64,
-    /// Memory of blocks being written of what is sealed.
+    /// Memory of what is known of open blocks.
+    pub memory_blocks_bytes: u64,
+    /// Memory of blocks being written, of what is sealed or of other blocks.
     pub memory_sealing_bytes: u64,
 }
 
@@ -448,8 +450,12 @@ impl Engine {
         let core = &self.inner.core;
         let view = committer.store.view();
         let version = core.files.manifest.version();
-        // Of a damaged manifest the version may be empty; what is read is in the view.
-        let metas = view.blocks.iter().map(|block| block.meta());
+        // Of a damaged manifest the version may be empty; what is read is in the view. Of a sound one it
+        // has the blocks that do not open, too.
+        let is_read_only = core.files.manifest.read_only().is_some();
+        let in_view = view.blocks.iter().map(|block| block.meta());
+        let metas = in_view.filter(|_| is_read_only);
+        let metas = metas.chain(version.blocks.values().filter(|_| !is_read_only));
         EngineStats {
             metrics: view.current.stats(),
             frozen_generations: view.frozen.len() as u64,
@@ -482,6 +488,7 @@ impl Engine {
             memory_span_head_bytes: budget.held_bytes(Holder::SpanHead),
             memory_queries_bytes: budget.held_bytes(Holder::Queries),
             memory_buffers_bytes: budget.held_bytes(Holder::Buffers),
+            memory_blocks_bytes: budget.held_bytes(Holder::Blocks),
             memory_sealing_bytes: budget.held_bytes(Holder::Sealing),
         }
     }

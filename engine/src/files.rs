@@ -21,6 +21,7 @@ use rootline_wal::{Clock, Lsn, Storage, StoreId};
 
 use crate::{
     block::{self, Block, BlockId, BlockMeta, OpenFiles, Signal},
+    budget::Budget,
     error::{Error, ErrorKind},
     filenames::{BLOCKS_DIR, LOG_DIR, MANIFEST_DIR},
     id::SeriesRef,
@@ -59,6 +60,8 @@ pub(crate) struct StoreFiles {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) blocks_dir: PathBuf,
     pub(crate) manifest: Manifest,
+    /// Where open blocks, sealing and merging are counted.
+    pub(crate) budget: Arc<Budget>,
     handles: Arc<OpenFiles>,
     publishing: Mutex<()>,
     damage: Mutex<Vec<FileDamage>>,
@@ -94,6 +97,7 @@ impl StoreFiles {
         storage: &Arc<dyn Storage>,
         clock: &Arc<dyn Clock>,
         dir: &Path,
+        budget: &Arc<Budget>,
     ) -> Result<Found, Error> {
         let blocks_dir = dir.join(BLOCKS_DIR);
         storage
@@ -120,6 +124,7 @@ impl StoreFiles {
             clock: Arc::clone(clock),
             blocks_dir,
             manifest,
+            budget: Arc::clone(budget),
             handles: Arc::default(),
             publishing: Mutex::new(()),
             damage: Mutex::new(damage.collect()),
@@ -206,7 +211,8 @@ impl StoreFiles {
         store: Option<StoreId>,
     ) -> Result<Arc<MetricBlock>, Error> {
         let block = Block::open(&self.storage, &self.blocks_dir, store, id, &self.handles)?;
-        Ok(Arc::new(MetricBlock::open(Arc::new(block))?))
+        let block = MetricBlock::open(Arc::new(block))?;
+        Ok(Arc::new(block.charged_to(&self.budget)))
     }
 
     /// Remembers damage that was met.

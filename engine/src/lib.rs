@@ -13,6 +13,7 @@
 //! The engine knows no protocol and no async runtime: calls block, from any thread.
 #![deny(unsafe_code)]
 
+pub mod allocator;
 pub mod backup;
 mod batch;
 mod batch_pool;

@@ -33,6 +33,7 @@ use parking_lot::{Condvar, Mutex};
 use rootline_wal::{Clock, Lsn};
 
 use crate::{
+    allocator,
     backup::{self, Copied},
     block::BlockMeta,
     commit::Committer,
@@ -261,11 +262,12 @@ impl Core {
         let _one_at_a_time = self.sealing.lock();
         let started = self.clock.monotonic();
         let mut flushed = Flushed::default();
+        let mut freed_bytes = 0;
         let mut seal = || {
-            self.seal_frozen(&mut flushed)?;
+            self.seal_frozen(&mut flushed, &mut freed_bytes)?;
             if freezes {
                 self.committer.freeze(self.metric_cut())?;
-                self.seal_frozen(&mut flushed)?;
+                self.seal_frozen(&mut flushed, &mut freed_bytes)?;
             }
             Ok(())
         };
@@ -273,6 +275,7 @@ impl Core {
         if sealed.as_ref().is_err_and(Error::is_disk_full) && self.committer.disk.release() {
             sealed = seal();
         }
+        allocator::freed(freed_bytes);
         let now = self.clock.monotonic();
         {
             let mut state = self.state.lock();
@@ -306,7 +309,7 @@ impl Core {
         self.files.manifest.version().cuts.metrics
     }
 
-    fn seal_frozen(&self, flushed: &mut Flushed) -> Result<(), Error> {
+    fn seal_frozen(&self, flushed: &mut Flushed, freed_bytes: &mut u64) -> Result<(), Error> {
         loop {
             let view = self.committer.store.view();
             let Some(frozen) = view.frozen.first().cloned() else {
@@ -315,6 +318,7 @@ impl Core {
             drop(view);
             let blocks = self.seal_one(&frozen)?;
             flushed.add(&blocks);
+            *freed_bytes += frozen.head.charged_bytes();
             self.state.lock().stats.seals += 1;
         }
     }

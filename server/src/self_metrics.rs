@@ -363,6 +363,7 @@ fn store(text: &mut Exposition, engine: &Engine) {
         (Holder::SpanHead, "span_head"),
         (Holder::Queries, "queries"),
         (Holder::Buffers, "buffers"),
+        (Holder::Blocks, "blocks"),
         (Holder::Sealing, "sealing"),
     ] {
         let value = budget.held_bytes(holder);

@@ -31,7 +31,9 @@ use rootline_wal::{Clock, Lsn, StoreId};
 
 use super::planner::{self, Effort, PendingDelete, Plan};
 use crate::{
-    block::{BlockId, BlockMeta, Signal},
+    allocator,
+    block::{BlockId, BlockMeta, SectionKind, Signal},
+    budget::Holder,
     error::{Error, ErrorKind},
     files::{self, StoreFiles},
     maintenance::{Bell, Core},
@@ -55,6 +57,11 @@ const SERIES_PER_LOOK: u32 = 64;
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes that the scrub reads between two rests.
 const SCRUB_BYTES_PER_REST: u64 = 4 << 20;
+/// Beside the writer a merge holds the strings of its sources in a table of symbols, about so many
+/// times what they take in blocks ...
+const STRING_COPIES: u64 = 3;
+/// ... and of each source a decoded chunk and the columns that it may share.
+const SOURCE_BYTES: u64 = 256 << 10;
 /// How often the clock that retention goes by is written down.
 const CLOCK_NOTE_NS: i64 = 3600 * 1_000_000_000;
 /// The manifest's name for it.
@@ -326,6 +333,8 @@ impl Core {
             return Err(error);
         }
         self.retire(&sources);
+        // What a merge holds goes with the size of what it merged.
+        allocator::freed(sources.iter().map(|block| block.meta().file_bytes).sum());
         Ok(Compacted {
             merges: 1,
             blocks_before: sources.len() as u64,
@@ -350,7 +359,14 @@ impl Core {
         let metas = || sources.iter().map(|block| block.meta());
         let files = &self.files;
         let id = files.manifest.next_block_id();
-        let writer = MetricBlockWriter::create(&files.storage, &files.blocks_dir, store, id)?;
+        let mut writer = MetricBlockWriter::create(&files.storage, &files.blocks_dir, store, id)?;
+        writer.charge_to(&files.budget);
+        let mut strings_bytes = 0;
+        for source in sources {
+            strings_bytes += source.block().section(SectionKind::Strings)?.len_bytes();
+        }
+        let merging_bytes = strings_bytes * STRING_COPIES + sources.len() as u64 * SOURCE_BYTES;
+        let _held = files.budget.charged(Holder::Sealing, merging_bytes);
         let mut outputs = [MergeOutput {
             range: TimeRange::ALL,
             writer,

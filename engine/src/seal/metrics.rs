@@ -67,6 +67,8 @@ impl Days {
     }
 }
 
+/// Sorting takes so many times the list of series: it, what it becomes, and a key of 16 bytes for each.
+const SORTING_FACTOR: u64 = 6;
 /// Series that are fetched at once. Few enough for the first cache.
 const FETCHED_SERIES: usize = 32;
 
@@ -126,8 +128,12 @@ impl Sealing<'_> {
         *samples_by_day.entry(run_day).or_default() += run_samples;
         samples_by_day.retain(|_, samples| *samples > 0);
         (self.check)()?;
+        let list_bytes = size_of_val(numbers.as_slice()) as u64;
+        let mut held = Charge::new(self.budget, Holder::Sealing);
+        held.set(list_bytes * SORTING_FACTOR);
         let order = reader.by_labels(&numbers);
         drop(numbers);
+        held.set(list_bytes);
         (self.check)()?;
         let days = Days::plan(&samples_by_day);
         let mut writers = Writers {

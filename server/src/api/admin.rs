@@ -110,11 +110,13 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         memory_used_bytes: stats.memory_used_bytes,
         memory_limit_bytes: stats.memory_limit_bytes,
         memory: vec![
+            holder("blocks", stats.memory_blocks_bytes),
             holder("buffers", stats.memory_buffers_bytes),
             holder("log", stats.memory_log_bytes),
             holder("metric_head", stats.memory_metric_head_bytes),
             holder("queries", stats.memory_queries_bytes),
             holder("requests", stats.memory_requests_bytes),
+            holder("sealing", stats.memory_sealing_bytes),
             holder("span_head", stats.memory_span_head_bytes),
         ],
         log_bytes: stats.log.disk_bytes,

@@ -106,6 +106,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    rootline_engine::allocator::share_heaps();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

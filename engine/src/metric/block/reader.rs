@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     block::{Block, BlockId, BlockMeta, SectionKind},
+    budget::{Budget, Holder, Reservation},
     column::{times, values},
     error::Error,
     metric::{Exemplar, Metadata},
@@ -58,6 +59,8 @@ pub(crate) struct MetricBlock {
     times: TimeColumns,
     /// Rows that have exemplars alone, once somebody asked.
     sampleless: OnceLock<RoaringBitmap>,
+    /// What it holds, on the ledger.
+    held: Option<Arc<Reservation>>,
 }
 
 /// A section that the series index reads.
@@ -192,7 +195,16 @@ impl MetricBlock {
             times,
             sampleless: OnceLock::new(),
             block,
+            held: None,
         })
+    }
+
+    /// The same, with what it holds on a ledger.
+    pub(crate) fn charged_to(mut self, budget: &Arc<Budget>) -> Self {
+        // The manifest's version and the view know of it, too.
+        let bytes = self.block.heap_bytes() + size_of::<Self>() + 2 * size_of::<BlockMeta>();
+        self.held = Some(Arc::new(budget.charged(Holder::Blocks, bytes as u64)));
+        self
     }
 
     /// What is known of the block.
@@ -201,9 +213,10 @@ impl MetricBlock {
     }
 
     /// The same block, known to hold nothing that deletes up to `clean_lsn` hide.
-    pub(crate) fn with_clean_lsn(&self, clean_lsn: rootline_wal::Lsn) -> Result<Self, Error> {
+    pub(crate) fn with_clean_lsn(&self, clean_lsn: Lsn) -> Result<Self, Error> {
         let mut block = Self::open(Arc::clone(&self.block))?;
         block.meta.clean_lsn = self.meta.clean_lsn.max(clean_lsn);
+        block.held.clone_from(&self.held);
         Ok(block)
     }
 

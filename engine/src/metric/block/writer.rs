@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     block::{BlockId, BlockMeta, BlockWriter, SectionKind, Signal},
+    budget::{Budget, Holder, Reservation},
     column::{times::COLUMN_SAMPLES_MAX, values},
     error::Error,
     metric::{Exemplar, Metadata},
@@ -63,6 +64,11 @@ pub(crate) struct EncodedChunk<'a> {
     pub(crate) stats: Option<ChunkStats>,
 }
 
+/// Rows between two looks at what a writer holds.
+const ROWS_PER_CHARGE: u32 = 1_024;
+/// What a writer holds whatever is written: the page at hand, and scratch of the codecs.
+const OUTPUT_BYTES: usize = 256 << 10;
+
 /// A metric block that is being written.
 pub(crate) struct MetricBlockWriter {
     block: BlockWriter,
@@ -79,6 +85,8 @@ pub(crate) struct MetricBlockWriter {
     /// From the first to the last timestamp so far.
     time: Option<TimeRange>,
     column: Vec<u8>,
+    /// Its memory on the ledger, brought up to date every [`ROWS_PER_CHARGE`] rows.
+    held: Option<Reservation>,
 }
 
 impl std::fmt::Debug for MetricBlockWriter {
@@ -114,7 +122,13 @@ impl MetricBlockWriter {
             samples: 0,
             time: None,
             column: Vec::new(),
+            held: None,
         })
+    }
+
+    /// Keeps what it holds on a ledger.
+    pub(crate) fn charge_to(&mut self, budget: &Arc<Budget>) {
+        self.held = Some(budget.charged(Holder::Sealing, self.heap_bytes() as u64));
     }
 
     /// Holds fewer time columns, so that a test sees some stand inline.
@@ -186,6 +200,7 @@ impl MetricBlockWriter {
             + self.directory.heap_bytes()
             + self.times.heap_bytes()
             + self.exemplars.heap_bytes()
+            + OUTPUT_BYTES
     }
 
     /// Makes the block durable under its name, and says what it is; `None` if no series had anything.
@@ -200,6 +215,8 @@ impl MetricBlockWriter {
             return Ok(None);
         };
         self.write_exemplars(true)?;
+        // The index is sorted and written from what is held: all of it counts until the end.
+        let _held = self.held;
         let mut block = self.block;
         block.begin(SectionKind::Times)?;
         self.times.finish(&mut |item| block.write(item))?;
@@ -283,6 +300,12 @@ impl MetricBlockWriter {
             self.index.push(&self.labels);
             self.directory.start_row();
             self.has_row = true;
+            if self.directory.rows().is_multiple_of(ROWS_PER_CHARGE) {
+                let bytes = self.heap_bytes() as u64;
+                if let Some(held) = &mut self.held {
+                    held.set(bytes);
+                }
+            }
         }
         if !self.directory.has_room() {
             return Err(Error::Unsupported(
