@@ -527,6 +527,10 @@ impl Engine {
         &self.inner.core.committer
     }
 
+    pub(crate) fn note_damage(&self, error: &Error, path: &Path) {
+        self.inner.core.files.note_damage(error, path.to_owned());
+    }
+
     pub(crate) fn spans(&self) -> &SpanHead {
         &self.inner.core.committer.spans
     }
