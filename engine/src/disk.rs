@@ -117,6 +117,12 @@ impl DiskReserve {
         self.is_low.store(room < bound || !held, Ordering::Release);
     }
 
+    /// Bytes that may be written without new data being refused.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        let room = self.free_bytes().saturating_add(self.held_bytes());
+        room.saturating_sub(self.reserve_bytes)
+    }
+
     /// Whether little more than `sealed_bytes` fits beside the reserve, and that is worth sealing: the
     /// log that grows meanwhile must not take the room that sealing needs.
     pub(crate) fn is_tight_for(&self, sealed_bytes: u64) -> bool {

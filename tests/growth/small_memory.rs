@@ -9,6 +9,8 @@ const NOW_MS: i64 = 1_780_000_000_000;
 const SERIES: u64 = 1_000;
 /// Samples of a series in one request.
 const SAMPLES: i64 = 10;
+/// What a process takes beside what it is asked to hold: stacks, tables of the runtime, free pages.
+const PROCESS_BYTES: u64 = 8 << 20;
 /// Requests after which hosts are replaced by others.
 const REQUESTS_OF_HOST: i64 = 8;
 const LOG_BYTES_MAX: u64 = 32 << 20;
@@ -28,9 +30,9 @@ fn value(series: u64, i: i64) -> f64 {
 
 #[test]
 fn a_node_with_little_memory_takes_more_than_it_can_hold() {
-    let limit_mib = std::env::var("ROOTLINE_GROWTH_LIMIT_MIB").map_or(32, |n| n.parse().unwrap());
+    let limit_mib = std::env::var("ROOTLINE_GROWTH_LIMIT_MIB").map_or(20, |n| n.parse().unwrap());
     // Three days of samples every 10 s, or some hours.
-    let requests = if is_full() { 2_592 } else { 160 };
+    let requests = if is_full() { 2_592 } else { 320 };
     let dir = tempdir().unwrap();
     let limit = format!("{limit_mib}MiB");
     let node = Node::start_with(
@@ -71,7 +73,7 @@ fn a_node_with_little_memory_takes_more_than_it_can_hold() {
     );
     assert!(seals >= 1, "{stats}");
     assert!(
-        most_memory <= limit_mib << 20,
+        most_memory <= (limit_mib << 20) + PROCESS_BYTES,
         "{most_memory} bytes of memory"
     );
     assert!(
