@@ -291,7 +291,20 @@ impl Core {
             })
             .collect();
         let is_sound = |meta: &BlockMeta| !memory.damaged.contains(&meta.id);
-        let Some(plan) = planner::plan(&metas, &is_sound, &pending, effort) else {
+        let plan_for = |effort| planner::plan(&metas, &is_sound, &pending, effort);
+        let mut plan = plan_for(effort);
+        // Sources go once what replaces them is there. What has no room for that would fill the disk
+        // only to fail.
+        if effort == Effort::Background
+            && let Some(large) = &plan
+        {
+            let sources = metas.iter().filter(|meta| large.sources.contains(&meta.id));
+            let bytes: u64 = sources.map(|meta| meta.file_bytes).sum();
+            if bytes > self.committer.disk.spare_bytes() {
+                plan = plan_for(Effort::Purge);
+            }
+        }
+        let Some(plan) = plan else {
             return Ok(None);
         };
         let done = self.carry_out(&view, &plan, &deletes, clean_lsn, effort);
