@@ -545,6 +545,15 @@ impl Core {
             .unwrap_or_else(|| self.committer.wal.store_id())
     }
 
+    /// What must hold before the first write: the floor as of now. What fails is tried again later.
+    pub(crate) fn start_retention(&self) {
+        if self.files.manifest.read_only().is_none()
+            && let Err(error) = self.apply_retention()
+        {
+            self.compaction.stats.lock().last_error = Some(error.to_string());
+        }
+    }
+
     /// Raises the floor and drops what lies below it.
     fn apply_retention(&self) -> Result<(), Error> {
         let limits = retention::Limits {
