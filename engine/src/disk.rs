@@ -24,6 +24,8 @@ use crate::{error::Error, filenames::RESERVE_FILE};
 
 /// The reserve grows and shrinks by this.
 const STEP_BYTES: u64 = 4 << 20;
+/// With less than this free, the log soon finds no room.
+const LOG_BYTES_MIN: u64 = 4 << 20;
 /// Writes are taken again once this part more than the reserve is free, one to this.
 const RECOVERED_SHARE: u64 = 4;
 
@@ -114,7 +116,10 @@ impl DiskReserve {
         } else {
             self.reserve_bytes
         };
-        self.is_low.store(room < bound || !held, Ordering::Release);
+        // The reserve is not for the log: it needs a segment beside it.
+        let no_segment = free < LOG_BYTES_MIN.min(self.reserve_bytes / RECOVERED_SHARE);
+        self.is_low
+            .store(room < bound || !held || no_segment, Ordering::Release);
     }
 
     /// Bytes that may be written without new data being refused.
@@ -160,27 +165,31 @@ impl DiskReserve {
         if held_bytes >= wanted && held_bytes <= wanted.saturating_mul(2) {
             return true;
         }
-        let fitted = self.fit(file.take(), wanted);
-        match fitted {
+        match self.fit(file.as_ref(), wanted) {
             Ok(held) => {
                 *file = Some(held);
                 true
             }
             Err(error) => {
-                let _ = self.storage.remove(&self.path());
+                // What was held stays held.
+                if file.is_none() {
+                    let _ = self.storage.remove(&self.path());
+                }
                 !is_disk_full(&error)
             }
         }
     }
 
-    fn fit(&self, held: Option<Held>, wanted: u64) -> std::io::Result<Held> {
+    fn fit(&self, held: Option<&Held>, wanted: u64) -> std::io::Result<Held> {
         let path = self.path();
         let file = match held {
-            Some(held) => held.file,
+            Some(held) => Arc::clone(&held.file),
             None if self.storage.exists(&path)? => self.storage.open(&path)?,
             None => self.storage.create(&path)?,
         };
-        file.set_len(0)?;
+        if file.len()? > wanted {
+            file.set_len(wanted)?;
+        }
         file.preallocate(wanted)?;
         Ok(Held {
             file,

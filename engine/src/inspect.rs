@@ -158,6 +158,20 @@ pub fn inspect(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Inspected, Erro
             found.blocks.extend(report);
         }
     }
+    for (id, meta) in &version.blocks {
+        let id_text = id.to_string();
+        if found.blocks.iter().all(|block| block.id != id_text) {
+            let mut report = BlockReport {
+                id: id_text,
+                is_named: true,
+                error: "the manifest names this block, and it is missing".to_owned(),
+                ..BlockReport::default()
+            };
+            fill(&mut report, meta);
+            found.blocks.push(report);
+        }
+    }
+    found.blocks.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(found)
 }
 

@@ -54,7 +54,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// ... up to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// What a sample takes in a block, a series, and a block at least: generous, for the disk reserve.
-const SEALED_SAMPLE_BYTES: u64 = 4;
+const SEALED_SAMPLE_BYTES: u64 = 9;
 const SEALED_SERIES_BYTES: u64 = 48;
 const BLOCK_BYTES_MIN: u64 = 256 << 10;
 /// In a log that is synced now and then: how often to look whether it was.

@@ -90,10 +90,10 @@ pub(crate) fn plan(
         let age_ns = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
         now_ns.saturating_sub(age_ns)
     });
-    let wanted = floor_ns
-        .max(by_age)
-        .max(floor_by_size(blocks, limits.bytes));
-    let goes = |block: &&&BlockMeta| block.time.end().as_nanos() < wanted;
+    let (by_size, too_much) = beyond_size(blocks, limits.bytes, now_ns);
+    let wanted = floor_ns.max(by_age).max(by_size);
+    let goes =
+        |block: &&&BlockMeta| block.time.end().as_nanos() < wanted || too_much.contains(&block.id);
     let drop: Vec<BlockId> = blocks.iter().filter(goes).map(|block| block.id).collect();
     let rises =
         wanted > floor_ns && (!drop.is_empty() || wanted >= floor_ns.saturating_add(STEP_NS));
@@ -103,23 +103,38 @@ pub(crate) fn plan(
     }
 }
 
-/// The lowest floor below which so much lies that the rest fits.
-fn floor_by_size(blocks: &[&BlockMeta], bytes_max: Option<u64>) -> i64 {
+/// The oldest blocks without which the rest fits, and the floor that goes with them. The youngest stays
+/// whatever its size. The floor stays an hour behind the clock: samples of now are taken even if blocks
+/// of now had to go, and those of the far future do not move it.
+fn beyond_size(blocks: &[&BlockMeta], bytes_max: Option<u64>, now_ns: i64) -> (i64, Vec<BlockId>) {
     let mut bytes: u64 = blocks.iter().map(|block| block.file_bytes).sum();
     let Some(bytes_max) = bytes_max.filter(|max| bytes > *max) else {
-        return i64::MIN;
+        return (i64::MIN, Vec::new());
+    };
+    // What lies ahead of the clock is as old as its block.
+    let age_ns = |block: &BlockMeta| {
+        let end_ns = block.time.end().as_nanos();
+        if end_ns > now_ns {
+            block.created_ns
+        } else {
+            end_ns
+        }
     };
     let mut oldest_first = blocks.to_vec();
-    oldest_first.sort_by_key(|block| block.time.end());
+    oldest_first.sort_by_key(|block| (age_ns(block), block.id));
+    oldest_first.pop();
     let mut floor_ns = i64::MIN;
+    let mut dropped = Vec::new();
     for block in oldest_first {
         if bytes <= bytes_max {
             break;
         }
         bytes -= block.file_bytes;
-        floor_ns = block.time.end().as_nanos().saturating_add(1);
+        let end_ns = block.time.end().as_nanos().saturating_add(1);
+        floor_ns = floor_ns.max(end_ns.min(now_ns.saturating_sub(STEP_NS)));
+        dropped.push(block.id);
     }
-    floor_ns
+    (floor_ns, dropped)
 }
 
 #[cfg(test)]
@@ -198,9 +213,23 @@ mod tests {
             age: None,
             bytes: Some(15),
         };
-        let found = plan(&blocks.iter().collect::<Vec<_>>(), limits, None, 0);
+        let found = plan(&blocks.iter().collect::<Vec<_>>(), limits, None, 20 * HOUR);
         assert_eq!(found.drop, [BlockId(2), BlockId(3)]);
         assert_eq!(found.floor, Some(Timestamp::from_nanos(5 * HOUR + 1)));
+    }
+
+    #[test]
+    fn samples_of_the_far_future_do_not_shut_out_those_of_now() {
+        let mut future = block(1, (9_000, 9_001), 100);
+        future.created_ns = 19 * HOUR;
+        let blocks = [future, block(2, (0, 1), 10), block(3, (18, 20), 10)];
+        let limits = Limits {
+            age: None,
+            bytes: Some(5),
+        };
+        let found = plan(&blocks.iter().collect::<Vec<_>>(), limits, None, 20 * HOUR);
+        assert_eq!(found.drop, [BlockId(1), BlockId(2)], "the youngest stays");
+        assert_eq!(found.floor, Some(Timestamp::from_nanos(19 * HOUR)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use rootline_wal::{Storage, StoreId, Wal};
+use rootline_wal::{Lsn, Storage, StoreId, Wal};
 
 use crate::{
     block::{self, Block, BlockId, BlockMeta, OpenFiles, PageDamage, Place, SectionKind, Signal},
@@ -84,8 +84,21 @@ pub fn verify(
         found: Verified::default(),
         manifest_dir: dir.join(MANIFEST_DIR),
     };
-    let store = walk.log(&dir.join(LOG_DIR), log)?;
+    let (store, last_lsn) = walk.log(&dir.join(LOG_DIR), log)?;
     let named = walk.manifest(&dir.join(MANIFEST_DIR), manifest)?;
+    let cut = named.as_ref().map_or(Lsn::ZERO, |named| named.cut);
+    if last_lsn < cut {
+        walk.found.damage.push(Damage {
+            path: dir.join(LOG_DIR),
+            offset_bytes: 0,
+            reason: format!(
+                "the log ends at record {last_lsn}, and blocks hold records up to {cut}"
+            ),
+            cost: "the store opens read-only; what was written since the last sealing is gone"
+                .to_owned(),
+        });
+    }
+    let named = named.map(|named| named.blocks);
     walk.blocks(&dir.join(BLOCKS_DIR), blocks, store, named.as_deref())?;
     Ok(walk.found)
 }
@@ -116,6 +129,13 @@ fn size_of(storage: &Arc<dyn Storage>, dir: &Path) -> Result<(u64, u64), Error> 
     Ok(size)
 }
 
+/// What a sound manifest says.
+struct Named {
+    /// Samples of records up to here are in blocks.
+    cut: Lsn,
+    blocks: Vec<BlockMeta>,
+}
+
 /// What a damaged manifest costs.
 const READ_ONLY: &str =
     "the store opens read-only, without the deletes that blocks do not have applied";
@@ -139,10 +159,10 @@ impl Walk<'_> {
         self.found.parts.push(VerifiedPart { name, files, bytes });
     }
 
-    fn log(&mut self, dir: &Path, size: (u64, u64)) -> Result<Option<StoreId>, Error> {
+    fn log(&mut self, dir: &Path, size: (u64, u64)) -> Result<(Option<StoreId>, Lsn), Error> {
         self.part("log", size);
         if size.0 == 0 {
-            return Ok(None);
+            return Ok((None, Lsn::ZERO));
         }
         let mut undecodable = Vec::new();
         let read = Wal::read(self.storage, dir, &mut |found| {
@@ -160,7 +180,8 @@ impl Walk<'_> {
             Err(error) if error.kind() == rootline_wal::ErrorKind::Corrupted => {
                 // Manifest and blocks are looked at all the same.
                 self.found.damage.push(unopenable(dir, &error));
-                return Ok(None);
+                // Where it ends is not known; that it does not open was said.
+                return Ok((None, Lsn(u64::MAX)));
             }
             Err(error) => return Err(error.into()),
         };
@@ -185,11 +206,11 @@ impl Walk<'_> {
                 cost,
             });
         }
-        Ok(store)
+        Ok((store, recovery.last_lsn))
     }
 
-    /// The blocks that the manifest names; `None` if it cannot tell.
-    fn manifest(&mut self, dir: &Path, size: (u64, u64)) -> Result<Option<Vec<BlockMeta>>, Error> {
+    /// What the manifest names; `None` if it cannot tell.
+    fn manifest(&mut self, dir: &Path, size: (u64, u64)) -> Result<Option<Named>, Error> {
         self.part("manifest", size);
         if size.0 == 0 {
             return Ok(None);
@@ -205,7 +226,10 @@ impl Walk<'_> {
                 cost: READ_ONLY.to_owned(),
             });
         }
-        Ok((is_intact && !recovery.created).then(|| version.blocks.into_values().collect()))
+        Ok((is_intact && !recovery.created).then(|| Named {
+            cut: version.cuts.metrics,
+            blocks: version.blocks.into_values().collect(),
+        }))
     }
 
     fn blocks(

@@ -243,9 +243,18 @@ fn merge_run(
 /// A block that a delete still hides something of, perhaps.
 fn purge(sorted: &[&BlockMeta], deletes: &[PendingDelete]) -> Option<Plan> {
     let hides = |d: &PendingDelete, b: &BlockMeta| d.lsn > b.clean_lsn && d.range.overlaps(b.time);
+    let covers = |d: &PendingDelete, b: &BlockMeta| {
+        hides(d, b) && d.range.start() <= b.time.start() && b.time.end() <= d.range.end()
+    };
+    // First what may leave nothing behind, then what takes the least room: on a full disk one that finds
+    // no room must not stand before one that needs none.
     let block = sorted
         .iter()
-        .find(|block| deletes.iter().any(|delete| hides(delete, block)))?;
+        .filter(|block| deletes.iter().any(|delete| hides(delete, block)))
+        .min_by_key(|block| {
+            let is_covered = deletes.iter().any(|delete| covers(delete, block));
+            (!is_covered, block.file_bytes, block.id)
+        })?;
     Some(Plan {
         sources: vec![block.id],
         level: block.level,

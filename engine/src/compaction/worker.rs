@@ -282,7 +282,16 @@ impl Core {
             .collect();
         self.note_clean_blocks(&view, &deletes, clean_lsn, &mut memory)?;
         let view = self.committer.store.view();
-        let metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
+        let mut metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
+        // A block that does not open may be mended one day: nothing merges past it.
+        let version = self.files.manifest.version();
+        let is_shown = |id: BlockId| view.blocks.iter().any(|block| block.meta().id == id);
+        let absent = version
+            .blocks
+            .values()
+            .filter(|meta| meta.signal == Signal::Metrics && !is_shown(meta.id));
+        let absent: Vec<&BlockMeta> = absent.collect();
+        metas.extend(&absent);
         let pending: Vec<PendingDelete> = deletes
             .iter()
             .map(|t| PendingDelete {
@@ -290,7 +299,9 @@ impl Core {
                 range: t.range,
             })
             .collect();
-        let is_sound = |meta: &BlockMeta| !memory.damaged.contains(&meta.id);
+        let is_sound = |meta: &BlockMeta| {
+            !memory.damaged.contains(&meta.id) && !absent.iter().any(|other| other.id == meta.id)
+        };
         let plan_for = |effort| planner::plan(&metas, &is_sound, &pending, effort);
         let mut plan = plan_for(effort);
         // Sources go once what replaces them is there. What has no room for that would fill the disk

@@ -145,7 +145,7 @@ impl Manifest {
             replay.take(dir, record).map_err(Into::into)
         });
         let (wal, recovery) = match opened {
-            Ok((wal, found)) => (Some(wal), replay.judge(found)),
+            Ok((wal, found)) => (Some(wal), replay.judge(dir, found)),
             Err(error) => (None, replay.judge_failed(dir, error)?),
         };
         let read_only = recovery.damage.first().map(|damage| {
@@ -182,7 +182,7 @@ impl Manifest {
             replay.take(dir, record).map_err(Into::into)
         });
         let recovery = match read {
-            Ok((_, found)) => replay.judge(found),
+            Ok((_, found)) => replay.judge(dir, found),
             Err(error) => replay.judge_failed(dir, error)?,
         };
         Ok((replay.version, recovery))
@@ -386,6 +386,8 @@ struct Replay {
     full_bytes: u64,
     edits_bytes: u64,
     damage: Vec<ManifestDamage>,
+    /// There is a base for what the rest changes: a full record, or the first there ever was.
+    has_base: bool,
     /// Why it was stopped.
     unknown: Option<Error>,
 }
@@ -397,6 +399,7 @@ struct Stopped;
 impl Replay {
     fn take(&mut self, dir: &Path, record: Record<'_>) -> Result<(), Stopped> {
         let bytes = record.payload.len() as u64;
+        self.has_base |= record.kind == KIND_FULL || record.lsn == Lsn(1);
         match record.kind {
             KIND_EDIT => self.edits_bytes += bytes + COMMIT_BYTES,
             KIND_FULL => {
@@ -434,8 +437,17 @@ impl Replay {
     }
 
     /// What is to be said of a log that could be read.
-    fn judge(&mut self, found: Recovery) -> ManifestRecovery {
+    fn judge(&mut self, dir: &Path, found: Recovery) -> ManifestRecovery {
         let mut damage = mem::take(&mut self.damage);
+        // Records are cut off behind a full one only. So segments are missing, and what blocks there
+        // are is not known.
+        if !self.has_base && found.last_lsn > Lsn::ZERO {
+            damage.push(ManifestDamage {
+                path: dir.to_owned(),
+                offset_bytes: 0,
+                reason: "its first records are gone".to_owned(),
+            });
+        }
         damage.extend(found.corrupt.into_iter().map(|corrupt| ManifestDamage {
             path: corrupt.path,
             offset_bytes: corrupt.offset_bytes,

@@ -629,3 +629,43 @@ fn it_works_on_the_file_system() {
     assert_eq!(recovery, ManifestRecovery::default());
     assert_eq!(again.version().blocks.len(), 1);
 }
+
+#[test]
+fn a_manifest_whose_first_segments_are_gone_is_read_only() {
+    let state = |n: u8| Change::SetState {
+        name: "state".to_owned(),
+        value: vec![n; 3000],
+    };
+    let mut cut_short = 0;
+    for commits in (1..20).step_by(3) {
+        let dir = tempfile::tempdir().unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
+        let manifest_dir = dir.path().join("manifest");
+        let open = || {
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            Manifest::open(Arc::clone(&storage), clock, &manifest_dir).unwrap()
+        };
+        let (manifest, _) = open();
+        for n in 1..=commits {
+            manifest.commit(vec![state(n)]).unwrap();
+        }
+        drop(manifest);
+        let mut segments: Vec<_> = std::fs::read_dir(&manifest_dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == "wal"))
+            .collect();
+        segments.sort();
+        for gone in &segments[..segments.len() - 1] {
+            std::fs::remove_file(gone).unwrap();
+        }
+        let is_whole = |version: &Version| version.state.get("state") == Some(&vec![commits; 3000]);
+        let (read, recovery) = Manifest::read(&storage, &manifest_dir).unwrap();
+        let was_damaged = !recovery.damage.is_empty();
+        assert!(is_whole(&read) || was_damaged, "{commits}: {recovery:?}");
+        let (manifest, _) = open();
+        assert_eq!(manifest.read_only().is_some(), was_damaged, "{commits}");
+        cut_short += u32::from(was_damaged);
+    }
+    assert!(cut_short > 0, "some of them had more than one segment");
+}
