@@ -117,6 +117,20 @@ impl DiskReserve {
         self.is_low.store(room < bound || !held, Ordering::Release);
     }
 
+    /// Bytes that may be written without new data being refused.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        let room = self.free_bytes().saturating_add(self.held_bytes());
+        room.saturating_sub(self.reserve_bytes)
+    }
+
+    /// Whether little more than `sealed_bytes` fits beside the reserve, and that is worth sealing: the
+    /// log that grows meanwhile must not take the room that sealing needs.
+    pub(crate) fn is_tight_for(&self, sealed_bytes: u64) -> bool {
+        let room = self.free_bytes().saturating_add(self.held_bytes());
+        let needed = sealed_bytes.saturating_mul(2) + self.reserve_bytes;
+        sealed_bytes >= STEP_BYTES && !self.is_low() && room < needed
+    }
+
     /// The disk is full: gives the reserve back, for what frees space, and refuses new data. Returns
     /// whether there was something to give.
     pub(crate) fn release(&self) -> bool {
@@ -238,6 +252,18 @@ mod tests {
         storage.set_capacity_bytes(Some(41 << 20));
         reserve.update(5 << 20);
         reserve.check().unwrap();
+    }
+
+    #[test]
+    fn sealing_starts_while_there_is_room_for_it() {
+        let (storage, reserve) = disk(1 << 30);
+        reserve.update(100 << 20);
+        assert!(!reserve.is_tight_for(100 << 20));
+        storage.set_capacity_bytes(Some(200 << 20));
+        reserve.update(100 << 20);
+        assert!(reserve.is_tight_for(100 << 20));
+        assert!(!reserve.is_tight_for(20 << 20), "later is early enough");
+        assert!(!reserve.is_tight_for(1 << 20), "it would not help");
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl Builder {
             metadata_sealed,
             replayed_bytes: progress.bytes(),
         }));
+        core.start_retention();
         Ok(Engine {
             inner: Arc::new(Inner {
                 compactor: Compactor::start(&core)?,

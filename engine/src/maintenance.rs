@@ -44,6 +44,7 @@ use crate::{
     metric::{FrozenGeneration, Metadata},
     seal::{self, Sealing},
     settings::Settings,
+    tombstone::Tombstone,
 };
 
 /// How often the thread looks.
@@ -197,7 +198,8 @@ impl Core {
             return;
         }
         let was_low = self.committer.disk.is_low();
-        self.committer.disk.update(self.sealed_bytes_to_come());
+        let to_come = self.sealed_bytes_to_come();
+        self.committer.disk.update(to_come);
         let is_low = self.committer.disk.is_low();
         let now = self.clock.monotonic();
         let (retry_at, cut_is_due) = {
@@ -212,6 +214,8 @@ impl Core {
         drop(view);
         // On a full disk sealing is what lets the log go.
         let makes_room = is_low && !was_low && self.oldest_unsealed().is_some();
+        // And it needs room first: later its log may have taken that.
+        let makes_room = makes_room || self.committer.disk.is_tight_for(to_come);
         if has_frozen || makes_room || self.is_due(now) {
             let _ = self.seal(!has_frozen);
         } else if cut_is_due {
@@ -237,7 +241,9 @@ impl Core {
         let heads = view.frozen.iter().map(|frozen| &frozen.head);
         let sizes = heads.chain([&view.current]).map(|head| {
             let stats = head.stats();
-            stats.samples * SEALED_SAMPLE_BYTES + stats.series * SEALED_SERIES_BYTES
+            stats.samples * SEALED_SAMPLE_BYTES
+                + stats.series * SEALED_SERIES_BYTES
+                + head.label_text_bytes()
         });
         sizes.sum::<u64>() + BLOCK_BYTES_MIN
     }
@@ -324,6 +330,17 @@ impl Core {
     }
 
     fn seal_one(&self, frozen: &FrozenGeneration) -> Result<Vec<BlockMeta>, Error> {
+        // Deletes up to here are in the view that is read after it, and no snapshot of the view that
+        // shows the blocks will be older.
+        let visible = self.committer.visibility.visible();
+        let clean_lsn = visible
+            .min(self.committer.wal.durable_lsn())
+            .max(frozen.cut);
+        let view = self.committer.store.view();
+        let later = view.tombstones.iter();
+        let later = later.filter(|t| t.lsn > frozen.cut && t.lsn <= clean_lsn);
+        let deletes: Vec<Tombstone> = later.cloned().collect();
+        drop(view);
         let version = self.files.manifest.version();
         let wal_store = self.committer.wal.store_id();
         let store = StoreFiles::store_id(&version).unwrap_or(wal_store);
@@ -334,6 +351,8 @@ impl Core {
             files: &self.files,
             store,
             frozen,
+            clean_lsn,
+            deletes: &deletes,
             first_lsn: version.cuts.metrics.next(),
             metadata: &metadata,
             budget: &self.committer.budget,

@@ -21,7 +21,7 @@ use files::{Unsynced, descriptors_under, files_in};
 use rootline_engine::{
     Engine, Labels, MatchOp, Matcher, QueryLimits, Settings, TimeRange, Timestamp,
 };
-use rootline_wal::{FsStorage, Storage};
+use rootline_wal::{FsStorage, PowerCutStorage, Storage};
 
 /// Descriptors that a store may hold, whatever the number of its blocks.
 const DESCRIPTORS_MAX: usize = 256;
@@ -281,4 +281,76 @@ fn short_lived_series_leave_nothing_in_memory() {
         read(&engine, "churn", TimeRange::ALL).len() as u64,
         generations * series
     );
+}
+
+/// A generation that was frozen by a sealing for which there was no room: a delete makes it small enough.
+#[test]
+fn a_delete_makes_room_for_what_could_not_be_sealed() {
+    let disk = PowerCutStorage::new();
+    let mut settings = settings();
+    settings.segment_bytes = (64 << 10, 64 << 10);
+    settings.disk_reserve_bytes = 256 << 10;
+    let open = |disk: &PowerCutStorage| {
+        Engine::builder(Path::new("/data"))
+            .settings(settings.clone())
+            .storage(Arc::new(disk.clone()))
+            .open()
+            .unwrap()
+    };
+    let engine = open(&disk);
+    let mut random = soak::Random(5);
+    let mut noise = || -> String {
+        (0..1_000)
+            .map(|_| char::from(b'!' + random.below(90) as u8))
+            .collect()
+    };
+    let mut batch = engine.batch();
+    for i in 0..2_000u64 {
+        let group = if i < 100 { "kept" } else { "filler" };
+        let pairs = [
+            ("__name__", group),
+            ("i", &i.to_string()),
+            ("noise", &noise()),
+        ];
+        let row = batch.metrics().series(&Labels::from_pairs(pairs).unwrap());
+        batch
+            .metrics()
+            .sample(row, Timestamp::from_millis(1).unwrap(), i as f64);
+    }
+    engine.write(&mut batch).unwrap();
+    let held = engine.snapshot().unwrap();
+    // What is kept fits, what is deleted does not.
+    disk.set_capacity_bytes(Some(1 << 30));
+    let used = (1 << 30) - disk.free_bytes(Path::new("/data")).unwrap();
+    disk.set_capacity_bytes(Some(used + (600 << 10)));
+    assert!(engine.flush().is_err());
+    assert_eq!(engine.stats().frozen_generations, 1);
+    let filler = Matcher::new(MatchOp::Equal, "__name__", "filler").unwrap();
+    engine.delete_series(&[filler], TimeRange::ALL).unwrap();
+    let flushed = engine.flush().unwrap();
+    assert_eq!((flushed.blocks, flushed.samples), (1, 100));
+    let count = |engine: &Engine| {
+        (
+            read(engine, "kept", TimeRange::ALL).len(),
+            read(engine, "filler", TimeRange::ALL).len(),
+        )
+    };
+    assert_eq!(count(&engine), (100, 0));
+    // An older snapshot still reads what it began with.
+    let query = engine.query_control(None, QueryLimits::default());
+    let mut seen = 0;
+    held.select(&[], TimeRange::ALL, &query, &mut |_| {
+        seen += 1;
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    assert_eq!(seen, 2_000);
+    drop(held);
+    engine.tick();
+    write(&engine, "kept", [(5_000, 2, 1.0)]);
+    engine.close().unwrap();
+    drop(engine);
+    let engine = open(&disk);
+    assert_eq!(count(&engine), (101, 0));
+    assert_eq!(engine.stats().tombstones, 0);
 }

@@ -15,7 +15,7 @@ const NOW_MS: i64 = 1_780_000_000_000;
 const SERIES_OF_REQUEST: u64 = 200;
 /// Bytes of the label that fills the disk.
 const NOISE_BYTES: usize = 1_000;
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A file system in memory, of a fixed size. Unmounted when dropped.
 struct Mounted {

@@ -291,7 +291,20 @@ impl Core {
             })
             .collect();
         let is_sound = |meta: &BlockMeta| !memory.damaged.contains(&meta.id);
-        let Some(plan) = planner::plan(&metas, &is_sound, &pending, effort) else {
+        let plan_for = |effort| planner::plan(&metas, &is_sound, &pending, effort);
+        let mut plan = plan_for(effort);
+        // Sources go once what replaces them is there. What has no room for that would fill the disk
+        // only to fail.
+        if effort == Effort::Background
+            && let Some(large) = &plan
+        {
+            let sources = metas.iter().filter(|meta| large.sources.contains(&meta.id));
+            let bytes: u64 = sources.map(|meta| meta.file_bytes).sum();
+            if bytes > self.committer.disk.spare_bytes() {
+                plan = plan_for(Effort::Purge);
+            }
+        }
+        let Some(plan) = plan else {
             return Ok(None);
         };
         let done = self.carry_out(&view, &plan, &deletes, clean_lsn, effort);
@@ -530,6 +543,15 @@ impl Core {
     fn store_id(&self) -> StoreId {
         StoreFiles::store_id(&self.files.manifest.version())
             .unwrap_or_else(|| self.committer.wal.store_id())
+    }
+
+    /// What must hold before the first write: the floor as of now. What fails is tried again later.
+    pub(crate) fn start_retention(&self) {
+        if self.files.manifest.read_only().is_none()
+            && let Err(error) = self.apply_retention()
+        {
+            self.compaction.stats.lock().last_error = Some(error.to_string());
+        }
     }
 
     /// Raises the floor and drops what lies below it.

@@ -77,6 +77,13 @@ impl<'h> FrozenReader<'h> {
         pairs.extend(self.rows.pairs(number));
     }
 
+    /// The value of a label, empty if the series has none of this name.
+    pub(crate) fn label(&self, number: SeriesNumber, name: &str) -> &str {
+        let mut pairs = self.rows.pairs(number);
+        let value = pairs.find(|(of, _)| self.symbols.resolve(*of) == name);
+        value.map_or("", |(_, value)| self.symbols.resolve(value))
+    }
+
     /// The samples of a series, in place of what `out` held.
     pub(crate) fn samples(&self, number: SeriesNumber, out: &mut Samples) {
         out.clear();

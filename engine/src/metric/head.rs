@@ -422,6 +422,11 @@ impl MetricHead {
         }
     }
 
+    /// Bytes of the texts that labels are made of, each once, about.
+    pub(crate) fn label_text_bytes(&self) -> u64 {
+        self.registry.symbols.read().heap_bytes() as u64
+    }
+
     pub(crate) fn stats(&self) -> MetricStats {
         let mut counts = Change::default();
         for shard in &self.shards {

@@ -64,6 +64,7 @@ pub use head::MetricStats;
 pub use metadata::{METADATA_METRICS_MAX, Metadata, MetricKind};
 pub(crate) use prepare::PreparedMetrics;
 pub use read::{SeriesExemplars, SeriesSamples};
+pub(crate) use registry::SeriesNumber;
 pub(crate) use runs::Samples;
 pub(crate) use series_hash::HashKey;
 pub use summary::SeriesSummary;

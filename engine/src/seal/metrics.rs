@@ -4,6 +4,9 @@
 //! most samples get a block each, all others share one *spanning* block. So samples scattered over
 //! years make few files, and retention and compaction find whole days as a rule.
 //!
+//! Deletes that came after the cut are carried out as well, as a merge does: on a full disk what they
+//! hide may be what there is no room for.
+//!
 //! One pass, one open writer for each block; memory beside the head is what the writers hold.
 
 use std::collections::BTreeMap;
@@ -17,9 +20,11 @@ use crate::{
     error::Error,
     files::StoreFiles,
     metric::{
-        BlockOrigin, Exemplar, FrozenGeneration, FrozenReader, Metadata, MetricBlockWriter, Samples,
+        BlockOrigin, Exemplar, FrozenGeneration, FrozenReader, Metadata, MetricBlockWriter,
+        Samples, SeriesNumber,
     },
-    time::NS_PER_S,
+    time::{NS_PER_S, TimeRange, Timestamp},
+    tombstone::Tombstone,
 };
 
 /// Days are those of UTC.
@@ -79,6 +84,10 @@ pub(crate) struct Sealing<'a> {
     pub(crate) frozen: &'a FrozenGeneration,
     /// The first record after the cut before.
     pub(crate) first_lsn: Lsn,
+    /// Deletes up to here are carried out: at least the cut, and visible and durable.
+    pub(crate) clean_lsn: Lsn,
+    /// Deletes after the cut that are carried out.
+    pub(crate) deletes: &'a [Tombstone],
     /// To be kept beside the samples.
     pub(crate) metadata: &'a [(Lsn, Metadata)],
     /// Charged with what the writers hold.
@@ -152,7 +161,13 @@ impl Sealing<'_> {
             reader.fetch(run);
             for &number in run {
                 reader.samples(number, &mut samples);
-                let exemplars = reader.exemplars(number);
+                let mut exemplars = reader.exemplars(number);
+                if !self.deletes.is_empty() {
+                    let hidden = self.hidden(&reader, number);
+                    let hides = |time| hidden.iter().any(|range| range.contains(time));
+                    samples.hide(0, |time_ns| hides(Timestamp::from_nanos(time_ns)));
+                    exemplars.retain(|exemplar| !hides(exemplar.time));
+                }
                 if samples.times.is_empty() && exemplars.is_empty() {
                     continue;
                 }
@@ -161,6 +176,16 @@ impl Sealing<'_> {
             }
         }
         writers.finish(&reader)
+    }
+
+    /// The times of a series that deletes after the cut hide.
+    fn hidden(&self, reader: &FrozenReader<'_>, number: SeriesNumber) -> Vec<TimeRange> {
+        let concerns = |delete: &&Tombstone| {
+            let mut matchers = delete.matchers.iter();
+            matchers.all(|matcher| matcher.matches(reader.label(number, matcher.name())))
+        };
+        let deletes = self.deletes.iter().filter(concerns);
+        deletes.map(|delete| delete.range).collect()
     }
 }
 
@@ -253,7 +278,7 @@ impl Writers<'_> {
             let origin = BlockOrigin {
                 first_lsn: self.sealing.first_lsn,
                 last_lsn: self.sealing.frozen.cut,
-                clean_lsn: self.sealing.frozen.cut,
+                clean_lsn: self.sealing.clean_lsn,
                 level: 0,
                 sources: Vec::new(),
                 created_ns: self.sealing.files.clock.wall_ns(),
