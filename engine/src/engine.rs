@@ -118,6 +118,7 @@ impl Builder {
             durability: settings.durability,
             segment_bytes_min: settings.segment_bytes.0,
             segment_bytes_max: settings.segment_bytes.1,
+            store: StoreFiles::store_id(&files.manifest.version()),
             ..rootline_wal::Settings::default()
         };
         let threads = std::thread::available_parallelism()

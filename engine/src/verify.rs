@@ -15,6 +15,7 @@ use crate::{
     block::{self, Block, BlockId, BlockMeta, OpenFiles, PageDamage, Place, SectionKind, Signal},
     error::Error,
     filenames::{BLOCKS_DIR, LOG_DIR, MANIFEST_DIR},
+    files::StoreFiles,
     manifest::Manifest,
     metric::block::{ColumnCache, MetricBlock},
     record,
@@ -84,7 +85,10 @@ pub fn verify(
         found: Verified::default(),
         manifest_dir: dir.join(MANIFEST_DIR),
     };
-    let (store, last_lsn) = walk.log(&dir.join(LOG_DIR), log)?;
+    // If no segment of the log says whose it is, the manifest does.
+    let known = Manifest::read(storage, &dir.join(MANIFEST_DIR)).ok();
+    let known = known.and_then(|(version, _)| StoreFiles::store_id(&version));
+    let (store, last_lsn) = walk.log(&dir.join(LOG_DIR), log, known)?;
     let named = walk.manifest(&dir.join(MANIFEST_DIR), manifest)?;
     let cut = named.as_ref().map_or(Lsn::ZERO, |named| named.cut);
     if last_lsn < cut {
@@ -159,13 +163,18 @@ impl Walk<'_> {
         self.found.parts.push(VerifiedPart { name, files, bytes });
     }
 
-    fn log(&mut self, dir: &Path, size: (u64, u64)) -> Result<(Option<StoreId>, Lsn), Error> {
+    fn log(
+        &mut self,
+        dir: &Path,
+        size: (u64, u64),
+        known: Option<StoreId>,
+    ) -> Result<(Option<StoreId>, Lsn), Error> {
         self.part("log", size);
         if size.0 == 0 {
             return Ok((None, Lsn::ZERO));
         }
         let mut undecodable = Vec::new();
-        let read = Wal::read(self.storage, dir, &mut |found| {
+        let read = Wal::read_known(self.storage, dir, known, &mut |found| {
             for part in record::parts(found.lsn, found.payload) {
                 if let Err(error) = part {
                     undecodable.push((found.lsn, error.to_string()));

@@ -132,7 +132,7 @@ impl Wal {
                 io_error("lock", dir)(source)
             }
         })?;
-        let found = Found::look(&storage, dir)?;
+        let found = Found::look(&storage, dir, settings.store)?;
         let (recovered, recovery) =
             found.recover(storage, clock.as_ref(), dir, &settings, replay)?;
         Ok((Self::start(recovered, clock, settings, lock)?, recovery))
@@ -149,7 +149,20 @@ impl Wal {
         dir: &Path,
         replay: &mut dyn FnMut(Record<'_>) -> Result<(), BoxError>,
     ) -> Result<(Option<StoreId>, Recovery), Error> {
-        let mut found = Found::look(storage, dir)?;
+        Self::read_known(storage, dir, None, replay)
+    }
+
+    /// As [`read`](Self::read), for a caller who knows whose log it is ([`Settings::store`]).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_known(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        store: Option<StoreId>,
+        replay: &mut dyn FnMut(Record<'_>) -> Result<(), BoxError>,
+    ) -> Result<(Option<StoreId>, Recovery), Error> {
+        let mut found = Found::look(storage, dir, store)?;
         let (mut recovery, _tail) = found.replay(replay)?;
         recovery.created = found.store.is_none();
         Ok((found.store, recovery))
@@ -202,7 +215,8 @@ impl FoundSegment {
 }
 
 impl Found {
-    fn look(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self, Error> {
+    /// `known` stands in for headers of which none is readable.
+    fn look(storage: &Arc<dyn Storage>, dir: &Path, known: Option<StoreId>) -> Result<Self, Error> {
         let mut found = Self {
             store: None,
             segments: Vec::new(),
@@ -227,6 +241,9 @@ impl Found {
         numbers.sort_unstable();
         for number in numbers {
             found.look_at_header(storage, dir.join(filenames::segment(number)), number)?;
+        }
+        if found.store.is_none() && !found.segments.is_empty() {
+            found.store = known;
         }
         found.look_at_groups()?;
         Ok(found)

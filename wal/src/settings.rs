@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     error::Error,
     format::{BLOCK_BYTES, RECORD_BYTES_MAX},
+    store_id::StoreId,
 };
 
 /// When [`crate::Wal::wait_durable`] returns.
@@ -36,6 +37,9 @@ pub struct Settings {
     pub unsynced_bytes_max: u64,
     /// Segments kept for reuse when the log is cut. Default 2.
     pub spare_segments_max: usize,
+    /// Whose log it is, if that is known from elsewhere: stands in if no segment has a readable header.
+    /// Default: not known.
+    pub store: Option<StoreId>,
 }
 
 impl Default for Settings {
@@ -47,6 +51,7 @@ impl Default for Settings {
             idle_marker: Duration::from_millis(100),
             unsynced_bytes_max: 64 << 20,
             spare_segments_max: 2,
+            store: None,
         }
     }
 }
