@@ -242,7 +242,7 @@ impl Writers<'_> {
     /// The writer of a block, which has the series at hand begun.
     fn writer(&mut self, block: usize) -> Result<&mut MetricBlockWriter, Error> {
         let Some(place) = self.by_block.get_mut(block) else {
-            return Err(Error::BadRange(crate::TimeRange::ALL));
+            return Err(Error::BadRange(TimeRange::ALL));
         };
         let open = if let Some(open) = place {
             open

@@ -300,7 +300,7 @@ impl MetricBlockWriter {
             self.index.push(&self.labels);
             self.directory.start_row();
             self.has_row = true;
-            if self.directory.rows() % ROWS_PER_CHARGE == 0 {
+            if self.directory.rows().is_multiple_of(ROWS_PER_CHARGE) {
                 let bytes = self.heap_bytes() as u64;
                 if let Some(held) = &mut self.held {
                     held.set(bytes);
