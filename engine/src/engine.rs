@@ -108,8 +108,8 @@ impl Builder {
             spans: Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
         };
         heads.metrics.start_refs_at(series_ref_next);
-        for (lsn, entries) in &metadata {
-            heads.metrics.restore_metadata(*lsn, entries);
+        for (lsn, entry) in &metadata {
+            heads.metrics.restore_metadata(*lsn, entry);
         }
         if let Some(floor_ns) = floor_ns {
             heads.metrics.raise_floor(floor_ns);
@@ -175,6 +175,7 @@ impl Builder {
             metadata_sealed,
             replayed_bytes: progress.bytes(),
         }));
+        core.start_retention();
         Ok(Engine {
             inner: Arc::new(Inner {
                 compactor: Compactor::start(&core)?,
@@ -525,6 +526,10 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn committer(&self) -> &Committer {
         &self.inner.core.committer
+    }
+
+    pub(crate) fn note_damage(&self, error: &Error, path: &Path) {
+        self.inner.core.files.note_damage(error, path.to_owned());
     }
 
     pub(crate) fn spans(&self) -> &SpanHead {

@@ -30,13 +30,15 @@ use crate::{
     record::{Part, Tag, metadata},
     store::Store,
     tombstone::Tombstone,
+    varint::{put_bytes, put_u64, take_bytes, take_u64},
 };
 
 /// The store that blocks belong to: 16 bytes.
 const STATE_STORE_ID: &str = "store-id";
 /// The lowest series reference that no record up to the metric cut used: 8 bytes, little endian.
 const STATE_SERIES_REF_NEXT: &str = "series-ref-next";
-/// Metadata up to the metric cut that no block holds, because there was none to write: as in records.
+/// Metadata up to the metric cut that no block holds, because there was none to write or theirs is
+/// gone: for each its LSN, a varint, and its length and bytes as in records.
 const STATE_METADATA: &str = "metric-metadata";
 
 /// Something on disk that cannot be read. It is kept as it is.
@@ -79,8 +81,8 @@ pub(crate) struct Found {
     pub(crate) floor_ns: Option<i64>,
     pub(crate) series_ref_next: SeriesRef,
     /// By rising LSN.
-    pub(crate) metadata: Vec<(Lsn, Vec<Metadata>)>,
-    /// Metadata up to here are in blocks.
+    pub(crate) metadata: Vec<(Lsn, Metadata)>,
+    /// Metadata up to here are in blocks or in the manifest.
     pub(crate) metadata_sealed: Lsn,
     /// Why nothing can be written, if so.
     pub(crate) read_only: Option<String>,
@@ -142,14 +144,13 @@ impl StoreFiles {
             Some(_) => Lsn::ZERO,
             None => version.cuts.metrics,
         };
-        let mut metadata_sealed = version.cuts.metrics;
         if let Some(bytes) = version.state.get(STATE_METADATA) {
             match decode_metadata(bytes, version.cuts.metrics) {
-                Ok(entries) => metadata.push((version.cuts.metrics, entries)),
+                Ok(entries) => metadata.extend(entries),
                 Err(error) => files.note_damage(&error, dir.join(MANIFEST_DIR)),
             }
-            metadata_sealed = Lsn(metadata_sealed.0.saturating_sub(1));
         }
+        metadata.sort_by_key(|(lsn, _)| *lsn);
         let next = version.state.get(STATE_SERIES_REF_NEXT);
         let next = next.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok());
         Ok(Found {
@@ -159,7 +160,7 @@ impl StoreFiles {
             floor_ns: Some(version.floors.metrics).filter(|floor| *floor > i64::MIN),
             series_ref_next: SeriesRef(next.map_or(1, u64::from_le_bytes)),
             metadata,
-            metadata_sealed,
+            metadata_sealed: version.cuts.metrics,
             read_only,
             files,
         })
@@ -337,12 +338,11 @@ impl StoreFiles {
         Ok(blocks)
     }
 
-    fn metadata_of(&self, blocks: &[Arc<MetricBlock>]) -> Vec<(Lsn, Vec<Metadata>)> {
+    fn metadata_of(&self, blocks: &[Arc<MetricBlock>]) -> Vec<(Lsn, Metadata)> {
         let mut all = Vec::new();
         for block in blocks {
             match block.metadata() {
-                Ok(entries) if entries.is_empty() => {}
-                Ok(entries) => all.push((block.meta().last_lsn, entries)),
+                Ok(entries) => all.extend(entries),
                 // Costs the descriptions of some metrics; samples are read all the same.
                 Err(error) => self.note_damage(&error, block.block().path().to_owned()),
             }
@@ -367,7 +367,7 @@ pub(crate) fn cut_changes(
     cut: Lsn,
     series_ref_next: SeriesRef,
     store: StoreId,
-    loose_metadata: &[Metadata],
+    loose_metadata: &[(Lsn, Metadata)],
 ) -> Vec<Change> {
     let mut changes = vec![Change::Cut {
         signal: Signal::Metrics,
@@ -392,15 +392,66 @@ pub(crate) fn cut_changes(
     if StoreFiles::store_id(version).is_none() {
         set(STATE_STORE_ID, store.as_bytes().to_vec());
     }
-    let mut loose = Vec::new();
-    for entry in loose_metadata {
-        metadata::encode(&mut loose, entry);
-    }
-    set(STATE_METADATA, loose);
+    set(STATE_METADATA, encode_metadata(loose_metadata));
     changes
 }
 
-fn decode_metadata(bytes: &[u8], lsn: Lsn) -> Result<Vec<Metadata>, Error> {
-    let tag = Tag::Metadata;
-    metadata::decode(Part { tag, bytes, lsn }).collect()
+/// Metadata that no block holds.
+pub(crate) fn loose_metadata(version: &Version) -> Vec<(Lsn, Metadata)> {
+    let bytes = version.state.get(STATE_METADATA);
+    let entries = bytes.map(|bytes| decode_metadata(bytes, version.cuts.metrics));
+    // What does not decode was reported when the store was opened.
+    entries.and_then(Result::ok).unwrap_or_default()
+}
+
+/// The change that keeps what blocks that go without a successor are the last to say of metrics.
+pub(crate) fn carry_metadata(
+    version: &Version,
+    view: &MetricView,
+    gone: &[Arc<MetricBlock>],
+) -> Option<Change> {
+    let mut loose = loose_metadata(version);
+    let before = loose.len();
+    for block in gone {
+        // Damaged ones were reported when the store was opened.
+        for entry in block.metadata().unwrap_or_default() {
+            if view.current.is_latest_metadata(&entry.1) && !loose.contains(&entry) {
+                loose.push(entry);
+            }
+        }
+    }
+    (loose.len() > before).then(|| Change::SetState {
+        name: STATE_METADATA.to_owned(),
+        value: encode_metadata(&loose),
+    })
+}
+
+fn encode_metadata(entries: &[(Lsn, Metadata)]) -> Vec<u8> {
+    let (mut out, mut one) = (Vec::new(), Vec::new());
+    for (lsn, entry) in entries {
+        one.clear();
+        metadata::encode(&mut one, entry);
+        put_u64(&mut out, lsn.0);
+        put_bytes(&mut out, &one);
+    }
+    out
+}
+
+fn decode_metadata(mut bytes: &[u8], cut: Lsn) -> Result<Vec<(Lsn, Metadata)>, Error> {
+    let mut entries = Vec::new();
+    while !bytes.is_empty() {
+        let part = |bytes| Part {
+            tag: Tag::Metadata,
+            bytes,
+            lsn: cut,
+        };
+        let framed = take_u64(&mut bytes).zip(take_bytes(&mut bytes));
+        let Some((lsn, one)) = framed else {
+            return Err(part(bytes).corrupt("loose metadata do not decode".to_owned()));
+        };
+        for entry in metadata::decode(part(one)) {
+            entries.push((Lsn(lsn), entry?));
+        }
+    }
+    Ok(entries)
 }

@@ -144,7 +144,7 @@ struct State {
     /// Failures in a row, and when to try again.
     failures: u32,
     retry_at: Duration,
-    /// Metadata up to here are in blocks.
+    /// Metadata up to here are in blocks or in the manifest.
     metadata_sealed: Lsn,
     /// What the log had written when it was last cut.
     log_base_bytes: u64,
@@ -345,7 +345,8 @@ impl Core {
         let wal_store = self.committer.wal.store_id();
         let store = StoreFiles::store_id(&version).unwrap_or(wal_store);
         let metadata_sealed = self.state.lock().metadata_sealed;
-        let metadata = frozen.head.metadata_between(metadata_sealed, frozen.cut);
+        let mut metadata = files::loose_metadata(&version);
+        metadata.extend(frozen.head.metadata_between(metadata_sealed, frozen.cut));
         let sealing = Sealing {
             files: &self.files,
             store,
@@ -368,9 +369,7 @@ impl Core {
             }
             return Err(error);
         }
-        if !blocks.is_empty() {
-            self.state.lock().metadata_sealed = frozen.cut;
-        }
+        self.state.lock().metadata_sealed = frozen.cut;
         Ok(blocks)
     }
 
@@ -379,18 +378,24 @@ impl Core {
         frozen: &FrozenGeneration,
         store: rootline_wal::StoreId,
         blocks: &[BlockMeta],
-        metadata: &[Metadata],
+        metadata: &[(Lsn, Metadata)],
     ) -> Result<(), Error> {
         let mut opened = Vec::with_capacity(blocks.len());
         for meta in blocks {
             opened.push(self.files.open_block(meta.id, Some(store))?);
         }
-        let loose = if blocks.is_empty() { metadata } else { &[] };
         self.files.publish(
             &self.committer.store,
             |version, view| {
                 let next = frozen.head.next_ref();
-                let mut changes = files::cut_changes(version, view, frozen.cut, next, store, loose);
+                // Merging may have added some since the blocks were written.
+                let mut loose = files::loose_metadata(version);
+                loose.retain(|entry| !metadata.contains(entry));
+                if blocks.is_empty() {
+                    loose.extend(metadata.iter().cloned());
+                }
+                let mut changes =
+                    files::cut_changes(version, view, frozen.cut, next, store, &loose);
                 changes.extend(blocks.iter().cloned().map(Change::AddBlock));
                 Ok(changes)
             },

@@ -6,8 +6,11 @@
 //!
 //! By age, the floor follows the clock. A wall clock that jumps ahead must not delete a store, so the
 //! clock that counts is the smaller of the wall clock and what it was when it was last written down,
-//! plus the time that has passed since, plus [`JUMP_ALLOWED_NS`]: a jump pauses retention, and the
-//! caller warns. By size, the oldest blocks go until the rest fits.
+//! plus [`CATCH_UP`] times the time that has passed since, plus [`JUMP_ALLOWED_NS`]: after a jump it
+//! lags behind the wall clock, and the caller warns. What is written down leaves that allowance out, or
+//! it would be granted again and again. The time in which no node ran looks like a jump, too; it is
+//! caught up with, since the clock may run faster than time. By size, the oldest blocks go until the
+//! rest fits.
 
 use std::time::Duration;
 
@@ -18,6 +21,8 @@ use crate::{
 
 /// How far the wall clock may run ahead of the time that passed.
 pub(crate) const JUMP_ALLOWED_NS: i64 = 3600 * 1_000_000_000;
+/// How much faster than time passes the clock may run.
+const CATCH_UP: i64 = 2;
 /// The floor is raised by less than this only to free a block.
 const STEP_NS: i64 = 3600 * 1_000_000_000;
 
@@ -42,13 +47,25 @@ pub(crate) struct RetentionClock {
 impl RetentionClock {
     /// The time, and whether the wall clock has jumped ahead of it.
     pub(crate) fn now_ns(&self, wall_ns: i64, monotonic: Duration) -> (i64, bool) {
+        let latest_ns = self.followed_ns(monotonic).saturating_add(JUMP_ALLOWED_NS);
+        (wall_ns.min(latest_ns), wall_ns > latest_ns)
+    }
+
+    /// What to write down now.
+    pub(crate) fn note_ns(&self, wall_ns: i64, monotonic: Duration) -> i64 {
+        let (now_ns, has_jumped) = self.now_ns(wall_ns, monotonic);
+        if has_jumped {
+            return self.followed_ns(monotonic);
+        }
+        now_ns
+    }
+
+    /// As far as the clock can have come since it was written down, by the time that has passed.
+    fn followed_ns(&self, monotonic: Duration) -> i64 {
         let passed = monotonic.saturating_sub(self.noted_monotonic);
         let passed_ns = i64::try_from(passed.as_nanos()).unwrap_or(i64::MAX);
-        let latest_ns = self
-            .noted_wall_ns
-            .saturating_add(passed_ns)
-            .saturating_add(JUMP_ALLOWED_NS);
-        (wall_ns.min(latest_ns), wall_ns > latest_ns)
+        self.noted_wall_ns
+            .saturating_add(passed_ns.saturating_mul(CATCH_UP))
     }
 }
 
@@ -194,7 +211,32 @@ mod tests {
         };
         let at = |wall: i64, monotonic: u64| clock.now_ns(wall, Duration::from_hours(monotonic));
         assert_eq!(at(101 * HOUR, 2), (101 * HOUR, false));
-        assert_eq!(at(5000 * HOUR, 2), (102 * HOUR, true));
+        assert_eq!(at(5000 * HOUR, 2), (103 * HOUR, true));
         assert_eq!(at(90 * HOUR, 2), (90 * HOUR, false));
+    }
+
+    #[test]
+    fn looking_often_does_not_make_time_pass() {
+        let mut clock = RetentionClock {
+            noted_wall_ns: 100 * HOUR,
+            noted_monotonic: Duration::ZERO,
+        };
+        let mut now_ns = 0;
+        for second in 0..7200 {
+            let monotonic = Duration::from_secs(second);
+            now_ns = clock.now_ns(5000 * HOUR, monotonic).0;
+            clock = RetentionClock {
+                noted_wall_ns: clock.note_ns(5000 * HOUR, monotonic),
+                noted_monotonic: monotonic,
+            };
+        }
+        assert!(now_ns < 105 * HOUR, "twice the time, and an hour: {now_ns}");
+        // A node that was down for 3 hours has caught up with them after 3 more.
+        let wall_ns = clock.noted_wall_ns + 3 * HOUR;
+        let at = |hours: u64| {
+            let monotonic = clock.noted_monotonic + Duration::from_hours(hours);
+            clock.now_ns(wall_ns + i64::try_from(hours).unwrap() * HOUR, monotonic)
+        };
+        assert!(at(0).1 && at(1).1 && !at(3).1);
     }
 }

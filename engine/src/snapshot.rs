@@ -76,8 +76,10 @@ impl Snapshot {
             self.pin.check_age()?;
             visit(series)
         };
-        self.metrics
-            .select(self.pin.lsn(), matchers, range, query, checked)?;
+        self.met(
+            self.metrics
+                .select(self.pin.lsn(), matchers, range, query, checked),
+        )?;
         self.pin.check_age()
     }
 
@@ -97,8 +99,10 @@ impl Snapshot {
             self.pin.check_age()?;
             visit(series)
         };
-        self.metrics
-            .summary(self.pin.lsn(), matchers, range, query, checked)?;
+        self.met(
+            self.metrics
+                .summary(self.pin.lsn(), matchers, range, query, checked),
+        )?;
         self.pin.check_age()
     }
 
@@ -112,9 +116,7 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<Labels>, Error> {
-        let found = self
-            .metrics
-            .series(self.pin.lsn(), matchers, range, query)?;
+        let found = self.met(self.metrics.series(self.pin.lsn(), matchers, range, query))?;
         self.fresh(found)
     }
 
@@ -129,9 +131,11 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        let found = self
-            .metrics
-            .label_names(self.pin.lsn(), matchers, range, limit, query)?;
+        let found =
+            self.met(
+                self.metrics
+                    .label_names(self.pin.lsn(), matchers, range, limit, query),
+            )?;
         self.fresh(found)
     }
 
@@ -149,9 +153,10 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
         let at = self.pin.lsn();
-        let found = self
-            .metrics
-            .label_values(at, name, matchers, prefix, range, limit, query)?;
+        let found = self.met(
+            self.metrics
+                .label_values(at, name, matchers, prefix, range, limit, query),
+        )?;
         self.fresh(found)
     }
 
@@ -165,9 +170,10 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let found = self
-            .metrics
-            .exemplars(self.pin.lsn(), matchers, range, query)?;
+        let found = self.met(
+            self.metrics
+                .exemplars(self.pin.lsn(), matchers, range, query),
+        )?;
         self.fresh(found)
     }
 
@@ -188,7 +194,7 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        let found = self.metrics.time_bounds(self.pin.lsn(), matchers, query)?;
+        let found = self.met(self.metrics.time_bounds(self.pin.lsn(), matchers, query))?;
         self.fresh(found)
     }
 
@@ -202,7 +208,7 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Cardinality, Error> {
-        let found = self.metrics.cardinality(self.pin.lsn(), by, limit, query)?;
+        let found = self.met(self.metrics.cardinality(self.pin.lsn(), by, limit, query))?;
         self.fresh(found)
     }
 
@@ -313,6 +319,14 @@ impl Snapshot {
     /// The engine this is a snapshot of.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Damage that a question ran into stands in the store's figures from then on.
+    fn met<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error @ Error::CorruptBlock { path, .. }) = &answer {
+            self.engine.note_damage(error, path);
+        }
+        answer
     }
 
     fn fresh<T>(&self, answer: T) -> Result<T, Error> {

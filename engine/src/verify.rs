@@ -155,7 +155,15 @@ impl Walk<'_> {
             Ok(())
         });
         self.advance(size.1)?;
-        let (store, recovery) = read?;
+        let (store, recovery) = match read {
+            Ok(read) => read,
+            Err(error) if error.kind() == rootline_wal::ErrorKind::Corrupted => {
+                // Manifest and blocks are looked at all the same.
+                self.found.damage.push(unopenable(dir, &error));
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
         for (lsn, reason) in undecodable {
             self.found.damage.push(Damage {
                 path: dir.to_owned(),
@@ -296,6 +304,24 @@ impl Walk<'_> {
             });
         }
         Ok(())
+    }
+}
+
+/// A log of which nothing can be read.
+fn unopenable(dir: &Path, error: &rootline_wal::Error) -> Damage {
+    use rootline_wal::Error as Log;
+    let (path, offset_bytes) = match error {
+        Log::UnreadableHeader { path, offset_bytes } => (path.clone(), *offset_bytes),
+        Log::NotASegment { path, .. }
+        | Log::ForeignStore { path, .. }
+        | Log::MisnamedSegment { path, .. } => (path.clone(), 0),
+        _ => (dir.to_owned(), 0),
+    };
+    Damage {
+        path,
+        offset_bytes,
+        reason: error.to_string(),
+        cost: "the store does not open".to_owned(),
     }
 }
 

@@ -39,6 +39,8 @@ struct Play {
     held: Vec<(Snapshot, State)>,
     /// Copies made so far.
     copies: u32,
+    /// Kinds of steps so far.
+    story: Vec<u64>,
 }
 
 impl Play {
@@ -56,6 +58,7 @@ impl Play {
             model: Model::default(),
             held: Vec::new(),
             copies: 0,
+            story: Vec::new(),
         }
     }
 
@@ -93,7 +96,9 @@ impl Play {
     }
 
     fn step(&mut self) {
-        match self.below(30) {
+        let kind = self.below(30);
+        self.story.push(kind);
+        match kind {
             0 => {
                 self.held.clear();
                 let seal_for = Duration::from_secs(60 * self.below(2));
@@ -221,25 +226,20 @@ fn open(seed: u64, storage: &PowerCutStorage, clock: &Arc<ManualClock>, dir: &Pa
         .unwrap()
 }
 
-/// Says where a failure happened.
-struct At {
-    seed: u64,
-    step: usize,
-}
-
-impl Drop for At {
+impl Drop for Play {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {}, step {}", self.seed, self.step);
+            eprintln!("seed {}, steps {:?}", self.seed, self.story);
+            for (lsn, op) in &self.model.ops {
+                eprintln!("{lsn}: {op:?}");
+            }
         }
     }
 }
 
 fn play(seed: u64) {
     let mut play = Play::new(seed);
-    let mut at = At { seed, step: 0 };
     for step in 0..STEPS {
-        at.step = step;
         play.step();
         if step % 7 == 0 || step == STEPS - 1 {
             play.check();
@@ -249,7 +249,6 @@ fn play(seed: u64) {
         assert_eq!(observe(&snapshot).unwrap(), expected, "held to the end");
     }
     play.engine.close().unwrap();
-    drop(play.engine);
     let storage: Arc<dyn Storage> = Arc::new(play.storage.clone());
     let verified = verify(&storage, Path::new("/data"), &mut |_, _| Ok(())).unwrap();
     assert_eq!(verified.damage, []);
@@ -261,7 +260,7 @@ fn the_store_answers_as_the_model_does() {
     if let Some(seed) = number("ROOTLINE_SEED") {
         return play(seed);
     }
-    for seed in 0..number("ROOTLINE_MODEL_ROUNDS").unwrap_or(24) {
+    for seed in 0..number("ROOTLINE_MODEL_ROUNDS").unwrap_or(12) {
         play(seed);
     }
 }

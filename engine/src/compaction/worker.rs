@@ -427,6 +427,9 @@ impl Core {
                     dropped.iter().copied().map(Change::DropBlock).collect();
                 changes.extend(merged.cloned().map(Change::AddBlock));
                 changes.extend(spare_tombstones(version, view, &dropped, merged));
+                if merged.is_none() {
+                    changes.extend(files::carry_metadata(version, view, sources));
+                }
                 Ok(changes)
             },
             |view| {
@@ -542,6 +545,15 @@ impl Core {
             .unwrap_or_else(|| self.committer.wal.store_id())
     }
 
+    /// What must hold before the first write: the floor as of now. What fails is tried again later.
+    pub(crate) fn start_retention(&self) {
+        if self.files.manifest.read_only().is_none()
+            && let Err(error) = self.apply_retention()
+        {
+            self.compaction.stats.lock().last_error = Some(error.to_string());
+        }
+    }
+
     /// Raises the floor and drops what lies below it.
     fn apply_retention(&self) -> Result<(), Error> {
         let limits = retention::Limits {
@@ -559,7 +571,8 @@ impl Core {
         let metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
         let floor = view.floor_ns.map(Timestamp::from_nanos);
         let plan = retention::plan(&metas, limits, floor, now_ns);
-        let notes_clock = now_ns.saturating_sub(memory.clock.noted_wall_ns) >= CLOCK_NOTE_NS;
+        let note_ns = memory.clock.note_ns(wall_ns, monotonic);
+        let notes_clock = note_ns.saturating_sub(memory.clock.noted_wall_ns) >= CLOCK_NOTE_NS;
         if plan.floor.is_none() && plan.drop.is_empty() && !notes_clock {
             return Ok(());
         }
@@ -579,13 +592,14 @@ impl Core {
             |version, view| {
                 let mut changes = vec![Change::SetState {
                     name: STATE_RETENTION_CLOCK.to_owned(),
-                    value: now_ns.to_le_bytes().to_vec(),
+                    value: note_ns.to_le_bytes().to_vec(),
                 }];
                 changes.extend(floor_ns.map(|time_ns| Change::RetentionFloor {
                     signal: Signal::Metrics,
                     time_ns,
                 }));
                 changes.extend(plan.drop.iter().copied().map(Change::DropBlock));
+                changes.extend(files::carry_metadata(version, view, &retired));
                 changes.extend(spare_tombstones(
                     version,
                     view,
@@ -603,7 +617,7 @@ impl Core {
             },
         )?;
         memory.clock = RetentionClock {
-            noted_wall_ns: now_ns,
+            noted_wall_ns: note_ns,
             noted_monotonic: monotonic,
         };
         self.retire(&retired);

@@ -475,13 +475,18 @@ impl MetricHead {
     }
 
     /// Metadata that came after record `after` up to `up_to`, by rising name.
-    pub(crate) fn metadata_between(&self, after: Lsn, up_to: Lsn) -> Vec<Metadata> {
+    pub(crate) fn metadata_between(&self, after: Lsn, up_to: Lsn) -> Vec<(Lsn, Metadata)> {
         self.metadata.read().between(after, up_to).collect()
     }
 
-    /// Takes metadata that blocks hold, before any record is replayed.
-    pub(crate) fn restore_metadata(&self, lsn: Lsn, entries: &[Metadata]) {
-        self.metadata.apply(lsn, entries, lsn);
+    /// Takes metadata that blocks hold, before any record is replayed; by rising LSN.
+    pub(crate) fn restore_metadata(&self, lsn: Lsn, entry: &Metadata) {
+        self.metadata.apply(lsn, std::slice::from_ref(entry), lsn);
+    }
+
+    /// Whether this is the last word on its metric.
+    pub(crate) fn is_latest_metadata(&self, entry: &Metadata) -> bool {
+        self.metadata.read().is_known(entry)
     }
 
     /// Charges what the registry has grown by since the last call.

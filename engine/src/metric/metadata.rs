@@ -236,11 +236,11 @@ impl MetadataStore {
 
     /// What came in the records after `after` up to `up_to` and was not replaced in them, by rising
     /// name. What a record after `up_to` replaced may be left out: that record says more.
-    pub(crate) fn between(&self, after: Lsn, up_to: Lsn) -> impl Iterator<Item = Metadata> {
+    pub(crate) fn between(&self, after: Lsn, up_to: Lsn) -> impl Iterator<Item = (Lsn, Metadata)> {
         self.metrics.iter().filter_map(move |(name, versions)| {
             let end = versions.partition_point(|(lsn, _)| *lsn <= up_to);
             let (lsn, described) = versions.get(end.checked_sub(1)?)?;
-            (*lsn > after).then(|| described.of(name))
+            (*lsn > after).then(|| (*lsn, described.of(name)))
         })
     }
 

@@ -89,7 +89,7 @@ pub(crate) struct Sealing<'a> {
     /// Deletes after the cut that are carried out.
     pub(crate) deletes: &'a [Tombstone],
     /// To be kept beside the samples.
-    pub(crate) metadata: &'a [Metadata],
+    pub(crate) metadata: &'a [(Lsn, Metadata)],
     /// Charged with what the writers hold.
     pub(crate) budget: &'a Budget,
     /// Asked now and then; an error ends the sealing.
@@ -267,8 +267,8 @@ impl Writers<'_> {
     fn finish(mut self, reader: &FrozenReader<'_>) -> Result<Vec<BlockMeta>, Error> {
         let open = self.by_block.iter_mut().flatten();
         if let Some(largest) = open.max_by_key(|open| open.writer.sample_count()) {
-            for entry in self.sealing.metadata {
-                largest.writer.metadata(entry);
+            for (lsn, entry) in self.sealing.metadata {
+                largest.writer.metadata(*lsn, entry);
             }
         }
         let mut written: Vec<BlockMeta> = Vec::new();

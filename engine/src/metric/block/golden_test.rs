@@ -83,7 +83,7 @@ fn given() -> Vec<Given> {
     ]
 }
 
-fn metadata() -> Vec<Metadata> {
+fn metadata() -> Vec<(Lsn, Metadata)> {
     let requests = Metadata {
         metric: "requests_total".into(),
         kind: MetricKind::Counter,
@@ -96,7 +96,7 @@ fn metadata() -> Vec<Metadata> {
         unit: String::new(),
         help: String::new(),
     };
-    vec![requests, seconds]
+    vec![(Lsn(3), requests), (Lsn(9), seconds)]
 }
 
 fn write(storage: &Arc<dyn Storage>, dir: &Path) {
@@ -113,8 +113,8 @@ fn write(storage: &Arc<dyn Storage>, dir: &Path) {
             writer.exemplar(exemplar).unwrap();
         }
     }
-    for metadata in metadata() {
-        writer.metadata(&metadata);
+    for (lsn, metadata) in metadata() {
+        writer.metadata(lsn, &metadata);
     }
     let origin = BlockOrigin {
         first_lsn: Lsn(1),

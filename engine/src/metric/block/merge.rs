@@ -86,9 +86,9 @@ pub(crate) fn merge(
         streams.push(Stream::open(source, tombstones, floor_ns)?);
     }
     for source in sources {
-        for metadata in source.metadata()? {
+        for (lsn, metadata) in source.metadata()? {
             for output in &mut *outputs {
-                output.writer.metadata(&metadata);
+                output.writer.metadata(lsn, &metadata);
             }
         }
     }

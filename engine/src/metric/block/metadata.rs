@@ -3,27 +3,33 @@
 
 use std::collections::BTreeMap;
 
+use rootline_wal::Lsn;
+
 use super::section::{SectionReader, u32_at};
 use crate::{
     error::Error,
     metric::{Metadata, MetricKind},
-    varint::{put_bytes, take_bytes, take_slice},
+    varint::{put_bytes, put_u64, take_bytes, take_slice, take_u64},
 };
 
 const VERSION: u32 = 1;
 /// An item ends with the metric that brings it to so many bytes.
 const ITEM_BYTES: usize = 8 * 1024;
 
-/// Collects what is known of metrics; the last word on a metric is kept.
+/// Collects what is known of metrics; of a metric, what the latest record said.
 #[derive(Debug, Default)]
 pub(super) struct MetadataWriter {
-    metrics: BTreeMap<String, Metadata>,
+    metrics: BTreeMap<String, (Lsn, Metadata)>,
 }
 
 impl MetadataWriter {
-    pub(super) fn set(&mut self, metadata: &Metadata) {
-        self.metrics
-            .insert(metadata.metric.clone(), metadata.clone());
+    /// `lsn` is the record that said so.
+    pub(super) fn set(&mut self, lsn: Lsn, metadata: &Metadata) {
+        let known = self.metrics.get(&metadata.metric);
+        if known.is_none_or(|(at, _)| *at <= lsn) {
+            self.metrics
+                .insert(metadata.metric.clone(), (lsn, metadata.clone()));
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -37,8 +43,8 @@ impl MetadataWriter {
     ) -> Result<(), Error> {
         write(&VERSION.to_le_bytes())?;
         let mut item = vec![0; 4];
-        for metadata in self.metrics.into_values() {
-            encode(&mut item, &metadata);
+        for (lsn, metadata) in self.metrics.into_values() {
+            encode(&mut item, lsn, &metadata);
             if item.len() >= ITEM_BYTES {
                 write_item(&mut item, write)?;
             }
@@ -64,7 +70,8 @@ fn write_item(
     Ok(())
 }
 
-fn encode(out: &mut Vec<u8>, metadata: &Metadata) {
+fn encode(out: &mut Vec<u8>, lsn: Lsn, metadata: &Metadata) {
+    put_u64(out, lsn.0);
     put_bytes(out, metadata.metric.as_bytes());
     out.push(metadata.kind.code());
     put_bytes(out, metadata.unit.as_bytes());
@@ -72,7 +79,7 @@ fn encode(out: &mut Vec<u8>, metadata: &Metadata) {
 }
 
 /// Everything the section holds, by rising name.
-pub(super) fn read(section: &SectionReader<'_>) -> Result<Vec<Metadata>, Error> {
+pub(super) fn read(section: &SectionReader<'_>) -> Result<Vec<(Lsn, Metadata)>, Error> {
     let len_bytes = section.len_bytes();
     let mut out = Vec::new();
     if len_bytes == 0 {
@@ -98,17 +105,19 @@ pub(super) fn read(section: &SectionReader<'_>) -> Result<Vec<Metadata>, Error> 
     Ok(out)
 }
 
-fn take(rest: &mut &[u8]) -> Option<Metadata> {
+fn take(rest: &mut &[u8]) -> Option<(Lsn, Metadata)> {
+    let lsn = Lsn(take_u64(rest)?);
     let text = |rest: &mut &[u8]| {
         let bytes = take_bytes(rest)?;
         Some(std::str::from_utf8(bytes).ok()?.to_owned())
     };
     let metric = text(rest)?;
     let kind = MetricKind::from_code(*take_slice(rest, 1)?.first()?)?;
-    Some(Metadata {
+    let metadata = Metadata {
         metric,
         kind,
         unit: text(rest)?,
         help: text(rest)?,
-    })
+    };
+    Some((lsn, metadata))
 }

@@ -21,6 +21,7 @@ use rootline_index::{
     Labels, Matcher,
     disk::{self, DiskIndex, LabelsCursor},
 };
+use rootline_wal::Lsn;
 
 use super::{
     chunks::{ChunkGroup, ChunkPlace, TimePlace},
@@ -35,7 +36,7 @@ use crate::{
     block::{Block, BlockId, BlockMeta, SectionKind},
     budget::{Budget, Holder, Reservation},
     column::{times, values},
-    error::Error,
+    error::{Error, ErrorKind},
     metric::{Exemplar, Metadata},
     time::TimeRange,
 };
@@ -54,7 +55,8 @@ pub(crate) struct MetricBlock {
     block: Arc<Block>,
     index: DiskIndex<IndexPart>,
     directory: RowTable,
-    exemplars: RowTable,
+    /// `None` if it is damaged: who asks for exemplars meets that.
+    exemplars: Option<RowTable>,
     times: TimeColumns,
     /// Rows that have exemplars alone, once somebody asked.
     sampleless: OnceLock<RoaringBitmap>,
@@ -180,7 +182,13 @@ impl MetricBlock {
         let index = DiskIndex::open(part(SectionKind::Strings), part(SectionKind::SeriesIndex))
             .map_err(|error| index_error(&block, error))?;
         let directory = RowTable::open(&SectionReader::open(&block, SectionKind::Chunks)?)?;
-        let exemplars = RowTable::open(&SectionReader::open(&block, SectionKind::Exemplars)?)?;
+        let exemplars = RowTable::open(&SectionReader::open(&block, SectionKind::Exemplars)?);
+        let exemplars = match exemplars {
+            Ok(exemplars) => Some(exemplars),
+            // Samples are read all the same.
+            Err(error) if error.kind() == ErrorKind::Corrupted => None,
+            Err(error) => return Err(error),
+        };
         let times = TimeColumns::open(&SectionReader::open(&block, SectionKind::Times)?)?;
         if index.rows() != directory.rows || u64::from(index.rows()) != block.meta().series {
             let reason = "index, chunks and footer disagree about the number of series";
@@ -212,7 +220,7 @@ impl MetricBlock {
     }
 
     /// The same block, known to hold nothing that deletes up to `clean_lsn` hide.
-    pub(crate) fn with_clean_lsn(&self, clean_lsn: rootline_wal::Lsn) -> Result<Self, Error> {
+    pub(crate) fn with_clean_lsn(&self, clean_lsn: Lsn) -> Result<Self, Error> {
         let mut block = Self::open(Arc::clone(&self.block))?;
         block.meta.clean_lsn = self.meta.clean_lsn.max(clean_lsn);
         block.held.clone_from(&self.held);
@@ -359,14 +367,24 @@ impl MetricBlock {
         }
         let section = SectionReader::open(&self.block, SectionKind::Exemplars)?;
         let values = SectionReader::open(&self.block, SectionKind::Values)?;
-        let mut exemplars = exemplars::read(&section, &values, &self.exemplars, row)?;
+        let mut exemplars =
+            exemplars::read(&section, &values, self.exemplar_table(&section)?, row)?;
         exemplars.retain(|exemplar| range.contains(exemplar.time));
         Ok(exemplars)
     }
 
     /// Whether any series has exemplars.
     pub(crate) fn has_exemplars(&self) -> bool {
-        self.exemplars.own > 0
+        self.exemplars.as_ref().is_none_or(|table| table.own > 0)
+    }
+
+    fn exemplar_table(&self, section: &SectionReader<'_>) -> Result<&RowTable, Error> {
+        if let Some(table) = &self.exemplars {
+            return Ok(table);
+        }
+        // The same damage again, with its place.
+        RowTable::open(section)?;
+        Err(section.damaged(0, "the table of exemplars was not readable"))
     }
 
     /// The rows that have exemplars. Reads all of them.
@@ -375,8 +393,9 @@ impl MetricBlock {
         if self.has_exemplars() {
             let section = SectionReader::open(&self.block, SectionKind::Exemplars)?;
             let values = SectionReader::open(&self.block, SectionKind::Values)?;
+            let table = self.exemplar_table(&section)?;
             let mut next = 0;
-            while let Some(item) = self.exemplars.item(&section, next)? {
+            while let Some(item) = table.item(&section, next)? {
                 let bytes = values.bytes(item.bytes.clone())?;
                 let found = exemplars::rows(&bytes, item.first_row, &mut rows);
                 values.placed(item.bytes.start, found)?;
@@ -408,7 +427,7 @@ impl MetricBlock {
     }
 
     /// Type, unit and help of metrics as they were when the block was made, by rising name.
-    pub(crate) fn metadata(&self) -> Result<Vec<Metadata>, Error> {
+    pub(crate) fn metadata(&self) -> Result<Vec<(Lsn, Metadata)>, Error> {
         metadata::read(&SectionReader::open(&self.block, SectionKind::Metadata)?)
     }
 
@@ -420,7 +439,7 @@ impl MetricBlock {
     ) -> Result<MetricBlockContents, Error> {
         let mut contents = MetricBlockContents {
             time_columns: self.times.columns,
-            exemplars: self.exemplars.own,
+            exemplars: self.exemplars.as_ref().map_or(0, |table| table.own),
             ..MetricBlockContents::default()
         };
         let mut cache = ColumnCache::default();

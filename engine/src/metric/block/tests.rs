@@ -84,7 +84,7 @@ fn write_through(mut writer: MetricBlockWriter, id: u64, model: &Model) -> Optio
         }
     }
     for n in 0..3 {
-        writer.metadata(&described(n, id));
+        writer.metadata(Lsn(10 * id), &described(n, id));
     }
     writer.finish(&symbols, origin(10 * id)).unwrap()
 }
@@ -247,7 +247,7 @@ proptest! {
         let samples: usize = expected.values().map(|s| s.samples.len()).sum();
         prop_assert_eq!(meta.samples, samples as u64);
         assert_same(&read_all(&block).unwrap(), &expected);
-        prop_assert_eq!(block.metadata().unwrap(), (0..3).map(|n| described(n, 1)).collect::<Vec<_>>());
+        prop_assert_eq!(block.metadata().unwrap(), (0..3).map(|n| (Lsn(10), described(n, 1))).collect::<Vec<_>>());
 
         // A part of the time, and what the directory says of chunks.
         let wanted = range(start, start.saturating_add(span));
@@ -482,7 +482,7 @@ fn large_chunks_are_copied_and_times_stay_shared() {
     let block = open(&storage, 9).unwrap();
     assert_same(&read_all(&block).unwrap(), &expected);
     assert_eq!(block.describe(&mut || Ok(())).unwrap().time_columns, 6);
-    assert_eq!(block.metadata().unwrap()[0], described(0, 3));
+    assert_eq!(block.metadata().unwrap()[0], (Lsn(30), described(0, 3)));
 }
 
 #[test]

@@ -184,9 +184,9 @@ impl MetricBlockWriter {
         Ok(())
     }
 
-    /// Sets what is known of a metric; the last call about it holds.
-    pub(crate) fn metadata(&mut self, metadata: &Metadata) {
-        self.metadata.set(metadata);
+    /// Sets what record `lsn` said of a metric; the latest record holds.
+    pub(crate) fn metadata(&mut self, lsn: Lsn, metadata: &Metadata) {
+        self.metadata.set(lsn, metadata);
     }
 
     /// Samples so far.
