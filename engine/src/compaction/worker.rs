@@ -62,6 +62,8 @@ const SCRUB_BYTES_PER_REST: u64 = 4 << 20;
 const STRING_COPIES: u64 = 3;
 /// ... and of each source a decoded chunk and the columns that it may share.
 const SOURCE_BYTES: u64 = 256 << 10;
+/// What a merge holds of a series until it ends, about.
+const HELD_SERIES_BYTES: u64 = 64;
 /// How often the clock that retention goes by is written down.
 const CLOCK_NOTE_NS: i64 = 3600 * 1_000_000_000;
 /// The manifest's name for it.
@@ -357,8 +359,9 @@ impl Core {
             return Err(error);
         }
         self.retire(&sources);
-        // What a merge holds goes with the size of what it merged.
-        allocator::freed(sources.iter().map(|block| block.meta().file_bytes).sum());
+        let held = sources.iter().map(|block| block.meta());
+        let held = held.map(|meta| meta.file_bytes + meta.series * HELD_SERIES_BYTES);
+        allocator::freed(held.sum());
         Ok(Compacted {
             merges: 1,
             blocks_before: sources.len() as u64,

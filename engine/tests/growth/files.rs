@@ -10,7 +10,7 @@ use std::{
 use rootline_wal::{FsStorage, LockGuard, Storage, StorageFile};
 
 /// All files below `dir` and their lengths.
-pub fn files_in(dir: &Path) -> Vec<(PathBuf, u64)> {
+pub(crate) fn files_in(dir: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten() {
         let Ok(entry) = entry else { continue };
@@ -25,7 +25,7 @@ pub fn files_in(dir: &Path) -> Vec<(PathBuf, u64)> {
 }
 
 /// Descriptors of this process that stand for files below `dir`; 0 where there is no `/proc`.
-pub fn descriptors_under(dir: &Path) -> usize {
+pub(crate) fn descriptors_under(dir: &Path) -> usize {
     let dir = dir.canonicalize().unwrap();
     let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
     open.flatten()
@@ -36,20 +36,20 @@ pub fn descriptors_under(dir: &Path) -> usize {
 
 /// Real files that are never synced. Mapped, or read through descriptors.
 #[derive(Debug)]
-pub struct Unsynced {
+pub(crate) struct Unsynced {
     files: FsStorage,
     maps: bool,
 }
 
 impl Unsynced {
-    pub fn mapped() -> Self {
+    pub(crate) fn mapped() -> Self {
         Self {
             files: FsStorage,
             maps: true,
         }
     }
 
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         Self {
             files: FsStorage,
             maps: false,

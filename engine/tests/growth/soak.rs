@@ -17,10 +17,10 @@ const KEPT_DAYS: u64 = 3;
 const WARM_UP_DAYS: usize = 6;
 
 /// xorshift: enough to scatter.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -197,7 +197,7 @@ fn days_of_churn_late_samples_deletes_and_retention_leave_nothing_creeping() {
         }
         if step % STEPS_OF_DAY == 0 {
             figures.push(Figures::of(&engine, dir.path()));
-            if step / STEPS_OF_DAY % 3 == 0 {
+            if (step / STEPS_OF_DAY).is_multiple_of(3) {
                 engine.close().unwrap();
                 drop(engine);
                 engine = open(dir.path(), &storage, &clock);
