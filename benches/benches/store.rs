@@ -170,7 +170,7 @@ fn start_up(c: &mut Criterion) {
     group.finish();
 }
 
-fn read(c: &mut Criterion) {
+fn select(c: &mut Criterion) {
     let series = std::env::var("ROOTLINE_BENCH_SERIES").ok();
     let series: u64 = series.and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let mut group = c.benchmark_group("select");
@@ -226,7 +226,9 @@ fn read(c: &mut Criterion) {
         });
     }
     group.finish();
+}
 
+fn scan(c: &mut Criterion) {
     const HOSTS: u64 = 250;
     const STEPS: u64 = 8000;
     let dir = tempfile::tempdir().expect("a directory");
@@ -265,5 +267,5 @@ fn read(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, seal, compact, start_up, read);
+criterion_group!(benches, seal, compact, start_up, select, scan);
 criterion_main!(benches);
