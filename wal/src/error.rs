@@ -123,7 +123,7 @@ pub enum Error {
         /// By its header.
         found: u64,
     },
-    /// No segment has a readable header, so nothing can be verified. Everything was left as it is.
+    /// No segment has a readable header or copy of it, so nothing can be verified. Everything was left as it is.
     #[error(
         "segment {} has a damaged header (byte {offset_bytes}) and no other segment can stand in \
          for it",

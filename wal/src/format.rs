@@ -18,8 +18,11 @@ pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RTLNWAL\n";
 /// The version written, and the newest one read.
 pub(crate) const VERSION: u32 = 1;
 
-/// Bytes of a segment's header that mean something; the rest of its block is zero.
+/// Bytes of a segment's header. Its copy is in the same block; the rest of that is zero.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 80;
+
+/// Where the copy of a segment's header stands: half a block away, as damage is often of whole sectors.
+pub(crate) const SEGMENT_HEADER_COPY_AT: usize = BLOCK_LEN / 2;
 
 /// Bytes of a group's header.
 pub(crate) const GROUP_HEADER_BYTES: usize = 40;
@@ -35,6 +38,8 @@ const GROUP_MAGIC: [u8; 4] = *b"RLGR";
 // A group of unsynced bytes and one record more still counts its bytes in a `u32`.
 const _: () = assert!(RECORD_BYTES_MAX * 2 + BLOCK_BYTES * 2 < u32::MAX as u64);
 const _: () = assert!(GROUP_HEADER_BYTES + FRAME_HEADER_BYTES < BLOCK_LEN);
+const _: () = assert!(SEGMENT_HEADER_BYTES <= SEGMENT_HEADER_COPY_AT);
+const _: () = assert!(SEGMENT_HEADER_COPY_AT + SEGMENT_HEADER_BYTES <= BLOCK_LEN);
 
 /// Rounds up to a multiple of [`BLOCK_BYTES`].
 pub(crate) fn align_up(bytes: u64) -> u64 {
@@ -60,6 +65,8 @@ pub(crate) struct SegmentHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentHeaderRead {
     Header(SegmentHeader),
+    /// The header is damaged; this is its copy.
+    Copy(SegmentHeader),
     /// The checksum does not hold.
     Damaged,
     /// The checksum holds, the version is not ours.
@@ -84,11 +91,30 @@ impl SegmentHeader {
         let checksum = crc32fast::hash(&out);
         out.splice(rest_at..rest_at, checksum.to_le_bytes());
         debug_assert_eq!(out.len(), SEGMENT_HEADER_BYTES);
+        let header = out.clone();
+        out.resize(SEGMENT_HEADER_COPY_AT, 0);
+        out.extend_from_slice(&header);
         out.resize(BLOCK_LEN, 0);
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> SegmentHeaderRead {
+    /// Decodes the first block of the file of segment `number`: its header or, if that does not
+    /// verify, the copy of it. A copy of another segment's header is none.
+    pub(crate) fn decode_block(block: &[u8], number: u64) -> SegmentHeaderRead {
+        let first = Self::decode(block);
+        if matches!(first, SegmentHeaderRead::Header(_)) {
+            return first;
+        }
+        let copy = block.get(SEGMENT_HEADER_COPY_AT..).unwrap_or_default();
+        match Self::decode(copy) {
+            SegmentHeaderRead::Header(copy) if copy.segment == number => {
+                SegmentHeaderRead::Copy(copy)
+            }
+            _ => first,
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> SegmentHeaderRead {
         Self::decode_fields(bytes).unwrap_or(SegmentHeaderRead::Damaged)
     }
 
@@ -311,6 +337,28 @@ mod tests {
         }
 
         #[test]
+        fn a_damaged_segment_header_is_read_from_its_copy(
+            header in segment_header(), at in 0..SEGMENT_HEADER_BYTES, bit in 0..8_u8,
+        ) {
+            let number = header.segment;
+            let mut bytes = header.encode();
+            prop_assert_eq!(
+                SegmentHeader::decode_block(&bytes, number), SegmentHeaderRead::Header(header)
+            );
+            bytes[at] ^= 1_u8 << bit;
+            prop_assert_eq!(
+                SegmentHeader::decode_block(&bytes, number), SegmentHeaderRead::Copy(header)
+            );
+            prop_assert_eq!(
+                SegmentHeader::decode_block(&bytes, number ^ 1), SegmentHeaderRead::Damaged
+            );
+            let cut = &bytes[..SEGMENT_HEADER_COPY_AT + SEGMENT_HEADER_BYTES - 1];
+            prop_assert_eq!(SegmentHeader::decode_block(cut, number), SegmentHeaderRead::Damaged);
+            bytes[SEGMENT_HEADER_COPY_AT + at] ^= 1_u8 << bit;
+            prop_assert_eq!(SegmentHeader::decode_block(&bytes, number), SegmentHeaderRead::Damaged);
+        }
+
+        #[test]
         fn group_headers_round_trip(header in group_header(), seed in seed()) {
             let bytes = header.encode(seed);
             prop_assert_eq!(GroupHeader::decode(&bytes, seed, header.offset), Some(header));
@@ -349,7 +397,7 @@ mod tests {
         fn any_bytes_decode_without_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..120), seed in seed(),
         ) {
-            let _ = SegmentHeader::decode(&bytes);
+            let _ = SegmentHeader::decode_block(&bytes, 1);
             let _ = GroupHeader::decode(&bytes, seed, 4096);
             let _ = FrameHeader::decode(&bytes, seed);
             let _ = FrameHeader::peek_lsn(&bytes);

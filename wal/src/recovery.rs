@@ -1,8 +1,8 @@
 //! Opening a log: what is on disk is judged, replayed, and made durable before anything is served.
 //!
-//! 1. *Look*: every segment's header and first group are read, and all group headers of the last one. The
-//!    highest `synced_lsn` found is the durable end: what is missing below it is corruption, what is
-//!    unreadable above it is a tear.
+//! 1. *Look*: every segment's header (if it is damaged, its copy) and first group are read, and all group
+//!    headers of the last one. The highest `synced_lsn` found is the durable end: what is missing below
+//!    it is corruption, what is unreadable above it is a tear.
 //! 2. *Replay*: records are handed over in LSN order. Of a segment that a later one replaces from some
 //!    LSN on, only those below count.
 //! 3. *Rewrite*: records above the durable end may have come from the page cache, so they are written into a
@@ -184,7 +184,10 @@ struct Found {
 struct FoundSegment {
     number: u64,
     reader: SegmentReader,
+    /// `None` if neither it nor its copy is readable.
     header: Option<SegmentHeader>,
+    /// What is wrong with the header, copy or not.
+    header_damage: Option<&'static str>,
     seed: Seed,
     first_group: Option<GroupHeader>,
     /// Where its last group ends, where that was looked for.
@@ -257,9 +260,15 @@ impl Found {
     ) -> Result<(), Error> {
         let file = storage.open(&path).map_err(io_error("open", &path))?;
         let mut reader = SegmentReader::new(path.clone(), file)?;
-        let header = match reader.header()? {
-            SegmentHeaderRead::Header(header) => Some(header),
-            SegmentHeaderRead::Damaged => None,
+        let (header, header_damage) = match reader.header(number)? {
+            SegmentHeaderRead::Header(header) => (Some(header), None),
+            SegmentHeaderRead::Copy(header) => (
+                Some(header),
+                Some("segment header is damaged, its copy was read"),
+            ),
+            SegmentHeaderRead::Damaged => {
+                (None, Some("segment header does not match its checksum"))
+            }
             SegmentHeaderRead::Magic(found) => return Err(Error::NotASegment { path, found }),
             SegmentHeaderRead::Version(found) => {
                 return Err(Error::UnsupportedVersion {
@@ -292,11 +301,12 @@ impl Found {
             number,
             reader,
             header,
+            header_damage,
             // Set for good once the store is known for certain.
             seed: Seed::new(&StoreId::from_bytes([0; 16]), number),
             first_group: None,
             groups_end: None,
-            damaged: header.is_none(),
+            damaged: header_damage.is_some(),
             records: 0,
             first_record: None,
             last_lsn: 0,
@@ -429,13 +439,13 @@ impl Found {
                 synced_end: BLOCK_BYTES,
                 ..SegmentSoFar::default()
             };
-            if segment.header.is_none() {
+            if let Some(reason) = segment.header_damage {
                 judge.recovery.corrupt.push(Corruption {
                     segment: segment.number,
                     path: segment.reader.path().to_owned(),
                     offset_bytes: 0,
                     lost: None,
-                    reason: "segment header does not match its checksum",
+                    reason,
                 });
             }
             let flow = segment

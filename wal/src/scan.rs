@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     format::{
         BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader, GROUP_HEADER_BYTES, GroupHeader,
-        SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderRead,
+        SegmentHeader, SegmentHeaderRead,
     },
     storage::StorageFile,
 };
@@ -117,9 +117,11 @@ impl SegmentReader {
         self.buffer = Vec::new();
     }
 
-    pub(crate) fn header(&mut self) -> Result<SegmentHeaderRead, Error> {
-        Ok(SegmentHeader::decode(
-            self.bytes(0, SEGMENT_HEADER_BYTES as u64)?,
+    /// The header of the segment, which is `number` by the name of its file.
+    pub(crate) fn header(&mut self, number: u64) -> Result<SegmentHeaderRead, Error> {
+        Ok(SegmentHeader::decode_block(
+            self.bytes(0, BLOCK_BYTES)?,
+            number,
         ))
     }
 

@@ -22,6 +22,9 @@ use rootline_wal::{
 const DIR: &str = "/disk/log";
 const RECORDS: u64 = 60;
 
+/// Where a segment has the copy of its header.
+const HEADER_COPY_AT: usize = 2048;
+
 type Replayed = BTreeMap<u64, Vec<u8>>;
 
 fn open(disk: &PowerCutStorage) -> Result<(Arc<Wal>, Recovery, Replayed), Error> {
@@ -152,7 +155,7 @@ fn a_flipped_bit_costs_at_most_its_record_and_is_reported() {
         // The first blocks, where headers are, then every 293rd byte.
         for at in (0..4200)
             .chain((4200..intact.len()).step_by(293))
-            .filter(|at| at % 4096 < 150 || at % 293 == 0)
+            .filter(|at| at % 2048 < 150 || at % 293 == 0)
         {
             let mut bytes = intact.clone();
             bytes[at] ^= 0x10;
@@ -228,6 +231,7 @@ fn a_lone_unreadable_header_is_refused_and_left() {
     open(&disk).unwrap().0.close().unwrap();
     let [path] = segments(&disk).try_into().unwrap();
     disk.damage(&path, 20, 1).unwrap();
+    disk.damage(&path, HEADER_COPY_AT + 60, 1).unwrap();
     let before = disk.content(&path).unwrap();
     let error = open(&disk).unwrap_err();
     assert!(matches!(&error, Error::UnreadableHeader { path: named, .. } if *named == path));
@@ -235,7 +239,104 @@ fn a_lone_unreadable_header_is_refused_and_left() {
     assert!(disk.content(&path).unwrap() == before);
 }
 
-/// Rewrites a header and its checksum, as a newer release or another store would have it.
+/// A log of one segment with records up to `records`, closed, and the path of the segment.
+fn one_segment(records: u64) -> (PowerCutStorage, PathBuf) {
+    let disk = PowerCutStorage::new();
+    let (wal, _, _) = open(&disk).unwrap();
+    for lsn in 1..=records {
+        wal.append(1, &[payload(lsn)]).unwrap();
+        wal.wait_durable(Lsn(lsn)).unwrap();
+    }
+    wal.close().unwrap();
+    let [path] = segments(&disk).try_into().unwrap();
+    (disk, path)
+}
+
+#[test]
+fn a_lone_damaged_header_is_read_from_its_copy_and_costs_nothing() {
+    let records = 8;
+    let (disk, path) = one_segment(records);
+    let intact = disk.content(&path).unwrap();
+    for (at, mask) in (0..80).flat_map(|at| [(at, 0x01), (at, 0x80), (at, 0xff)]) {
+        let mut bytes = intact.clone();
+        bytes[at] ^= mask;
+        let copy = copy_with(&disk, &path, &bytes);
+        let (wal, recovery, replayed) = open(&copy).unwrap();
+        assert_eq!(check(&recovery, &replayed), []);
+        assert_eq!(replayed.len() as u64, records, "byte {at}");
+        assert!(!recovery.created);
+        assert_eq!(recovery.torn_bytes, 0);
+        let [corruption] = recovery.corrupt.as_slice() else {
+            panic!("byte {at}: {:?}", recovery.corrupt);
+        };
+        assert_eq!((corruption.segment, &corruption.path), (1, &path));
+        assert_eq!((corruption.offset_bytes, corruption.lost), (0, None));
+        assert_eq!(
+            corruption.reason,
+            "segment header is damaged, its copy was read"
+        );
+        goes_on(&copy, &wal, &recovery, &replayed);
+        assert!(
+            copy.content(&path).unwrap() == bytes,
+            "damage is left as it is"
+        );
+    }
+}
+
+#[test]
+fn a_lost_sector_at_the_start_of_a_lone_segment_costs_nothing() {
+    let (disk, path) = one_segment(8);
+    for fill in [0, 0xff] {
+        let mut bytes = disk.content(&path).unwrap();
+        bytes[..HEADER_COPY_AT].fill(fill);
+        let copy = copy_with(&disk, &path, &bytes);
+        let (wal, recovery, replayed) = open(&copy).unwrap();
+        assert_eq!(check(&recovery, &replayed), []);
+        assert_eq!((replayed.len(), recovery.corrupt.len()), (8, 1));
+        goes_on(&copy, &wal, &recovery, &replayed);
+    }
+}
+
+#[test]
+fn a_damaged_copy_beside_a_good_header_is_not_noticed() {
+    let (disk, path) = one_segment(8);
+    let mut bytes = disk.content(&path).unwrap();
+    bytes[HEADER_COPY_AT..][..80].fill(0xff);
+    let (_, recovery, replayed) = open(&copy_with(&disk, &path, &bytes)).unwrap();
+    assert_eq!(check(&recovery, &replayed), []);
+    assert_eq!((replayed.len(), recovery.corrupt.len()), (8, 0));
+}
+
+#[test]
+fn a_header_that_says_it_is_not_ours_or_too_new_is_damage_beside_a_good_copy() {
+    let (disk, path) = one_segment(8);
+    let intact = disk.content(&path).unwrap();
+    for at in [0, 8] {
+        let changed = with_header(&disk, &path, |bytes| bytes[at] ^= 0x40);
+        let mut bytes = changed.content(&path).unwrap();
+        bytes[80..4096].copy_from_slice(&intact[80..4096]);
+        let (_, recovery, replayed) = open(&copy_with(&disk, &path, &bytes)).unwrap();
+        assert_eq!(check(&recovery, &replayed), []);
+        assert_eq!((replayed.len(), recovery.corrupt.len()), (8, 1));
+    }
+}
+
+#[test]
+fn a_copy_of_another_segments_header_is_not_used() {
+    let (disk, path) = one_segment(8);
+    let mut bytes = disk.content(&path).unwrap();
+    bytes[0] ^= 1;
+    let renamed = Path::new(DIR).join("segment-0000000000000002.wal");
+    let copy = PowerCutStorage::new();
+    copy.create_dir_all(Path::new(DIR)).unwrap();
+    let file = copy.create(&renamed).unwrap();
+    file.write_at(0, &bytes).unwrap();
+    let error = open(&copy).unwrap_err();
+    assert!(matches!(&error, Error::UnreadableHeader { path, .. } if *path == renamed));
+    assert!(copy.content(&renamed).unwrap() == bytes);
+}
+
+/// Rewrites a header, its checksum and its copy, as a newer release or another store would have it.
 fn with_header(disk: &PowerCutStorage, path: &Path, change: impl Fn(&mut [u8])) -> PowerCutStorage {
     let mut bytes = disk.content(path).unwrap();
     change(&mut bytes);
@@ -243,6 +344,7 @@ fn with_header(disk: &PowerCutStorage, path: &Path, change: impl Fn(&mut [u8])) 
     hasher.update(&bytes[..12]);
     hasher.update(&bytes[16..80]);
     bytes[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    bytes.copy_within(..80, HEADER_COPY_AT);
     copy_with(disk, path, &bytes)
 }
 

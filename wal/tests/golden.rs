@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use rootline_wal::{FsStorage, Lsn, ManualClock, Recovery, Settings, Wal};
+use rootline_wal::{Error, FsStorage, Lsn, ManualClock, Recovery, Settings, Wal};
 
 type Replayed = Vec<(u64, u8, Vec<u8>)>;
 
@@ -78,6 +78,47 @@ fn a_closed_log_of_version_1_reads() {
     assert_eq!(wal.append(0, &[]).unwrap(), Lsn(6));
 }
 
+/// Before the header had a copy, the rest of its block was zero.
+#[test]
+fn a_closed_log_of_version_1_without_a_copy_of_the_header_reads() {
+    let dir = copy_of("closed_without_header_copy");
+    let path = dir.path().join("segment-0000000000000001.wal");
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(bytes[80..4096].iter().all(|byte| *byte == 0));
+    let (wal, recovery, replayed) = open(dir.path());
+    assert_eq!(replayed, expected());
+    assert_eq!((recovery.corrupt.len(), recovery.torn_bytes), (0, 0));
+    assert_eq!(wal.append(0, &[]).unwrap(), Lsn(6));
+}
+
+#[test]
+fn a_log_of_version_1_with_a_damaged_header_reads_by_the_copy_if_there_is_one() {
+    let damaged = |name| {
+        let dir = copy_of(name);
+        let path = dir.path().join("segment-0000000000000001.wal");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[3] ^= 0x20;
+        std::fs::write(&path, &bytes).unwrap();
+        dir
+    };
+    let dir = damaged("closed");
+    let (wal, recovery, replayed) = open(dir.path());
+    assert_eq!(replayed, expected());
+    let [corruption] = recovery.corrupt.try_into().unwrap();
+    assert_eq!((corruption.offset_bytes, corruption.lost), (0, None));
+    assert_eq!(wal.append(0, &[]).unwrap(), Lsn(6));
+
+    let dir = damaged("closed_without_header_copy");
+    let opened = Wal::open(
+        Arc::new(FsStorage::new()),
+        Arc::new(ManualClock::new()),
+        dir.path(),
+        Settings::default(),
+        &mut |_| Ok(()),
+    );
+    assert!(matches!(opened, Err(Error::UnreadableHeader { .. })));
+}
+
 #[test]
 fn a_log_of_version_1_whose_last_group_is_torn_reads_up_to_there() {
     let dir = copy_of("torn");
@@ -104,11 +145,13 @@ fn a_log_of_version_1_with_a_damaged_record_reads_around_it() {
     assert_eq!(wal.append(0, &[]).unwrap(), Lsn(6));
 }
 
-/// A writer of version 1 may not change what it writes without a new version. Only the store's id and
-/// the checksums that depend on it differ from log to log: 20 bytes of the segment's header, 4 of
-/// each of its 5 groups and 4 of each of its 5 records.
+/// A writer of version 1 may not change what it writes without a new version, but for bytes that no
+/// reader of version 1 looks at. Only the store's id and the checksums that depend on it differ from
+/// log to log: 20 bytes of the segment's header and of its copy, 4 of each of its 5 groups and 4 of
+/// each of its 5 records.
 ///
-/// With `ROOTLINE_WRITE_GOLDEN=1` the files are written anew first: for a new version.
+/// With `ROOTLINE_WRITE_GOLDEN=1` the files are written anew first, but for those of before the copy:
+/// for a new version.
 #[test]
 fn what_is_written_now_is_the_golden_log_but_for_store_id_and_checksums() {
     let dir = tempfile::tempdir().unwrap();
@@ -123,7 +166,10 @@ fn what_is_written_now_is_the_golden_log_but_for_store_id_and_checksums() {
     let golden = std::fs::read(golden("closed").join(name)).unwrap();
     assert_eq!(closed.len(), golden.len());
     let differing = closed.iter().zip(&golden).filter(|(a, b)| a != b).count();
-    assert!(differing <= 20 + 4 * (5 + 5), "{differing} bytes differ");
+    assert!(
+        differing <= 2 * 20 + 4 * (5 + 5),
+        "{differing} bytes differ"
+    );
 }
 
 fn write_golden_files(name: &str, closed: &[u8]) {
