@@ -269,7 +269,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Value::List("LABEL=N"),
         "",
         "Active series for each value of a label: tenant=100000 allows every value of tenant so many; \
-         samples of further ones are refused for good.",
+         samples of further ones are refused for good. N must be above 0.",
         |c, v| set(&mut c.series_max_per_label, label_limits(v))
     ),
     option!(
@@ -298,7 +298,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "retention-bytes",
         Value::One("SIZE"),
         "off",
-        "Disk that blocks may take; past it the oldest samples are deleted. off sets no bound.",
+        "Disk that blocks may take, above 0; past it the oldest samples are deleted. off sets no bound.",
         |c, v| set(&mut c.retention_bytes, size_or_off(v))
     ),
     option!(
@@ -306,7 +306,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Value::One("SIZE"),
         "64MiB",
         "Free disk space that is kept for sealing, deletes and the manifest: below it writes get the \
-         transient refusal.",
+         transient refusal. At most 1TiB.",
         |c, v| set(
             &mut c.disk_reserve_bytes,
             at_most(DISK_RESERVE_MAX, size(v))
