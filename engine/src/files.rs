@@ -215,7 +215,7 @@ impl StoreFiles {
         Ok(Arc::new(block.charged_to(&self.budget)))
     }
 
-    /// Remembers damage that was met.
+    /// Remembers damage that was met: each place once, whoever finds it and however they word it.
     pub(crate) fn note_damage(&self, error: &Error, path: PathBuf) {
         let (path, offset_bytes) = match error {
             Error::CorruptBlock {
@@ -229,7 +229,10 @@ impl StoreFiles {
             reason: error.to_string(),
         };
         let mut damage = self.damage.lock();
-        if !damage.contains(&found) {
+        let is_known = |known: &FileDamage| {
+            known.offset_bytes == found.offset_bytes && known.path == found.path
+        };
+        if !damage.iter().any(is_known) {
             damage.push(found);
         }
     }

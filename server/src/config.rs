@@ -32,6 +32,9 @@ const ENVIRONMENT_OTHERS: [&str; 4] = [
     "ROOTLINE_REMOTE_WRITE",
 ];
 
+/// The largest `disk-reserve`: more than any log needs, and far from where sums of sizes overflow.
+const DISK_RESERVE_MAX: u64 = 1 << 40;
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -266,7 +269,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Value::List("LABEL=N"),
         "",
         "Active series for each value of a label: tenant=100000 allows every value of tenant so many; \
-         samples of further ones are refused for good.",
+         samples of further ones are refused for good. N must be above 0.",
         |c, v| set(&mut c.series_max_per_label, label_limits(v))
     ),
     option!(
@@ -295,16 +298,19 @@ pub const OPTIONS: &[OptionSpec] = &[
         "retention-bytes",
         Value::One("SIZE"),
         "off",
-        "Disk that blocks may take; past it the oldest samples are deleted. off sets no bound.",
-        |c, v| set(&mut c.retention_bytes, or_off(v, |v| positive(size(v))))
+        "Disk that blocks may take, above 0; past it the oldest samples are deleted. off sets no bound.",
+        |c, v| set(&mut c.retention_bytes, size_or_off(v))
     ),
     option!(
         "disk-reserve",
         Value::One("SIZE"),
         "64MiB",
         "Free disk space that is kept for sealing, deletes and the manifest: below it writes get the \
-         transient refusal.",
-        |c, v| set(&mut c.disk_reserve_bytes, size(v))
+         transient refusal. At most 1TiB.",
+        |c, v| set(
+            &mut c.disk_reserve_bytes,
+            at_most(DISK_RESERVE_MAX, size(v))
+        )
     ),
     option!(
         "scrub-interval",
@@ -833,6 +839,17 @@ fn positive<T: Default + PartialOrd>(value: Result<T, String>) -> Result<T, Stri
     })
 }
 
+/// A size that must not exceed `max` bytes, a whole number of TiB.
+fn at_most(max: u64, value: Result<u64, String>) -> Result<u64, String> {
+    value.and_then(|v| {
+        if v <= max {
+            Ok(v)
+        } else {
+            Err(format!("it must be at most {}TiB", max >> 40))
+        }
+    })
+}
+
 /// Splits `12.5GiB` into its number and its unit.
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
@@ -910,6 +927,17 @@ fn or_off<T>(
     }
 }
 
+/// `off` is `None`. Unlike `or_off`, 0 is refused: of a bound on size it could as well mean that nothing
+/// is to be kept.
+fn size_or_off(text: &str) -> Result<Option<u64>, String> {
+    match text {
+        "off" => Ok(None),
+        text => positive(size(text))
+            .map(Some)
+            .map_err(|reason| format!("{reason}, or off")),
+    }
+}
+
 /// `label=N, ...`; the last of two limits on one label holds.
 fn label_limits(text: &str) -> Result<Vec<(String, u64)>, String> {
     let mut limits: Vec<(String, u64)> = Vec::new();
@@ -921,6 +949,11 @@ fn label_limits(text: &str) -> Result<Vec<(String, u64)>, String> {
         let (label, max) = (label.trim(), count(max.trim())?);
         if label.is_empty() {
             return Err(format!("{item:?} names no label"));
+        }
+        if max == 0 {
+            return Err(format!(
+                "{item:?} would refuse every series with the label: N must be above 0"
+            ));
         }
         limits.retain(|(known, _)| known != label);
         limits.push((label.to_owned(), max));
@@ -1090,8 +1123,38 @@ mod tests {
             Ok(vec![("job".to_owned(), 5), ("tenant".to_owned(), 7)])
         );
         assert_eq!(label_limits(""), Ok(Vec::new()));
-        for wrong in ["tenant", "=5", "tenant=", "tenant=many"] {
+        for wrong in ["tenant", "=5", "tenant=", "tenant=many", "tenant=0"] {
             assert!(label_limits(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_bound_on_bytes_of_nought_is_refused() {
+        for text in ["0", "0B", "0.0GiB"] {
+            let error = load_file(&format!("retention-bytes = \"{text}\"")).unwrap_err();
+            assert!(
+                error.to_string().contains("above 0, or off"),
+                "{text}: {error}"
+            );
+        }
+        assert_eq!(
+            load_file("retention-bytes = \"off\"")
+                .unwrap()
+                .retention_bytes,
+            None
+        );
+    }
+
+    #[test]
+    fn the_disk_reserve_has_an_upper_bound() {
+        let reserve = |text: &str| {
+            load_file(&format!("disk-reserve = \"{text}\"")).map(|c| c.disk_reserve_bytes)
+        };
+        assert_eq!(reserve("1TiB").unwrap(), 1 << 40);
+        assert_eq!(reserve("0").unwrap(), 0);
+        for text in ["1025GiB", "18446744073709551615"] {
+            let error = reserve(text).unwrap_err();
+            assert!(error.to_string().contains("at most 1TiB"), "{error}");
         }
     }
 

@@ -26,3 +26,4 @@ pub mod remote_write;
 pub mod run;
 pub mod self_metrics;
 pub mod send;
+mod watch;

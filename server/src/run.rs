@@ -8,7 +8,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use rootline_engine::{Clock, Engine, Error, ErrorKind};
+use rootline_engine::{Clock, Engine, EngineStats, Error, ErrorKind};
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -20,6 +20,7 @@ use crate::{
     grpc, http,
     listen::{Port, Wire},
     node::{Addresses, NodeState},
+    watch::{Figures, Watcher},
 };
 
 /// What keeps a node from running.
@@ -66,6 +67,8 @@ pub struct RunningNode {
     listeners: JoinSet<()>,
     opening: Option<JoinHandle<Result<Engine, Error>>>,
     health: HealthReporter,
+    /// Once the store is open.
+    watcher: Option<Watcher>,
 }
 
 impl RunningNode {
@@ -124,6 +127,7 @@ impl RunningNode {
             listeners,
             opening: Some(opening),
             health,
+            watcher: None,
         })
     }
 
@@ -140,8 +144,11 @@ impl RunningNode {
         let opened = opened.map_err(|e| RunError::Internal(format!("opening failed: {e}")))?;
         match opened {
             Ok(engine) => {
-                report_replay(&engine);
+                let stats = engine.stats();
+                report_replay(&engine, &stats);
                 self.state.set_ready(engine);
+                let known = Figures::damage_known(&stats);
+                self.watcher = Some(Watcher::start(Arc::clone(&self.state), known));
                 grpc::set_serving(&self.health, true).await;
                 Ok(())
             }
@@ -194,7 +201,12 @@ impl RunningNode {
             return Ok(());
         };
         let seal_for = self.state.config().shutdown_seal;
-        match tokio::task::spawn_blocking(move || engine.close_within(seal_for)).await {
+        let closed = tokio::task::spawn_blocking(move || engine.close_within(seal_for)).await;
+        // What sealing met on the way out is said, too.
+        if let Some(watcher) = self.watcher.take() {
+            watcher.end().await;
+        }
+        match closed {
             Ok(closed) => closed.map_err(|e| RunError::Close(Box::new(e))),
             Err(panic) => Err(RunError::Internal(format!("closing failed: {panic}"))),
         }
@@ -202,8 +214,7 @@ impl RunningNode {
 }
 
 /// Says what start-up found: nothing is lost silently.
-fn report_replay(engine: &Engine) {
-    let stats = engine.stats();
+fn report_replay(engine: &Engine, stats: &EngineStats) {
     let log = &stats.replayed.log;
     for damage in &log.corrupt {
         tracing::error!(
