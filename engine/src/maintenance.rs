@@ -57,8 +57,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 const SEALED_SAMPLE_BYTES: u64 = 9;
 const SEALED_SERIES_BYTES: u64 = 48;
 const BLOCK_BYTES_MIN: u64 = 256 << 10;
-/// In a log that is synced now and then: how often to look whether it was.
-const DURABLE_POLL: Duration = Duration::from_millis(5);
 
 /// What [`Engine::flush`](crate::Engine::flush) did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -409,17 +407,8 @@ impl Core {
 
     /// A cut must not be ahead of the log: numbers that a power cut takes back are given out again.
     fn wait_durable(&self, cut: Lsn) -> Result<(), Error> {
-        let wal = &self.committer.wal;
-        while wal.durable_lsn() < cut {
-            self.check_may_seal()?;
-            if wal.stats().poisoned {
-                return Err(Error::Closed {
-                    reason: "the log is not durable".to_owned(),
-                });
-            }
-            std::thread::sleep(DURABLE_POLL);
-        }
-        Ok(())
+        self.check_may_seal()?;
+        Ok(self.committer.wal.sync_to(cut)?)
     }
 
     fn check_may_seal(&self) -> Result<(), Error> {

@@ -190,7 +190,16 @@ impl Wal {
     /// [`Error::Closed`] if the write or sync failed. Whether the record is there after the next open
     /// is not known then. [`Error::Closed`] too for an LSN that was never given out.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Error> {
-        self.shared.wait_durable(lsn.0)
+        let waits = !matches!(self.shared.settings.durability, Durability::Interval(_));
+        self.shared.wait_durable(lsn.0, waits)
+    }
+
+    /// Blocks until `lsn` is durable, whatever [`Settings::durability`] says.
+    ///
+    /// # Errors
+    /// As [`wait_durable`](Self::wait_durable).
+    pub fn sync_to(&self, lsn: Lsn) -> Result<(), Error> {
+        self.shared.wait_durable(lsn.0, true)
     }
 
     /// The last record that survives a power cut. Takes no lock.
@@ -282,7 +291,8 @@ impl Shared {
         Ok(lsn)
     }
 
-    fn wait_durable(&self, lsn: u64) -> Result<(), Error> {
+    /// Without `waits`, looks at the state of the log alone.
+    fn wait_durable(&self, lsn: u64, waits: bool) -> Result<(), Error> {
         if self.durable.load(Ordering::Acquire) >= lsn {
             return Ok(());
         }
@@ -300,7 +310,7 @@ impl Shared {
                 let reason = format!("record {lsn} was never appended");
                 return Err(Error::Closed { reason });
             }
-            if matches!(self.settings.durability, Durability::Interval(_)) {
+            if !waits {
                 return Ok(());
             }
             self.lead_or_wait(&mut state);

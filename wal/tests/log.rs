@@ -374,3 +374,18 @@ fn reading_a_log_shows_what_opening_would_and_changes_nothing() {
     assert_eq!(records, replayed);
     assert_eq!(recovery.last_lsn, opened.last_lsn);
 }
+
+#[test]
+fn a_log_that_syncs_now_and_then_syncs_at_once_when_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        durability: Durability::Interval(Duration::from_hours(1)),
+        ..Settings::default()
+    };
+    let (wal, ..) = open_with(dir.path(), settings);
+    let lsn = wal.append(1, &[b"record"]).unwrap();
+    wal.wait_durable(lsn).unwrap();
+    assert!(wal.durable_lsn() < lsn);
+    wal.sync_to(lsn).unwrap();
+    assert_eq!(wal.durable_lsn(), lsn);
+}
