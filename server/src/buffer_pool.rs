@@ -24,7 +24,7 @@ pub struct BufferPool {
     buffers: Mutex<Vec<(Vec<u8>, Reservation)>>,
 }
 
-/// A buffer on loan. Its first [`len`](Self::filled) bytes are what was asked for; dropping it, or
+/// A buffer on loan. Its first `len` bytes are what was asked for; dropping it, or
 /// the [`Bytes`] made of it, gives it back.
 #[derive(Debug)]
 pub struct Buffer {
