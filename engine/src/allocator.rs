@@ -27,16 +27,11 @@ pub fn share_heaps() {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn limit_heaps(heaps: usize) {
-    /// `M_ARENA_MAX` of `malloc.h`.
-    const ARENA_MAX: std::ffi::c_int = -8;
-    unsafe extern "C" {
-        fn mallopt(parameter: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
-    }
     let heaps = std::ffi::c_int::try_from(heaps).unwrap_or(std::ffi::c_int::MAX);
     // SAFETY: takes numbers and no pointer; see the invariant above. A parameter that is not known is
     // ignored, and the answer says so.
     unsafe {
-        mallopt(ARENA_MAX, heaps);
+        libc::mallopt(libc::M_ARENA_MAX, heaps);
     }
 }
 
@@ -52,13 +47,10 @@ pub(crate) fn freed(bytes: u64) {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn give_back() {
-    unsafe extern "C" {
-        fn malloc_trim(pad: usize) -> std::ffi::c_int;
-    }
     // SAFETY: takes a number and no pointer; see the invariant above. The answer says whether anything
     // was given back, which nobody asks.
     unsafe {
-        malloc_trim(0);
+        libc::malloc_trim(0);
     }
 }
 

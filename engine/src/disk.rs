@@ -3,8 +3,9 @@
 //! Everything that frees space needs some first: sealing writes blocks before the log is cut, a delete
 //! is a record of the log. So while there is unsealed data a file of the size that sealing it will
 //! about take, the *reserve*, is kept allocated; when the disk turns out to be full it is given back
-//! to the file system, for sealing and deletes alone: writes are refused ([`Error::DiskLow`],
-//! transient) from then until there is room again. The same happens when less than the configured
+//! to the file system, where sealing and deletes of this store find it and its writes do not: they are
+//! refused ([`Error::DiskLow`], transient) from then until there is room again. Other programs may be
+//! faster; then what frees space waits until they are not. The same happens when less than the configured
 //! reserve is free, before the disk is full.
 //!
 //! Lock order: `file` is a leaf, but held across the calls that make and remove the file.

@@ -524,6 +524,10 @@ impl Engine {
         manifest
     }
 
+    pub(crate) fn is_whole(&self, range: TimeRange) -> bool {
+        self.inner.core.files.is_whole(range)
+    }
+
     #[cfg(test)]
     pub(crate) fn committer(&self) -> &Committer {
         &self.inner.core.committer

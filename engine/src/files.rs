@@ -29,10 +29,13 @@ use crate::{
     metric::{Metadata, MetricBlock, MetricView},
     record::{Part, Tag, metadata},
     store::Store,
+    time::TimeRange,
     tombstone::Tombstone,
     varint::{put_bytes, put_u64, take_bytes, take_u64},
 };
 
+/// Damaged places that are remembered.
+const DAMAGE_MAX: usize = 1_000;
 /// The store that blocks belong to: 16 bytes.
 const STATE_STORE_ID: &str = "store-id";
 /// The lowest series reference that no record up to the metric cut used: 8 bytes, little endian.
@@ -65,6 +68,8 @@ pub(crate) struct StoreFiles {
     handles: Arc<OpenFiles>,
     publishing: Mutex<()>,
     damage: Mutex<Vec<FileDamage>>,
+    /// The times of blocks that should be there and were not opened.
+    unread: Vec<TimeRange>,
 }
 
 /// What opening found.
@@ -119,7 +124,7 @@ impl StoreFiles {
             offset_bytes: damage.offset_bytes,
             reason: damage.reason,
         });
-        let files = Self {
+        let mut files = Self {
             storage: Arc::clone(storage),
             clock: Arc::clone(clock),
             blocks_dir,
@@ -128,6 +133,7 @@ impl StoreFiles {
             handles: Arc::default(),
             publishing: Mutex::new(()),
             damage: Mutex::new(damage.collect()),
+            unread: Vec::new(),
         };
         let version = files.manifest.version();
         let ids = if read_only.is_some() {
@@ -138,6 +144,7 @@ impl StoreFiles {
             metrics.map(|meta| meta.id).collect()
         };
         let blocks = files.open_blocks(&ids, &version)?;
+        files.unread = files.not_opened(&ids, &blocks, &version);
         let mut metadata = files.metadata_of(&blocks);
         // A log that no manifest vouches for is replayed whole: what is in blocks too is the same.
         let metric_cut = match &read_only {
@@ -164,6 +171,40 @@ impl StoreFiles {
             read_only,
             files,
         })
+    }
+
+    /// Whether no block that should be there and could not be opened holds samples of this time.
+    pub(crate) fn is_whole(&self, range: TimeRange) -> bool {
+        !self.unread.iter().any(|unread| unread.overlaps(range))
+    }
+
+    /// The times of the blocks that are named, or lie there, and are not among `opened`. Of one that no
+    /// sound manifest names its time is not known.
+    fn not_opened(
+        &self,
+        ids: &[BlockId],
+        opened: &[Arc<MetricBlock>],
+        version: &Version,
+    ) -> Vec<TimeRange> {
+        let is_opened = |id: BlockId| opened.iter().any(|block| block.meta().id == id);
+        let named = version.blocks.values();
+        let named = named.filter(|meta| meta.signal == Signal::Metrics);
+        let mut unread: Vec<TimeRange> = named
+            .filter(|meta| !is_opened(meta.id))
+            .map(|meta| meta.time)
+            .collect();
+        let is_named = |id: &BlockId| version.blocks.contains_key(id);
+        let lost_unnamed = ids.iter().any(|id| !is_opened(*id) && !is_named(id));
+        // Without a sound manifest a file that could not even be told is one that may have counted.
+        let untold = self.manifest.read_only().is_some()
+            && self.damage.lock().iter().any(|damage| {
+                damage.path.parent() == Some(&*self.blocks_dir)
+                    && !opened.iter().any(|b| b.block().path() == damage.path)
+            });
+        if lost_unnamed || (untold && unread.is_empty()) {
+            unread.push(TimeRange::ALL);
+        }
+        unread
     }
 
     /// Whether some block could not be opened.
@@ -215,7 +256,8 @@ impl StoreFiles {
         Ok(Arc::new(block.charged_to(&self.budget)))
     }
 
-    /// Remembers damage that was met: each place once, whoever finds it and however they word it.
+    /// Remembers damage that was met: each place once, whoever finds it and however they word it; the
+    /// first [`DAMAGE_MAX`] places, as a lost disk has millions.
     pub(crate) fn note_damage(&self, error: &Error, path: PathBuf) {
         let (path, offset_bytes) = match error {
             Error::CorruptBlock {
@@ -232,7 +274,7 @@ impl StoreFiles {
         let is_known = |known: &FileDamage| {
             known.offset_bytes == found.offset_bytes && known.path == found.path
         };
-        if !damage.iter().any(is_known) {
+        if damage.len() < DAMAGE_MAX && !damage.iter().any(is_known) {
             damage.push(found);
         }
     }

@@ -469,33 +469,52 @@ impl Core {
     }
 }
 
-/// The thread. Dropping it ends it, and the sealing it is at.
+/// A thread of the store, if it has threads (`Settings::maintenance_thread`).
+#[derive(Debug)]
+pub(crate) struct BackgroundThread(Mutex<Option<JoinHandle<()>>>);
+
+impl BackgroundThread {
+    /// # Errors
+    /// [`Error::Storage`] if the system has no thread.
+    pub(crate) fn start(core: &Arc<Core>, name: &str, run: fn(&Core)) -> Result<Self, Error> {
+        if !core.settings.maintenance_thread {
+            return Ok(Self(Mutex::new(None)));
+        }
+        let of_thread = Arc::clone(core);
+        let spawned = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(&of_thread));
+        let thread = spawned.map_err(|source| Error::Storage {
+            operation: "start a thread for",
+            path: core.files.blocks_dir.clone(),
+            source,
+        })?;
+        Ok(Self(Mutex::new(Some(thread))))
+    }
+
+    /// Waits for its end, which the caller has asked for.
+    pub(crate) fn join(&self) {
+        if let Some(thread) = self.0.lock().take() {
+            // A panic there was printed; here is nobody to hand it to.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread that seals. Dropping it ends it, and the sealing it is at.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
     core: Arc<Core>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: BackgroundThread,
 }
 
 impl Maintenance {
     /// # Errors
     /// [`Error::Storage`] if the system has no thread.
     pub(crate) fn start(core: &Arc<Core>) -> Result<Self, Error> {
-        let thread = if core.settings.maintenance_thread {
-            let of_thread = Arc::clone(core);
-            let spawned = std::thread::Builder::new()
-                .name("rootline-maintenance".to_owned())
-                .spawn(move || run(&of_thread));
-            Some(spawned.map_err(|source| Error::Storage {
-                operation: "start a thread for",
-                path: core.files.blocks_dir.clone(),
-                source,
-            })?)
-        } else {
-            None
-        };
         Ok(Self {
             core: Arc::clone(core),
-            thread: Mutex::new(thread),
+            thread: BackgroundThread::start(core, "rootline-maintenance", run)?,
         })
     }
 
@@ -503,10 +522,7 @@ impl Maintenance {
     pub(crate) fn stop(&self) {
         self.core.stopping.store(true, Ordering::Release);
         self.core.bell.ring();
-        if let Some(thread) = self.thread.lock().take() {
-            // A panic there was printed; here is nobody to hand it to.
-            let _ = thread.join();
-        }
+        self.thread.join();
     }
 }
 

@@ -50,6 +50,13 @@ impl Snapshot {
         self.pin.lsn()
     }
 
+    /// Whether every block with samples in `range` could be opened. If not, answers about the range come
+    /// from the rest; [`EngineStats::damage`](crate::EngineStats::damage) names the files. (A page that is
+    /// damaged inside an open block is an error of the question that touches it.)
+    pub fn is_whole(&self, range: TimeRange) -> bool {
+        self.engine.is_whole(range)
+    }
+
     /// The same snapshot with spans as they were at `lsn`, if that is older: what later pages of an
     /// answer are read from. Spans deleted since stay deleted or come back whole by trace.
     #[must_use]

@@ -330,6 +330,10 @@ fn refused(
     }
     let (read, failed) = read_series(&engine);
     assert!(failed.is_empty(), "{story}: the rest is served");
+    let snapshot = engine.snapshot().unwrap();
+    let is_whole = snapshot.is_whole(TimeRange::ALL);
+    assert!(!is_whole, "{story}: and said to be the rest");
+    drop(snapshot);
     let count = |all: &BySeries| all.values().map(Vec::len).sum::<usize>();
     assert!(count(&read) > 0 && count(&read) <= count(&whole), "{story}");
     assert_eq!(engine.flush().is_err(), is_read_only, "{story}");

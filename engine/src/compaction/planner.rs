@@ -34,6 +34,8 @@ pub(crate) const DAY_SETTLED_AFTER_NS: i64 = 2 * 3600 * NS_PER_S;
 const LATE_SHARE: u64 = 4;
 /// Bytes of blocks that are merged at most.
 pub(crate) const MERGE_BYTES_MAX: u64 = 16 << 30;
+/// Series of a block at most: rows of its index.
+const MERGE_SERIES_MAX: u64 = rootline_index::disk::ROWS_MAX as u64;
 /// Blocks that are merged at once at most: each is one open file and one cursor.
 const MERGE_BLOCKS_MAX: usize = 32;
 /// Blocks beyond one for each day that are left lying across each other.
@@ -263,7 +265,8 @@ fn purge(sorted: &[&BlockMeta], deletes: &[PendingDelete]) -> Option<Plan> {
 
 fn accept(all: &[&BlockMeta], sources: &[&BlockMeta]) -> Option<Plan> {
     let bytes: u64 = sources.iter().map(|b| b.file_bytes).sum();
-    if bytes > MERGE_BYTES_MAX || !are_neighbours(all, sources) {
+    let series: u64 = sources.iter().map(|b| b.series).sum();
+    if bytes > MERGE_BYTES_MAX || series > MERGE_SERIES_MAX || !are_neighbours(all, sources) {
         return None;
     }
     let level = sources.iter().map(|b| b.level).max()?.saturating_add(1);

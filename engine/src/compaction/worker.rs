@@ -21,7 +21,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -36,7 +35,7 @@ use crate::{
     budget::Holder,
     error::{Error, ErrorKind},
     files::{self, StoreFiles},
-    maintenance::{Bell, Core},
+    maintenance::{BackgroundThread, Bell, Core},
     manifest::{Change, Version},
     metric::{
         MetricView,
@@ -228,9 +227,13 @@ impl Core {
             return false;
         }
         let now = self.clock.monotonic();
-        if now < self.compaction.stepping.lock().retry_at {
-            return false;
-        }
+        let known_damage = {
+            let memory = self.compaction.stepping.lock();
+            if now < memory.retry_at {
+                return false;
+            }
+            memory.damaged.len()
+        };
         let stepped = self.apply_retention().and_then(|()| {
             let effort = if self.committer.disk.is_low() {
                 Effort::Purge
@@ -247,10 +250,11 @@ impl Core {
             Err(Error::Cancelled) => false,
             Err(error) => {
                 self.compaction.stats.lock().last_error = Some(error.to_string());
-                // Damage was set aside: the next step is another one.
-                let goes_on = error.kind() == ErrorKind::Corrupted;
+                let mut memory = self.compaction.stepping.lock();
+                // A block that was set aside makes the next step another one.
+                let goes_on = memory.damaged.len() > known_damage;
                 if !goes_on {
-                    self.compaction.stepping.lock().retry_at = now.saturating_add(RETRY_AFTER);
+                    memory.retry_at = now.saturating_add(RETRY_AFTER);
                 }
                 goes_on
             }
@@ -725,33 +729,20 @@ fn spare_tombstones<'a>(
         .collect()
 }
 
-/// The thread. Dropping it ends it, and the merge it is at.
+/// The thread that merges. Dropping it ends it, and the merge it is at.
 #[derive(Debug)]
 pub(crate) struct Compactor {
     core: Arc<Core>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: BackgroundThread,
 }
 
 impl Compactor {
     /// # Errors
     /// [`Error::Storage`] if the system has no thread.
     pub(crate) fn start(core: &Arc<Core>) -> Result<Self, Error> {
-        let thread = if core.settings.maintenance_thread {
-            let of_thread = Arc::clone(core);
-            let spawned = std::thread::Builder::new()
-                .name("rootline-compaction".to_owned())
-                .spawn(move || run(&of_thread));
-            Some(spawned.map_err(|source| Error::Storage {
-                operation: "start a thread for",
-                path: core.files.blocks_dir.clone(),
-                source,
-            })?)
-        } else {
-            None
-        };
         Ok(Self {
             core: Arc::clone(core),
-            thread: Mutex::new(thread),
+            thread: BackgroundThread::start(core, "rootline-compaction", run)?,
         })
     }
 
@@ -759,10 +750,7 @@ impl Compactor {
     pub(crate) fn stop(&self) {
         self.core.compaction.stopping.store(true, Ordering::Release);
         self.core.compaction.bell.ring();
-        if let Some(thread) = self.thread.lock().take() {
-            // A panic there was printed; here is nobody to hand it to.
-            let _ = thread.join();
-        }
+        self.thread.join();
     }
 }
 

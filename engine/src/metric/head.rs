@@ -32,7 +32,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use rootline_index::{Matcher, Symbol};
+use rootline_index::{Matcher, Symbol, disk};
 use rootline_wal::Lsn;
 
 use super::{
@@ -143,7 +143,9 @@ pub struct MetricStats {
 
 impl MetricHead {
     pub(crate) fn new(settings: &Settings, budget: Arc<Budget>) -> Self {
-        let registry = Registry::new(settings.metric_shards, settings.labels, settings.series_max)
+        // A generation becomes a block, whose index has so many rows at most.
+        let series_max = settings.series_max.min(u64::from(disk::ROWS_MAX));
+        let registry = Registry::new(settings.metric_shards, settings.labels, series_max)
             .limit_labels(settings.series_max_per_label.clone());
         let metadata = Arc::new(SharedMetadata::new(Arc::clone(&budget)));
         Self::with(

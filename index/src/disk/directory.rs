@@ -29,7 +29,7 @@ const SHAPES_BYTES: usize = COLUMN_BYTES + 2 * (8 + 4 + 1);
 /// Bytes of a name's record.
 pub(crate) const RECORD_BYTES: usize = DICTIONARY_BYTES + 3 * COLUMN_BYTES + 3 * 4 + 8;
 /// Rows of an index at most; more are damage. Bounds what a reader allocates.
-pub(crate) const ROWS_MAX: u32 = 1 << 27;
+pub const ROWS_MAX: u32 = 1 << 27;
 
 /// The end of the index part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

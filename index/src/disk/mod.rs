@@ -30,6 +30,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 pub use cardinality::{NameCardinality, PairCardinality};
+pub use directory::ROWS_MAX;
 pub use error::{Error, Part};
 pub use reader::{DiskIndex, LabelsCursor};
 pub use sink::ItemWriter;

@@ -159,7 +159,7 @@ impl v1::metrics_server::Metrics for MetricsService {
             let found = query
                 .snapshot
                 .exemplars(selector.matchers(), range, &query.control)?;
-            let mut info = request::info(query, range, "the exemplars stored");
+            let mut info = request::metric_info(query, range, "the exemplars stored");
             if found.is_empty() {
                 request::where_samples_lie(query, selector.matchers(), &mut info)?;
             }
@@ -192,7 +192,8 @@ impl v1::metrics_server::Metrics for MetricsService {
         let answer = move |query: &mut Query, sender: &Sender<_>| {
             let metric = (!asked.metric.is_empty()).then_some(asked.metric.as_str());
             let found = query.snapshot.metadata(metric)?;
-            let mut info = request::info(query, TimeRange::ALL, "the latest entry of each metric");
+            let mut info =
+                request::metric_info(query, TimeRange::ALL, "the latest entry of each metric");
             info.empty = found.is_empty();
             let mut message = v1::MetadataResponse::default();
             let mut bytes = 0;
@@ -287,7 +288,7 @@ fn labels_info(
     selector: &Selector,
     empty: bool,
 ) -> Result<v1::AnswerInfo, Refusal> {
-    let mut info = request::info(
+    let mut info = request::metric_info(
         query,
         range,
         "labels of the series with a sample in the range",
@@ -330,8 +331,8 @@ fn cardinality(
         .iter()
         .map(|item| (item.name.len() + item.value.len()) as u64 + ITEM_BYTES);
     query.memory.take(bytes.sum())?;
-    let mut info = request::info(query, TimeRange::ALL, "counts of the indexes");
-    info.exact = found.exact;
+    let mut info = request::metric_info(query, TimeRange::ALL, "counts of the indexes");
+    info.exact &= found.exact;
     info.truncated = found.items.len() > limit;
     info.empty = found.items.is_empty();
     let entry = |item: CardinalityItem| v1::CardinalityEntry {
@@ -358,7 +359,7 @@ fn select(
     let mut message = v1::SelectResponse::default();
     let mut bytes = 0;
     let mut found = 0u64;
-    let mut info = request::info(query, range, "the samples stored");
+    let mut info = request::metric_info(query, range, "the samples stored");
     let mut truncated = false;
     let mut failed: Option<Refusal> = None;
     let mut canonical = Vec::new();
@@ -476,7 +477,7 @@ fn stats(
     by: &GroupSamplesBy,
     sender: &Sender<v1::MetricStatsResponse>,
 ) -> Result<(), Refusal> {
-    let mut info = request::info(query, range, STATS_METHOD);
+    let mut info = request::metric_info(query, range, STATS_METHOD);
     let mut message = v1::MetricStatsResponse::default();
     let mut failed: Option<Refusal> = None;
     let outcome = metric_stats(

@@ -209,6 +209,14 @@ pub(super) fn info(query: &Query, range: TimeRange, method: &str) -> v1::AnswerI
     }
 }
 
+/// As [`info`], of an answer about metrics: not exact if a block that could not be opened may hold some.
+pub(super) fn metric_info(query: &Query, range: TimeRange, method: &str) -> v1::AnswerInfo {
+    v1::AnswerInfo {
+        exact: query.snapshot.is_whole(range),
+        ..info(query, range, method)
+    }
+}
+
 /// What an answer with nothing in it says: where the data of these series lie.
 pub(super) fn where_samples_lie(
     query: &Query,
