@@ -388,6 +388,19 @@ fn cost(block: &Arc<Block>, damage: &PageDamage) -> String {
         Some(SectionKind::Chunks) => "the series whose samples are listed on this page".to_owned(),
         Some(SectionKind::Exemplars) => "exemplars on this page".to_owned(),
         Some(SectionKind::Metadata) => "type, unit and help texts on this page".to_owned(),
+        Some(SectionKind::SpanTraces) => "trace ids on this page".to_owned(),
+        Some(SectionKind::SpanOwners) => "resources, scopes and names on this page".to_owned(),
+        Some(SectionKind::SpanRows | SectionKind::SpanIds) => "spans on this page".to_owned(),
+        Some(
+            SectionKind::SpanExtras
+            | SectionKind::SpanAttributes
+            | SectionKind::SpanEvents
+            | SectionKind::SpanLinks,
+        ) => "what spans carry on this page; their times and parents stay".to_owned(),
+        Some(SectionKind::SpanEdges) => "nothing: edges are computed from the spans".to_owned(),
+        Some(SectionKind::SpanSuperseded) => {
+            "which traces older blocks hold older copies of".to_owned()
+        }
         None => "what this release does not know".to_owned(),
     }
 }

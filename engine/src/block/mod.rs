@@ -104,11 +104,31 @@ pub(crate) enum SectionKind {
     Exemplars = 6,
     /// Type, unit and help by metric.
     Metadata = 7,
+    /// Ids of traces, where each lies, and the filter over them.
+    SpanTraces = 16,
+    /// Resources, scopes, names and classes of spans.
+    SpanOwners = 17,
+    /// What rows hang together by: class, parent, subtree, start, duration.
+    SpanRows = 18,
+    /// Span ids in the order of rows.
+    SpanIds = 19,
+    /// What few spans have: messages, trace states, counts of what was dropped, parents not here.
+    SpanExtras = 20,
+    /// Attributes of spans.
+    SpanAttributes = 21,
+    /// Events and their attributes.
+    SpanEvents = 22,
+    /// Links and their attributes.
+    SpanLinks = 23,
+    /// Who called whom, by time.
+    SpanEdges = 24,
+    /// Traces that are whole here and not to be read from older blocks.
+    SpanSuperseded = 25,
 }
 
 impl SectionKind {
     /// All that this release knows.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Strings,
         Self::SeriesIndex,
         Self::Times,
@@ -116,6 +136,16 @@ impl SectionKind {
         Self::Chunks,
         Self::Exemplars,
         Self::Metadata,
+        Self::SpanTraces,
+        Self::SpanOwners,
+        Self::SpanRows,
+        Self::SpanIds,
+        Self::SpanExtras,
+        Self::SpanAttributes,
+        Self::SpanEvents,
+        Self::SpanLinks,
+        Self::SpanEdges,
+        Self::SpanSuperseded,
     ];
 
     /// The kind with this number, if it is known.
@@ -133,6 +163,16 @@ impl SectionKind {
             Self::Chunks => "chunks",
             Self::Exemplars => "exemplars",
             Self::Metadata => "metadata",
+            Self::SpanTraces => "span-traces",
+            Self::SpanOwners => "span-owners",
+            Self::SpanRows => "span-rows",
+            Self::SpanIds => "span-ids",
+            Self::SpanExtras => "span-extras",
+            Self::SpanAttributes => "span-attributes",
+            Self::SpanEvents => "span-events",
+            Self::SpanLinks => "span-links",
+            Self::SpanEdges => "span-edges",
+            Self::SpanSuperseded => "span-superseded",
         }
     }
 }

@@ -15,6 +15,7 @@
 //! The log's form of a batch is `crate::record::spans`.
 
 mod arena;
+mod axis;
 pub(crate) mod batch;
 mod catalog;
 mod column;
@@ -24,6 +25,7 @@ mod filter;
 mod golden_test;
 pub(crate) mod hash;
 pub(crate) mod head;
+pub(crate) mod hidden;
 mod hit;
 mod listing;
 pub(crate) mod model;
@@ -31,6 +33,7 @@ mod parents;
 mod read;
 pub(crate) mod rest;
 mod row_list;
+mod rows;
 mod select;
 mod shard;
 mod stripes;
@@ -38,6 +41,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
+pub use axis::Axis;
 pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
     SpanWriter,
@@ -52,3 +56,4 @@ pub use model::{
     Attributes, Event, Link, Resource, SERVICE_NAME, Scope, ServiceCount, Span, SpanKind,
     StatusCode, Trace, TraceSummary,
 };
+pub use rows::SpanRows;
