@@ -137,7 +137,7 @@ pub(super) fn control() -> QueryControl {
 // ---- the model ----------------------------------------------------------------------------------
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     Write(Vec<Span>),
     Delete(TraceId),
 }
@@ -374,7 +374,7 @@ fn span() -> impl Strategy<Value = Span> {
 
 /// A pool of spans, and records that take from it: repeats are common, also with attributes in
 /// another order.
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let pool = prop::collection::vec(span(), 1..12);
     let picks = prop::collection::vec(
         prop_oneof![
@@ -475,7 +475,7 @@ fn filters() -> impl Strategy<Value = SpanFilter> {
 
 // ---- the promises -------------------------------------------------------------------------------
 
-fn apply_all(head: &SpanHead, ops: &[Op], replayed: bool) {
+pub(super) fn apply_all(head: &SpanHead, ops: &[Op], replayed: bool) {
     for (op, lsn) in ops.iter().zip(1..) {
         match op {
             Op::Write(spans) => write(head, lsn, spans, replayed),
@@ -724,7 +724,7 @@ fn decode_anything(bytes: &[u8]) {
     }
 }
 
-fn plain(trace: u8, id: u64, parent: u64, start: i64) -> Span {
+pub(super) fn plain(trace: u8, id: u64, parent: u64, start: i64) -> Span {
     Span {
         trace_id: trace_id(trace),
         span_id: SpanId::new(id.to_be_bytes()).unwrap(),
