@@ -1,0 +1,3 @@
+//! Blocks of spans.
+
+pub(crate) mod column;
