@@ -431,6 +431,20 @@ pub(crate) fn display<'a>(encoded: &'a [u8], scratch: &'a mut String) -> &'a str
     scratch
 }
 
+/// The text of an encoded value that is text.
+pub(crate) fn encoded_text(encoded: &[u8]) -> Option<&[u8]> {
+    let (&kind, mut rest) = encoded.split_first()?;
+    let text = varint::take_bytes(&mut rest)?;
+    (kind == STR && rest.is_empty()).then_some(text)
+}
+
+/// Appends the encoding of a text.
+#[inline]
+pub(crate) fn encode_text(text: &[u8], out: &mut Vec<u8>) {
+    out.push(STR);
+    varint::put_bytes(out, text);
+}
+
 /// Calls `each` with every encoding whose display form is `text`. Returns false if there may be
 /// more (arrays, maps, NaN with any payload): the caller then compares display forms one by one.
 pub(crate) fn encodings_displayed_as(text: &str, mut each: impl FnMut(&[u8])) -> bool {
