@@ -1,4 +1,8 @@
-//! The span head: all spans of the log, in memory, searchable when acknowledged.
+//! One generation of the span head: its spans in memory, searchable when acknowledged.
+//!
+//! A generation takes writes until it is frozen; then another takes its place
+//! ([`SpanHead::successor`]), and rows are added to it no more. Deletes still come, and so do the
+//! marks that a later generation has recalled a trace: both only hide.
 //!
 //! Traces are spread over shards by a hash of their id, so that a trace is whole in one shard. A
 //! record is prepared once ([`SpanHead::prepare`] or [`SpanHead::decode`]) and applied shard by
@@ -16,6 +20,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
 use rootline_wal::Lsn;
 
 use super::{
@@ -50,6 +55,20 @@ const POOL_BATCH_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct PreparedSpans {
     parts: Parts,
     pool: Option<Arc<Pool>>,
+    recall: Recall,
+}
+
+/// What a batch takes over from older parts of the store; see `super::recall`.
+#[derive(Debug, Default)]
+pub(crate) struct Recall {
+    /// The traces, each with visible spans in an older part.
+    pub(crate) traces: Vec<TraceId>,
+    /// Their spans there.
+    pub(crate) spans: Option<Box<PreparedSpans>>,
+    /// Traces of the batch whose spans an older part has all, sorted: nothing of them is applied.
+    pub(crate) repeated: Vec<TraceId>,
+    /// As of which record older parts were read; `None` if nothing depends on it.
+    pub(crate) read_at: Option<Lsn>,
 }
 
 #[derive(Debug, Default)]
@@ -78,9 +97,31 @@ impl PreparedSpans {
         !self.rows_of(shard).is_empty()
     }
 
+    /// Its distinct traces.
+    pub(crate) fn traces(&self) -> &[TraceId] {
+        &self.parts.data.traces
+    }
+
+    /// Its columns.
+    pub(crate) fn data(&self) -> &SpanData {
+        &self.parts.data
+    }
+
+    /// What it takes over from older parts.
+    pub(crate) fn recall(&self) -> &Recall {
+        &self.recall
+    }
+
+    /// Sets what it takes over from older parts, in place of what was set before.
+    pub(crate) fn set_recall(&mut self, recall: Recall) {
+        self.recall = recall;
+    }
+
     /// Bytes held.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.parts.data.heap_bytes()
+        let recalled = self.recall.spans.as_ref();
+        recalled.map_or(0, |spans| spans.heap_bytes())
+            + self.parts.data.heap_bytes()
             + self.parts.translation.heap_bytes()
             + (self.parts.rows.capacity() + self.parts.ends.capacity()) * size_of::<u32>()
     }
@@ -138,19 +179,34 @@ pub(crate) struct SpanHead {
     pool: Arc<Pool>,
     /// The first record that brought a span; `u64::MAX` before there is one.
     oldest_lsn: AtomicU64,
+    /// Bytes charged for the shards.
+    charged_bytes: AtomicU64,
+    /// Those of them that came with recalled spans.
+    recalled_bytes: AtomicU64,
 }
 
 impl SpanHead {
     /// An empty head.
     pub(crate) fn new(settings: &Settings, budget: Arc<Budget>) -> Self {
-        let shards = settings.span_shards.max(1);
+        Self::with(settings.span_shards.max(1), budget, Arc::default())
+    }
+
+    /// The generation that takes this one's place: empty, with as many shards.
+    pub(crate) fn successor(&self) -> Self {
+        let (budget, pool) = (Arc::clone(&self.budget), Arc::clone(&self.pool));
+        Self::with(self.shards.len(), budget, pool)
+    }
+
+    fn with(shards: usize, budget: Arc<Budget>, pool: Arc<Pool>) -> Self {
         Self {
             shards: (0..shards).map(|_| RwLock::default()).collect(),
             rows: (0..shards).map(|_| AtomicU32::new(0)).collect(),
             catalog: Catalog::new(Arc::clone(&budget)),
             budget,
-            pool: Arc::default(),
+            pool,
             oldest_lsn: AtomicU64::new(u64::MAX),
+            charged_bytes: AtomicU64::new(0),
+            recalled_bytes: AtomicU64::new(0),
         }
     }
 
@@ -171,6 +227,32 @@ impl SpanHead {
         // The high half: the low one finds the trace within its shard.
         let hash = (trace_hash(trace) >> 32) as usize;
         hash % self.shards.len()
+    }
+
+    /// Bytes held.
+    pub(crate) fn charged_bytes(&self) -> u64 {
+        self.charged_bytes.load(Ordering::Relaxed) + self.catalog.held_bytes()
+    }
+
+    /// Bytes held by what was written to this generation: without what it recalled.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        let recalled = self.recalled_bytes.load(Ordering::Relaxed);
+        self.charged_bytes().saturating_sub(recalled)
+    }
+
+    /// How many spans of a trace it has, hidden ones included; `None` if it never had one.
+    pub(crate) fn trace_rows(&self, id: TraceId) -> Option<u32> {
+        let shard = self.shards.get(self.shard_of(id))?.read();
+        let entry = shard.traces.get(shard.find_trace(id)?)?;
+        Some(entry.rows)
+    }
+
+    /// The traces that one shard recalled up to `at`, but for the first `from`, by rising LSN.
+    pub(crate) fn recalled(&self, shard: usize, from: usize, at: Lsn, each: &mut dyn FnMut(TraceId)) {
+        if let Some(lock) = self.shards.get(shard) {
+            let shard = lock.read();
+            shard.recalled(from, at).iter().for_each(|(_, id)| each(*id));
+        }
     }
 
     /// Encodes a batch as a part of its record and takes its content over; the batch is empty after.
@@ -223,6 +305,14 @@ impl SpanHead {
         Ok(())
     }
 
+    /// Spans read from older parts, to be applied with a batch that recalls their traces.
+    pub(crate) fn prepare_recalled(&self, batch: &mut SpanBatch) -> PreparedSpans {
+        self.prepared(Parts {
+            data: batch.take(SpanData::default()),
+            ..Parts::default()
+        })
+    }
+
     fn prepared(&self, mut parts: Parts) -> PreparedSpans {
         self.catalog.translate(&parts.data, &mut parts.translation);
         let Parts {
@@ -256,6 +346,7 @@ impl SpanHead {
         PreparedSpans {
             parts,
             pool: Some(Arc::clone(&self.pool)),
+            recall: Recall::default(),
         }
     }
 
@@ -268,10 +359,33 @@ impl SpanHead {
         };
         self.oldest_lsn.fetch_min(lsn.0, Ordering::AcqRel);
         let mut guard = lock.write();
-        guard.apply(lsn, &prepared.parts.data, rows, &prepared.parts.translation);
-        let growth = guard.growth_bytes();
+        let mut growth = 0;
+        if let Some(recalled) = &prepared.recall.spans {
+            let traces = prepared.recall.traces.iter().copied();
+            guard.note_recalled(lsn, traces.filter(|id| self.shard_of(*id) == shard));
+            let rows = recalled.rows_of(shard);
+            guard.apply(lsn, &recalled.parts.data, rows, &recalled.parts.translation);
+            growth = guard.growth_bytes();
+            self.recalled_bytes.fetch_add(growth, Ordering::Relaxed);
+        }
+        let Parts {
+            data, translation, ..
+        } = &prepared.parts;
+        if prepared.recall.repeated.is_empty() {
+            guard.apply(lsn, data, rows, translation);
+        } else {
+            let is_new = |row: &u32| {
+                let row = data.rows.get(*row as usize);
+                let id = row.and_then(|row| data.traces.get(row.trace as usize));
+                id.is_some_and(|id| prepared.recall.repeated.binary_search(id).is_err())
+            };
+            let rows: Vec<u32> = rows.iter().copied().filter(is_new).collect();
+            guard.apply(lsn, data, &rows, translation);
+        }
+        growth += guard.growth_bytes();
         let rows_now = guard.idents.rows();
         drop(guard);
+        self.charged_bytes.fetch_add(growth, Ordering::Relaxed);
         self.budget.charge(Holder::SpanHead, growth);
         if let Some(rows) = self.rows.get(shard) {
             rows.store(rows_now, Ordering::Relaxed);
@@ -282,6 +396,35 @@ impl SpanHead {
     pub(crate) fn delete_trace(&self, shard: usize, lsn: Lsn, trace: TraceId, _floor: Lsn) {
         if let Some(lock) = self.shards.get(shard) {
             lock.write().delete_trace(lsn, trace);
+        }
+    }
+
+    /// Hides the spans of a shard that match now from snapshots at or above `lsn`.
+    pub(crate) fn delete_spans(&self, shard: usize, lsn: Lsn, filter: &SpanFilter) {
+        let Some(lock) = self.shards.get(shard) else {
+            return;
+        };
+        // A delete that is in the log is carried out to its end: nothing bounds it.
+        let ctl = QueryControl::unbounded();
+        let view = lock.read().view(lsn);
+        let Ok(mut cursor) = RowCursor::new(lock, &self.catalog, filter, view, &ctl) else {
+            return;
+        };
+        let (mut found, mut rows) = (RoaringBitmap::new(), Vec::new());
+        while cursor.next_slice(&lock.read(), &self.catalog, &mut rows) > 0 {
+            found.extend(rows.iter().copied());
+        }
+        lock.write().delete_rows(lsn, found);
+    }
+
+    /// Another generation has taken these traces over at `lsn`: hides what is here of them from
+    /// snapshots at or above it.
+    pub(crate) fn supersede(&self, shard: usize, lsn: Lsn, traces: &[TraceId]) {
+        if let Some(lock) = self.shards.get(shard) {
+            let mut shard = lock.write();
+            for id in traces {
+                shard.delete_trace(lsn, *id);
+            }
         }
     }
 
@@ -457,11 +600,7 @@ impl SpanHead {
 
 impl Drop for SpanHead {
     fn drop(&mut self) {
-        let charged = self
-            .shards
-            .iter_mut()
-            .map(|shard| shard.get_mut().charged_bytes())
-            .sum();
-        self.budget.release(Holder::SpanHead, charged);
+        let charged = self.charged_bytes.get_mut();
+        self.budget.release(Holder::SpanHead, *charged);
     }
 }

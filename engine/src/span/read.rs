@@ -63,7 +63,7 @@ pub(crate) fn light_rows(
             if next >= view.rows {
                 break;
             }
-            if next >= hidden {
+            if next >= hidden && !shard.is_row_deleted(next, view.at) {
                 light.extend(light_row(&shard, &tables, next));
             }
             next = shard.next_of_trace(next);
