@@ -48,22 +48,19 @@ pub(crate) fn light_rows(
     ctl: &QueryControl,
 ) -> Result<Vec<LightRow>, Error> {
     let mut light = Vec::new();
-    let (mut next, mut hidden) = {
+    let mut next = {
         let shard = shard.read();
-        (shard.traces.get(trace).map_or(NONE, |entry| entry.first), 0)
+        shard.traces.get(trace).map_or(NONE, |entry| entry.first)
     };
     while next < view.rows {
         ctl.check()?;
         let shard = shard.read();
         let tables = catalog.read();
-        if light.is_empty() {
-            hidden = shard.hidden_below(trace, view.at);
-        }
         for _ in 0..CHECK_ROWS {
             if next >= view.rows {
                 break;
             }
-            if next >= hidden {
+            if shard.is_visible(next, view) {
                 light.extend(light_row(&shard, &tables, next));
             }
             next = shard.next_of_trace(next);
