@@ -32,7 +32,7 @@ const ANSWER_SPAN_BYTES: u64 = 1024;
 pub(crate) struct LightRow {
     pub(crate) row: u32,
     pub(crate) node: Node,
-    duration_ns: u64,
+    pub(crate) duration_ns: u64,
     name: u32,
     status: StatusCode,
     /// What the row's own link says, if nothing of the trace is odd.
@@ -190,6 +190,19 @@ pub(crate) fn summary(
     let Some((place, view, odd)) = find(lock, at, id) else {
         return Ok(None);
     };
+    summary_of(lock, catalog, place, id, view, odd, ctl)
+}
+
+/// The same for a trace by its number.
+pub(crate) fn summary_of(
+    lock: &RwLock<Shard>,
+    catalog: &Catalog,
+    place: u32,
+    id: TraceId,
+    view: View,
+    odd: bool,
+    ctl: &QueryControl,
+) -> Result<Option<TraceSummary>, Error> {
     let light = light_rows(lock, catalog, place, view, ctl)?;
     let parents = parents(lock, catalog, &light, odd);
     let mut services: BTreeMap<u32, (u64, u64)> = BTreeMap::new();

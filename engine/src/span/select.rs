@@ -282,10 +282,7 @@ impl<'f> RowCursor<'f> {
         // Equalities first: they are cheap, and may make the others cheap.
         let tags = self.conditions.tags.clone();
         let mut order: Vec<usize> = (0..tags.len()).collect();
-        order.sort_by_key(|&i| {
-            tags.get(i)
-                .is_some_and(|tag| tag.only_text().is_none())
-        });
+        order.sort_by_key(|&i| tags.get(i).is_some_and(|tag| tag.only_text().is_none()));
         let mut tests: Vec<(usize, TagTest, u64)> = Vec::new();
         for i in order {
             let Some(&tag) = tags.get(i) else { continue };
@@ -484,7 +481,12 @@ impl<'f> RowCursor<'f> {
         }
         let tag = self.conditions.tags.get(i)?;
         let entry = tables.resources.get(resource as usize)?;
-        let found = test_attributes(&entry.resource.attributes, tag.key, tag.test, &mut self.scratch);
+        let found = test_attributes(
+            &entry.resource.attributes,
+            tag.key,
+            tag.test,
+            &mut self.scratch,
+        );
         self.resource_tests.insert((i, resource), found);
         found
     }
@@ -651,9 +653,10 @@ impl<'f> RowCursor<'f> {
         for &tag in tags.iter().filter(|&&tag| shard.tags.key(tag) == key) {
             present = true;
             let scratch = &mut self.scratch;
-            let right = self.rest_tests.entry((i, tag)).or_insert_with(|| {
-                test.holds(value::display(shard.tags.get(tag).1, scratch))
-            });
+            let right = self
+                .rest_tests
+                .entry((i, tag))
+                .or_insert_with(|| test.holds(value::display(shard.tags.get(tag).1, scratch)));
             if *right {
                 return true;
             }
@@ -763,7 +766,11 @@ fn right_scope(
             .all(|&tag| holds_of_owner(&scope.attributes, tag, scratch))
 }
 
-fn holds_of_owner(attributes: &Attributes, (key, test): OwnerTag<'_>, scratch: &mut String) -> bool {
+fn holds_of_owner(
+    attributes: &Attributes,
+    (key, test): OwnerTag<'_>,
+    scratch: &mut String,
+) -> bool {
     test_attributes(attributes, key, test, scratch).unwrap_or_else(|| test.holds_for_none())
 }
 
