@@ -14,10 +14,10 @@ use crate::{
     error::Error,
     id::TraceId,
     metric::{
-        Cardinality, CardinalityBy, Metadata, MetricView, SeriesExemplars, SeriesSamples,
-        SeriesSummary,
+        Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary,
     },
     span::{SpanFilter, SpanHit, SpanPart, TagName, TagValue, Trace, TraceSummary},
+    store::View,
     time::TimeRange,
     visibility::Pin,
 };
@@ -28,19 +28,19 @@ use crate::{
 pub struct Snapshot {
     engine: Engine,
     pin: Arc<Pin>,
-    /// The parts of the metric store as of the pin.
-    metrics: Arc<MetricView>,
+    /// The parts of the store as of the pin.
+    view: Arc<View>,
     spans_at: Lsn,
 }
 
 impl Snapshot {
     /// The view and the pin were taken together: every batch up to the pin is in the view, whole.
-    pub(crate) fn new(engine: Engine, pin: Pin, metrics: Arc<MetricView>) -> Self {
+    pub(crate) fn new(engine: Engine, pin: Pin, view: Arc<View>) -> Self {
         let spans_at = pin.lsn();
         Self {
             engine,
             pin: Arc::new(pin),
-            metrics,
+            view,
             spans_at,
         }
     }
@@ -84,7 +84,7 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.metrics
+            self.view.metrics
                 .select(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -107,7 +107,7 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.metrics
+            self.view.metrics
                 .summary(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -123,7 +123,7 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<Labels>, Error> {
-        let found = self.met(self.metrics.series(self.pin.lsn(), matchers, range, query))?;
+        let found = self.met(self.view.metrics.series(self.pin.lsn(), matchers, range, query))?;
         self.fresh(found)
     }
 
@@ -140,7 +140,7 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let found =
             self.met(
-                self.metrics
+                self.view.metrics
                     .label_names(self.pin.lsn(), matchers, range, limit, query),
             )?;
         self.fresh(found)
@@ -161,7 +161,7 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let at = self.pin.lsn();
         let found = self.met(
-            self.metrics
+            self.view.metrics
                 .label_values(at, name, matchers, prefix, range, limit, query),
         )?;
         self.fresh(found)
@@ -178,7 +178,7 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
         let found = self.met(
-            self.metrics
+            self.view.metrics
                 .exemplars(self.pin.lsn(), matchers, range, query),
         )?;
         self.fresh(found)
@@ -189,7 +189,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn metadata(&self, metric: Option<&str>) -> Result<Vec<Metadata>, Error> {
-        self.fresh(self.metrics.metadata(self.pin.lsn(), metric))
+        self.fresh(self.view.metrics.metadata(self.pin.lsn(), metric))
     }
 
     /// From the first to the last sample of the series that `matchers` select.
@@ -201,7 +201,7 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        let found = self.met(self.metrics.time_bounds(self.pin.lsn(), matchers, query))?;
+        let found = self.met(self.view.metrics.time_bounds(self.pin.lsn(), matchers, query))?;
         self.fresh(found)
     }
 
@@ -215,7 +215,7 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Cardinality, Error> {
-        let found = self.met(self.metrics.cardinality(self.pin.lsn(), by, limit, query))?;
+        let found = self.met(self.view.metrics.cardinality(self.pin.lsn(), by, limit, query))?;
         self.fresh(found)
     }
 
@@ -224,7 +224,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn trace(&self, id: TraceId, query: &QueryControl) -> Result<Option<Trace>, Error> {
-        self.fresh(self.engine.spans().trace(self.spans_at, id, query)?)
+        self.fresh(self.view.spans.trace(self.spans_at, id, query)?)
     }
 
     /// A trace in a line: root, times, counts.
@@ -237,8 +237,8 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Option<TraceSummary>, Error> {
         self.fresh(
-            self.engine
-                .spans()
+            self.view
+                .spans
                 .trace_summary(self.spans_at, id, query)?,
         )
     }
@@ -248,7 +248,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
-        self.fresh(SpanPart::of_head(self.engine.spans(), self.spans_at).collect())
+        self.fresh(self.view.spans.parts(self.spans_at))
     }
 
     /// Every span for which `filter` holds, in no particular order.
@@ -261,8 +261,9 @@ impl Snapshot {
         query: &QueryControl,
         visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
-        self.engine
-            .spans()
+        self.view
+            .spans
+            .current
             .scan(self.spans_at, filter, query, visit)?;
         self.pin.check_age()
     }
@@ -272,7 +273,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
-        self.fresh(self.engine.spans().services(self.spans_at, range, query)?)
+        self.fresh(self.view.spans.current.services(self.spans_at, range, query)?)
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -286,8 +287,9 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
         self.fresh(
-            self.engine
-                .spans()
+            self.view
+                .spans
+                .current
                 .operations(self.spans_at, service, range, query)?,
         )
     }
@@ -297,7 +299,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
-        self.fresh(self.engine.spans().tag_names(self.spans_at, query)?)
+        self.fresh(self.view.spans.current.tag_names(self.spans_at, query)?)
     }
 
     /// The first `limit` values of an attribute, sorted by their display form.
@@ -312,15 +314,16 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
         self.fresh(
-            self.engine
-                .spans()
+            self.view
+                .spans
+                .current
                 .tag_values(self.spans_at, key, prefix, limit, query)?,
         )
     }
 
     /// The text of a service or operation number in a [`SpanHit`].
     pub fn symbol(&self, id: u32) -> Arc<str> {
-        self.engine.spans().symbol(id)
+        self.view.spans.current.symbol(id)
     }
 
     /// From the first start to the last end of all spans.
@@ -328,7 +331,7 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
-        self.fresh(self.engine.spans().time_bounds(self.spans_at, query)?)
+        self.fresh(self.view.spans.current.time_bounds(self.spans_at, query)?)
     }
 
     /// The engine this is a snapshot of.

@@ -12,6 +12,7 @@
 //! Locks: each shard's, then the catalogue's. None is held while a caller's code runs.
 
 use std::{
+    collections::HashSet,
     ops::ControlFlow,
     sync::{
         Arc,
@@ -39,7 +40,6 @@ use crate::{
     control::QueryControl,
     error::Error,
     id::TraceId,
-    outcome::Rejections,
     record::{Part, RecordWriter, Tag, spans},
     settings::Settings,
     time::{TimeRange, Timestamp},
@@ -234,10 +234,70 @@ impl SpanHead {
         self.charged_bytes.load(Ordering::Relaxed) + self.catalog.held_bytes()
     }
 
+    /// Rows of the shard that has most.
+    pub(crate) fn rows_in_largest_shard(&self) -> u64 {
+        let rows = self.rows.iter().map(|rows| rows.load(Ordering::Relaxed));
+        u64::from(rows.max().unwrap_or(0))
+    }
+
     /// Bytes held by what was written to this generation: without what it recalled.
     pub(crate) fn written_bytes(&self) -> u64 {
         let recalled = self.recalled_bytes.load(Ordering::Relaxed);
         self.charged_bytes().saturating_sub(recalled)
+    }
+
+    /// The traces of a batch that it never had a span of.
+    pub(crate) fn unknown(&self, batch: &PreparedSpans) -> Vec<TraceId> {
+        let data = &batch.parts.data;
+        let mut seen = vec![false; data.traces.len()];
+        let mut unknown = Vec::new();
+        for (shard, lock) in self.shards.iter().enumerate() {
+            let rows = batch.rows_of(shard).iter();
+            let traces = rows.filter_map(|row| Some(data.rows.get(*row as usize)?.trace));
+            let new = traces.filter(|trace| {
+                let seen = seen.get_mut(*trace as usize);
+                seen.is_some_and(|seen| !std::mem::replace(seen, true))
+            });
+            let ids: Vec<TraceId> = new
+                .filter_map(|trace| data.traces.get(trace as usize).copied())
+                .collect();
+            if !ids.is_empty() {
+                let shard = lock.read();
+                unknown.extend(ids.into_iter().filter(|id| shard.find_trace(*id).is_none()));
+            }
+        }
+        unknown
+    }
+
+    /// Of these traces (sorted) those of which the batch has a span that `known` does not have, tried
+    /// out on the side.
+    pub(crate) fn try_out(
+        known: &mut SpanBatch,
+        batch: &PreparedSpans,
+        traces: &[TraceId],
+    ) -> HashSet<TraceId> {
+        let aside = Self::with(1, Budget::new(u64::MAX), Arc::default());
+        let known = aside.prepare_recalled(known);
+        aside.apply(0, Lsn(1), &known, Lsn::ZERO);
+        let counts = |id: &TraceId| (*id, aside.trace_rows(*id));
+        let before: Vec<_> = traces.iter().map(counts).collect();
+        let data = &batch.parts.data;
+        let mut translation = Translation::default();
+        aside.catalog.translate(data, &mut translation);
+        let is_wanted = |row: &super::batch::Row| {
+            let id = data.traces.get(row.trace as usize);
+            id.is_some_and(|id| traces.binary_search(id).is_ok())
+        };
+        let rows: Vec<u32> = (0u32..)
+            .zip(&data.rows)
+            .filter(|(_, row)| is_wanted(row))
+            .map(|(place, _)| place)
+            .collect();
+        if let Some(shard) = aside.shards.first() {
+            shard.write().apply(Lsn(2), data, &rows, &translation);
+        }
+        let grown = before.into_iter().filter(|(id, rows)| aside.trace_rows(*id) != *rows);
+        grown.map(|(id, _)| id).collect()
     }
 
     /// How many spans of a trace it has, hidden ones included; `None` if it never had one.
@@ -256,7 +316,7 @@ impl SpanHead {
     }
 
     /// Encodes a batch as a part of its record and takes its content over; the batch is empty after.
-    /// Spans that cannot be stored were refused when they were pushed, so nothing is rejected here.
+    /// Spans that cannot be stored were refused before.
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] for a part past 4 GiB, [`Error::MemoryFull`] if a shard has no row
@@ -265,20 +325,13 @@ impl SpanHead {
         &self,
         batch: &mut SpanBatch,
         parts: &mut RecordWriter,
-        _rejections: &mut Rejections,
     ) -> Result<PreparedSpans, Error> {
         if batch.is_empty() {
             batch.clear();
             return Ok(PreparedSpans::default());
         }
         let new = batch.len() as u64;
-        let most = self
-            .rows
-            .iter()
-            .map(|rows| rows.load(Ordering::Relaxed))
-            .max()
-            .unwrap_or(0);
-        if u64::from(most) + new > u64::from(SHARD_ROWS_MAX) {
+        if self.rows_in_largest_shard() + new > u64::from(SHARD_ROWS_MAX) {
             return Err(Error::MemoryFull {
                 used_bytes: self.budget.used_bytes(),
                 limit_bytes: self.budget.limit_bytes(),

@@ -10,6 +10,7 @@
 //! | `parents.rs` | the parent rule |
 //! | `part.rs`, `head_part.rs` | a part of the store as a snapshot sees it: what queries ask |
 //! | `family.rs` | relatives, depths and own times within a trace |
+//! | `view.rs`, `recall.rs`, `hidden.rs` | the parts of the store, and how a trace stays whole in one of them |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
 //! | `read.rs`, `listing.rs` | whole traces; names, values, services, operations |
 //! | `model.rs` | a span as it is answered |
@@ -36,6 +37,7 @@ pub(crate) mod model;
 mod parents;
 mod part;
 mod read;
+pub(crate) mod recall;
 pub(crate) mod rest;
 mod row_list;
 mod rows;
@@ -45,6 +47,9 @@ mod stripes;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod view;
+#[cfg(test)]
+mod view_test;
 
 pub use axis::Axis;
 pub use batch::{
@@ -55,6 +60,7 @@ pub use catalog::SymbolId;
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};
+pub(crate) use view::{FrozenSpans, SpanView};
 pub use hit::SpanHit;
 pub use listing::{TagName, TagValue};
 pub use model::{

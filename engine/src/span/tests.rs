@@ -18,7 +18,6 @@ use crate::{
     budget::{Budget, Holder},
     control::{QueryControl, QueryLimits},
     id::{SpanId, TraceId},
-    outcome::Rejections,
     record::{Part, RecordWriter, Tag, parts},
     settings::Settings,
     time::{TimeRange, Timestamp},
@@ -116,7 +115,7 @@ pub(super) fn write(head: &SpanHead, lsn: u64, spans: &[Span], replayed: bool) {
 pub(super) fn write_batch(head: &SpanHead, lsn: u64, batch: &mut SpanBatch, replayed: bool) {
     let mut record = RecordWriter::default();
     let mut prepared = head
-        .prepare(batch, &mut record, &mut Rejections::default())
+        .prepare(batch, &mut record)
         .unwrap();
     if replayed && !record.is_empty() {
         let part = parts(Lsn(lsn), record.payload()).next().unwrap().unwrap();
