@@ -11,7 +11,8 @@
 //! | `part.rs`, `head_part.rs` | a part of the store as a snapshot sees it: what queries ask |
 //! | `family.rs` | relatives, depths and own times within a trace |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
-//! | `read.rs`, `listing.rs` | whole traces; names, values, services, operations |
+//! | `read.rs` | whole traces of the head |
+//! | `listing.rs`, `head_listing.rs` | names, values, services, operations |
 //! | `model.rs` | a span as it is answered |
 //!
 //! The log's form of a batch is `crate::record::spans`.
@@ -28,10 +29,11 @@ mod filter;
 mod golden_test;
 pub(crate) mod hash;
 pub(crate) mod head;
+mod head_listing;
 mod head_part;
 pub(crate) mod hidden;
 mod hit;
-mod listing;
+pub(crate) mod listing;
 pub(crate) mod model;
 mod parents;
 mod part;
