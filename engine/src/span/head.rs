@@ -24,7 +24,7 @@ use super::{
     dictionary::number,
     filter::SpanFilter,
     hit::{OddTraces, SpanHit, hit_of},
-    model::{Trace, TraceSummary},
+    model::Trace,
     read,
     select::RowCursor,
     shard::{SHARD_ROWS_MAX, Shard, View, trace_hash},
@@ -321,7 +321,7 @@ impl SpanHead {
         at: Lsn,
         id: TraceId,
         ctl: &QueryControl,
-    ) -> Result<Option<TraceSummary>, Error> {
+    ) -> Result<Option<super::model::TraceSummary>, Error> {
         match self.shards.get(self.shard_of(id)) {
             Some(shard) => read::summary(shard, &self.catalog, at, id, ctl),
             None => Ok(None),

@@ -24,7 +24,7 @@ use super::{
     part::{NewestTrace, RowValues, SpanClass, newest_of},
     read,
     rows::SpanRows,
-    select::RowCursor,
+    select::{RowCursor, count_classes},
     shard::{Buffers, NONE, Shard, View},
 };
 use crate::{
@@ -202,9 +202,26 @@ impl HeadPart {
     }
 
     pub(crate) fn count(&self, filter: &SpanFilter, ctl: &QueryControl) -> Result<u64, Error> {
+        if let Some(counts) = self.class_counts(filter, ctl)? {
+            return Ok(counts.into_iter().map(|(_, count)| count).sum());
+        }
         let mut count = 0;
         self.each_slice(filter, ctl, &mut |_, rows| count += rows.len() as u64)?;
         Ok(count)
+    }
+
+    /// Rows by class, where no row has to be looked at for them.
+    fn class_counts(
+        &self,
+        filter: &SpanFilter,
+        ctl: &QueryControl,
+    ) -> Result<Option<Vec<(u32, u64)>>, Error> {
+        match self.lock() {
+            Some(lock) if self.sees_all_rows() => {
+                count_classes(lock, self.catalog(), filter, self.view, ctl)
+            }
+            _ => Ok(None),
+        }
     }
 
     pub(crate) fn count_by_class(
@@ -212,6 +229,9 @@ impl HeadPart {
         filter: &SpanFilter,
         ctl: &QueryControl,
     ) -> Result<Vec<(u32, u64)>, Error> {
+        if let Some(counts) = self.class_counts(filter, ctl)? {
+            return Ok(counts);
+        }
         let mut counts: Vec<u64> = Vec::new();
         self.each_slice(filter, ctl, &mut |shard, rows| {
             counts.resize(shard.classes.len(), 0);
