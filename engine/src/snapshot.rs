@@ -16,7 +16,9 @@ use crate::{
     metric::{
         Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary,
     },
-    span::{SpanFilter, SpanHit, SpanPart, TagName, TagValue, Trace, TraceSummary},
+    span::{
+        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, listing,
+    },
     store::View,
     time::TimeRange,
     visibility::Pin,
@@ -224,7 +226,11 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn trace(&self, id: TraceId, query: &QueryControl) -> Result<Option<Trace>, Error> {
-        self.fresh(self.view.spans.trace(self.spans_at, id, query)?)
+        let found = self.in_parts(|part| match part.find_trace(id, query)? {
+            Some(trace) => part.trace(trace, query),
+            None => Ok(None),
+        });
+        self.fresh(found?)
     }
 
     /// A trace in a line: root, times, counts.
@@ -236,11 +242,24 @@ impl Snapshot {
         id: TraceId,
         query: &QueryControl,
     ) -> Result<Option<TraceSummary>, Error> {
-        self.fresh(
-            self.view
-                .spans
-                .trace_summary(self.spans_at, id, query)?,
-        )
+        let found = self.in_parts(|part| match part.find_trace(id, query)? {
+            Some(trace) => part.summary(trace, query).map(Some),
+            None => Ok(None),
+        });
+        self.fresh(found?)
+    }
+
+    /// What the first part that answers says, newest first: what is asked for most is new.
+    fn in_parts<T>(
+        &self,
+        ask: impl Fn(&SpanPart) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        for part in self.span_parts()?.iter().rev() {
+            if let Some(answer) = self.met(ask(part))? {
+                return Ok(Some(answer));
+            }
+        }
+        Ok(None)
     }
 
     /// The parts of the span store, oldest first. Every trace lies whole in exactly one of them.
@@ -273,7 +292,8 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
-        self.fresh(self.view.spans.current.services(self.spans_at, range, query)?)
+        let found = listing::services(&self.span_parts()?, range, query);
+        self.fresh(self.met(found)?)
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -286,39 +306,42 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        self.fresh(
-            self.view
-                .spans
-                .current
-                .operations(self.spans_at, service, range, query)?,
-        )
+        let found = listing::operations(&self.span_parts()?, service, range, query);
+        self.fresh(self.met(found)?)
     }
 
-    /// Attribute keys of spans and resources, sorted.
+    /// The first `limit` attribute keys that begin with `prefix` and stand in a scope (in any of them
+    /// for [`TagScope::Any`]), sorted by key, then scope, each with its types and the spans that have it.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
-    pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
-        self.fresh(self.view.spans.current.tag_names(self.spans_at, query)?)
+    pub fn tag_names(
+        &self,
+        of: TagScope,
+        prefix: &str,
+        limit: usize,
+        query: &QueryControl,
+    ) -> Result<Vec<TagName>, Error> {
+        let found = listing::tag_names(&self.span_parts()?, of, prefix, limit, query);
+        self.fresh(self.met(found)?)
     }
 
-    /// The first `limit` values of an attribute, sorted by their display form.
+    /// The first `limit` values of an attribute that begin with `prefix`, sorted by their display form,
+    /// each with its type and the spans that have it. For [`TagScope::Any`] a resource's value counts
+    /// for the spans that do not have the key themselves.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn tag_values(
         &self,
         key: &str,
+        of: TagScope,
         prefix: &str,
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        self.fresh(
-            self.view
-                .spans
-                .current
-                .tag_values(self.spans_at, key, prefix, limit, query)?,
-        )
+        let found = listing::tag_values(&self.span_parts()?, key, of, prefix, limit, query);
+        self.fresh(self.met(found)?)
     }
 
     /// The text of a service or operation number in a [`SpanHit`].
@@ -331,7 +354,15 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
-        self.fresh(self.view.spans.current.time_bounds(self.spans_at, query)?)
+        let mut bounds: Option<TimeRange> = None;
+        for part in self.span_parts()? {
+            let own = self.met(part.time_bounds(query))?;
+            bounds = match (bounds, own) {
+                (Some(all), Some(own)) => Some(all.union(own)),
+                (all, own) => all.or(own),
+            };
+        }
+        self.fresh(bounds)
     }
 
     /// The engine this is a snapshot of.

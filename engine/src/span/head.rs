@@ -30,7 +30,7 @@ use super::{
     dictionary::number,
     filter::SpanFilter,
     hit::{OddTraces, SpanHit, hit_of},
-    model::{Trace, TraceSummary},
+    model::Trace,
     read,
     select::RowCursor,
     shard::{SHARD_ROWS_MAX, Shard, View, trace_hash},
@@ -42,7 +42,6 @@ use crate::{
     id::TraceId,
     record::{Part, RecordWriter, Tag, spans},
     settings::Settings,
-    time::{TimeRange, Timestamp},
 };
 
 /// Prepared batches whose buffers are kept for the next ones.
@@ -497,16 +496,28 @@ impl SpanHead {
         }
     }
 
+    /// A trace of a shard by its number there.
+    pub(crate) fn trace_of(
+        &self,
+        shard: &RwLock<Shard>,
+        trace: u32,
+        view: View,
+        ctl: &QueryControl,
+    ) -> Result<Option<Trace>, Error> {
+        read::trace_of(shard, &self.catalog, &self.budget, trace, view, ctl)
+    }
+
     /// What a list of traces says of one; `None` if the snapshot sees no span of it.
     ///
     /// # Errors
     /// Those of the query's control.
+    #[cfg(test)]
     pub(crate) fn trace_summary(
         &self,
         at: Lsn,
         id: TraceId,
         ctl: &QueryControl,
-    ) -> Result<Option<TraceSummary>, Error> {
+    ) -> Result<Option<super::model::TraceSummary>, Error> {
         match self.shards.get(self.shard_of(id)) {
             Some(shard) => read::summary(shard, &self.catalog, at, id, ctl),
             None => Ok(None),
@@ -561,65 +572,9 @@ impl SpanHead {
         Ok(())
     }
 
-    /// Calls `each` with slices of rows that satisfy the filter, under the shard's read lock: for
-    /// work of some nanoseconds per row.
-    pub(crate) fn each_slice(
-        &self,
-        at: Lsn,
-        filter: &SpanFilter,
-        ctl: &QueryControl,
-        each: &mut dyn FnMut(usize, &Shard, &[u32]),
-    ) -> Result<(), Error> {
-        for (i, lock) in self.shards.iter().enumerate() {
-            let view = lock.read().view(at);
-            let mut cursor = RowCursor::new(lock, &self.catalog, filter, view, ctl)?;
-            let mut rows = Vec::new();
-            loop {
-                ctl.check()?;
-                let shard = lock.read();
-                let seen = cursor.next_slice(&shard, &self.catalog, &mut rows);
-                if seen == 0 {
-                    break;
-                }
-                each(i, &shard, &rows);
-                drop(shard);
-                ctl.count_spans(seen as u64)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The text of a symbol of a [`SpanHit`].
     pub(crate) fn symbol(&self, symbol: SymbolId) -> Arc<str> {
         self.catalog.read().symbol(symbol)
-    }
-
-    /// From the earliest start to the latest end of a span; `None` if the snapshot sees none.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    pub(crate) fn time_bounds(
-        &self,
-        at: Lsn,
-        ctl: &QueryControl,
-    ) -> Result<Option<TimeRange>, Error> {
-        let mut bounds: Option<(i64, i64)> = None;
-        let mut widen = |min: i64, max: i64| {
-            let (low, high) = bounds.unwrap_or((min, max));
-            bounds = Some((low.min(min), high.max(max)));
-        };
-        for lock in &self.shards {
-            let view = lock.read().view(at);
-            let mut row = 0;
-            while row < view.rows {
-                ctl.check()?;
-                row = read::page_bounds(&lock.read(), view, row, &mut widen);
-            }
-        }
-        let Some((min, max)) = bounds else {
-            return Ok(None);
-        };
-        TimeRange::new(Timestamp::from_nanos(min), Timestamp::from_nanos(max)).map(Some)
     }
 
     /// Counts of what is held now.
@@ -646,13 +601,6 @@ impl SpanHead {
     /// A shard.
     pub(crate) fn shard(&self, shard: usize) -> Option<&RwLock<Shard>> {
         self.shards.get(shard)
-    }
-
-    /// What a snapshot sees of a shard, and the shard.
-    pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
-        self.shards
-            .iter()
-            .map(move |lock| (lock, lock.read().view(at)))
     }
 }
 

@@ -12,7 +12,8 @@
 //! | `family.rs` | relatives, depths and own times within a trace |
 //! | `view.rs`, `recall.rs`, `hidden.rs` | the parts of the store, and how a trace stays whole in one of them |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
-//! | `read.rs`, `listing.rs` | whole traces; names, values, services, operations |
+//! | `read.rs` | whole traces of the head |
+//! | `listing.rs`, `head_listing.rs` | names, values, services, operations |
 //! | `model.rs` | a span as it is answered |
 //!
 //! The log's form of a batch is `crate::record::spans`.
@@ -29,13 +30,16 @@ mod filter;
 mod golden_test;
 pub(crate) mod hash;
 pub(crate) mod head;
+mod head_listing;
 mod head_part;
 pub(crate) mod hidden;
 mod hit;
-mod listing;
+pub(crate) mod listing;
 pub(crate) mod model;
 mod parents;
 mod part;
+#[cfg(test)]
+mod part_test;
 mod read;
 pub(crate) mod recall;
 pub(crate) mod rest;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use rootline_wal::Lsn;
 
-use super::{SpanHead, SpanPart, Trace, TraceSummary};
-use crate::{control::QueryControl, error::Error, id::TraceId, tombstone::SpanTombstone};
+use super::{SpanHead, SpanPart};
+use crate::{error::Error, id::TraceId, tombstone::SpanTombstone};
 
 /// A generation that takes no more spans.
 #[derive(Clone, Debug)]
@@ -67,42 +67,6 @@ impl SpanView {
     fn heads(&self) -> impl Iterator<Item = &Arc<SpanHead>> {
         let frozen = self.frozen.iter().rev().map(|frozen| &frozen.head);
         std::iter::once(&self.current).chain(frozen)
-    }
-
-    /// A trace, from the one part that has it.
-    ///
-    /// # Errors
-    /// As [`SpanHead::trace`].
-    pub(crate) fn trace(
-        &self,
-        at: Lsn,
-        id: TraceId,
-        ctl: &QueryControl,
-    ) -> Result<Option<Trace>, Error> {
-        for head in self.heads() {
-            if let Some(trace) = head.trace(at, id, ctl)? {
-                return Ok(Some(trace));
-            }
-        }
-        Ok(None)
-    }
-
-    /// A trace in short.
-    ///
-    /// # Errors
-    /// As [`SpanHead::trace_summary`].
-    pub(crate) fn trace_summary(
-        &self,
-        at: Lsn,
-        id: TraceId,
-        ctl: &QueryControl,
-    ) -> Result<Option<TraceSummary>, Error> {
-        for head in self.heads() {
-            if let Some(summary) = head.trace_summary(at, id, ctl)? {
-                return Ok(Some(summary));
-            }
-        }
-        Ok(None)
     }
 
     /// The oldest record that spans of a generation came in.
