@@ -21,6 +21,7 @@
 mod arena;
 mod axis;
 pub(crate) mod batch;
+pub(crate) mod block;
 mod catalog;
 mod column;
 pub(crate) mod dictionary;
