@@ -1,3 +1,4 @@
 //! Blocks of spans.
 
+pub(crate) mod attributes;
 pub(crate) mod column;
