@@ -13,9 +13,7 @@ use crate::{
     engine::Engine,
     error::Error,
     id::TraceId,
-    metric::{
-        Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary,
-    },
+    metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
     span::{
         SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, listing,
     },
@@ -86,7 +84,8 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .select(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -109,7 +108,8 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .summary(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -125,7 +125,11 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<Labels>, Error> {
-        let found = self.met(self.view.metrics.series(self.pin.lsn(), matchers, range, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .series(self.pin.lsn(), matchers, range, query),
+        )?;
         self.fresh(found)
     }
 
@@ -142,7 +146,8 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let found =
             self.met(
-                self.view.metrics
+                self.view
+                    .metrics
                     .label_names(self.pin.lsn(), matchers, range, limit, query),
             )?;
         self.fresh(found)
@@ -163,7 +168,8 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let at = self.pin.lsn();
         let found = self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .label_values(at, name, matchers, prefix, range, limit, query),
         )?;
         self.fresh(found)
@@ -179,10 +185,12 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let found = self.met(
-            self.view.metrics
-                .exemplars(self.pin.lsn(), matchers, range, query),
-        )?;
+        let found = self.met(self.view.metrics.exemplars(
+            self.pin.lsn(),
+            matchers,
+            range,
+            query,
+        ))?;
         self.fresh(found)
     }
 
@@ -203,7 +211,11 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        let found = self.met(self.view.metrics.time_bounds(self.pin.lsn(), matchers, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .time_bounds(self.pin.lsn(), matchers, query),
+        )?;
         self.fresh(found)
     }
 
@@ -217,7 +229,11 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Cardinality, Error> {
-        let found = self.met(self.view.metrics.cardinality(self.pin.lsn(), by, limit, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .cardinality(self.pin.lsn(), by, limit, query),
+        )?;
         self.fresh(found)
     }
 

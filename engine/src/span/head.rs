@@ -295,7 +295,9 @@ impl SpanHead {
         if let Some(shard) = aside.shards.first() {
             shard.write().apply(Lsn(2), data, &rows, &translation);
         }
-        let grown = before.into_iter().filter(|(id, rows)| aside.trace_rows(*id) != *rows);
+        let grown = before
+            .into_iter()
+            .filter(|(id, rows)| aside.trace_rows(*id) != *rows);
         grown.map(|(id, _)| id).collect()
     }
 
@@ -307,10 +309,19 @@ impl SpanHead {
     }
 
     /// The traces that one shard recalled up to `at`, but for the first `from`, by rising LSN.
-    pub(crate) fn recalled(&self, shard: usize, from: usize, at: Lsn, each: &mut dyn FnMut(TraceId)) {
+    pub(crate) fn recalled(
+        &self,
+        shard: usize,
+        from: usize,
+        at: Lsn,
+        each: &mut dyn FnMut(TraceId),
+    ) {
         if let Some(lock) = self.shards.get(shard) {
             let shard = lock.read();
-            shard.recalled(from, at).iter().for_each(|(_, id)| each(*id));
+            shard
+                .recalled(from, at)
+                .iter()
+                .for_each(|(_, id)| each(*id));
         }
     }
 

@@ -65,7 +65,6 @@ pub use catalog::SymbolId;
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};
-pub(crate) use view::{FrozenSpans, SpanView};
 pub use hit::SpanHit;
 pub use listing::{TagName, TagValue};
 pub use model::{
@@ -74,3 +73,4 @@ pub use model::{
 };
 pub use part::{NewestTrace, RowValues, SpanClass, SpanPart};
 pub use rows::SpanRows;
+pub(crate) use view::{FrozenSpans, SpanView};

@@ -84,7 +84,9 @@ impl SpanView {
     /// How many spans the newest part older than the current generation has of a trace, about.
     pub(crate) fn trace_rows(&self, id: TraceId) -> Result<u64, Error> {
         let frozen = self.frozen.iter().rev();
-        let rows = frozen.filter_map(|frozen| frozen.head.trace_rows(id)).next();
+        let rows = frozen
+            .filter_map(|frozen| frozen.head.trace_rows(id))
+            .next();
         Ok(rows.map_or(0, u64::from))
     }
 
