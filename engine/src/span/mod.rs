@@ -61,13 +61,12 @@ pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
     SpanWriter,
 };
+pub(crate) use block::SpanBlock;
 pub use catalog::SymbolId;
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};
-pub(crate) use block::SpanBlock;
 pub(crate) use hidden::Hidden;
-pub(crate) use view::{FrozenSpans, SpanBlockPart, SpanView, ViewPart};
 pub use hit::SpanHit;
 pub use listing::{TagName, TagValue};
 pub use model::{
@@ -76,3 +75,5 @@ pub use model::{
 };
 pub use part::{NewestTrace, RowValues, SpanClass, SpanPart};
 pub use rows::SpanRows;
+pub(crate) use view::{FrozenSpans, SpanBlockPart, SpanView, ViewPart};
+pub(crate) use view::{FrozenSpans, SpanView};
