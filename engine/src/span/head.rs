@@ -598,13 +598,6 @@ impl SpanHead {
         &self.catalog
     }
 
-    /// What a snapshot sees of each shard, and the shard.
-    pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
-        self.shards
-            .iter()
-            .map(move |lock| (lock, lock.read().view(at)))
-    }
-
     /// A shard.
     pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
         self.shards
