@@ -76,4 +76,3 @@ pub use model::{
 pub use part::{NewestTrace, RowValues, SpanClass, SpanPart};
 pub use rows::SpanRows;
 pub(crate) use view::{FrozenSpans, SpanBlockPart, SpanView, ViewPart};
-pub(crate) use view::{FrozenSpans, SpanView};
