@@ -51,7 +51,11 @@ impl Core {
         let view = self.committer.store.view();
         let view = &view.spans;
         let version = self.files.manifest.version();
-        let plan_for = |effort| plan(view, &version, &waiting, memory, effort);
+        let mut removable = Vec::with_capacity(view.blocks.len());
+        for part in &view.blocks {
+            removable.push(self.removable_rows(view, part)?);
+        }
+        let plan_for = |effort| plan(view, &removable, &version, &waiting, memory, effort);
         let mut plan = plan_for(effort);
         // What has no room would fill the disk only to fail.
         if effort == Effort::Background
@@ -72,6 +76,21 @@ impl Core {
         done.map(Some)
     }
 
+    /// How many rows hidden for good a merge would leave out.
+    fn removable_rows(&self, view: &SpanView, part: &SpanBlockPart) -> Result<u64, Error> {
+        let hidden = part.fixed().rows.len();
+        if !span_planner::is_much(hidden, &part.meta) {
+            return Ok(hidden);
+        }
+        // Some of it may have to stay.
+        let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
+        match part.removable(view, Lsn::ZERO, &mut damaged) {
+            Ok(hidden) => Ok(hidden.rows.len()),
+            Err(error) if error.kind() == ErrorKind::Corrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     fn source_bytes(&self, view: &SpanView, plan: &Plan) -> u64 {
         let metas = view.blocks.iter().map(|part| &part.meta);
         let sources = metas.filter(|meta| plan.sources.contains(&meta.id));
@@ -86,7 +105,8 @@ impl Core {
         effort: Effort,
     ) -> Result<Compacted, Error> {
         let is_source = |part: &&Arc<SpanBlockPart>| plan.sources.contains(&part.meta.id);
-        let sources: Vec<Arc<SpanBlockPart>> = view.blocks.iter().filter(is_source).cloned().collect();
+        let sources: Vec<Arc<SpanBlockPart>> =
+            view.blocks.iter().filter(is_source).cloned().collect();
         let metas = || sources.iter().map(|part| &part.meta);
         let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
         let mut inputs = Vec::with_capacity(sources.len());
@@ -104,7 +124,10 @@ impl Core {
         let is_kept = |id| has_unread || older.iter().any(|part| part.block.may_have_trace(id));
         let last_lsn = metas().map(|meta| meta.last_lsn).max().unwrap_or(Lsn::ZERO);
         let origin = SpanBlockOrigin {
-            first_lsn: metas().map(|meta| meta.first_lsn).min().unwrap_or(Lsn::ZERO),
+            first_lsn: metas()
+                .map(|meta| meta.first_lsn)
+                .min()
+                .unwrap_or(Lsn::ZERO),
             last_lsn,
             clean_lsn: clean_lsn.max(last_lsn),
             level: plan.level,
@@ -162,7 +185,9 @@ impl Core {
             &self.committer.store,
             |version, view| {
                 let mut parts = view.spans.blocks.clone();
-                let place = parts.iter().position(|part| dropped.contains(&part.meta.id));
+                let place = parts
+                    .iter()
+                    .position(|part| dropped.contains(&part.meta.id));
                 parts.retain(|part| !dropped.contains(&part.meta.id));
                 if let (Some(block), Some(place)) = (opened, place) {
                     let newer = parts.iter().skip(place).map(|part| &*part.block);
@@ -173,7 +198,12 @@ impl Core {
                 let mut changes: Vec<Change> =
                     dropped.iter().copied().map(Change::DropBlock).collect();
                 changes.extend(merged.cloned().map(Change::AddBlock));
-                changes.extend(spare_span_tombstones(version, &view.spans, &dropped, merged));
+                changes.extend(spare_span_tombstones(
+                    version,
+                    &view.spans,
+                    &dropped,
+                    merged,
+                ));
                 Ok((changes, parts))
             },
             |view, parts| view.spans.blocks = parts,
@@ -247,16 +277,18 @@ impl Core {
 
 fn plan(
     view: &SpanView,
+    removable: &[u64],
     version: &Version,
     waiting: &[BlockId],
     memory: &Memory,
     effort: Effort,
 ) -> Option<Plan> {
     let is_shown = |id: BlockId| view.blocks.iter().any(|part| part.meta.id == id);
-    let shown = view.blocks.iter().map(|part| SpanCandidate {
+    let shown = view.blocks.iter().zip(removable);
+    let shown = shown.map(|(part, &hidden)| SpanCandidate {
         meta: &part.meta,
         is_sound: !memory.damaged.contains(&part.meta.id),
-        hidden: part.fixed().rows.len(),
+        hidden,
         has_deleted: waiting.contains(&part.meta.id),
     });
     // A block that does not open may be mended one day: nothing is merged past it.

@@ -707,8 +707,7 @@ impl Core {
                 }
                 Ok(())
             };
-            block
-                .verify(&mut rest, &mut |found| damage.push(found))?;
+            block.verify(&mut rest, &mut |found| damage.push(found))?;
             for found in damage {
                 let error = Error::CorruptBlock {
                     path: path.clone(),
