@@ -19,6 +19,7 @@ use crate::{
     budget::Holder,
     error::{Error, ErrorKind},
     files,
+    id::TraceId,
     maintenance::Core,
     manifest::{Change, Version},
     span::{
@@ -74,6 +75,35 @@ impl Core {
             self.set_span_blocks_aside(view, &plan, error, memory);
         }
         done.map(Some)
+    }
+
+    /// Whether nothing needs a block whose time is up: no unsealed generation, and no older block that
+    /// has traces that this one hides there. (Such a block is rewritten, and only its list stays.) Asked
+    /// once the floor is shown: then no write recalls anything more from it.
+    pub(super) fn may_retire(&self, part: &SpanBlockPart) -> Result<bool, Error> {
+        let view = self.committer.store.view();
+        let older = view.spans.blocks.iter();
+        let older = older.filter(|other| other.meta.last_lsn < part.meta.last_lsn);
+        let older: Vec<&Arc<SpanBlockPart>> = older.collect();
+        let version = self.files.manifest.version();
+        let named = version.blocks.values();
+        let named = named.filter(|meta| meta.signal == Signal::Spans).count();
+        let has_unread = named > view.spans.blocks.len();
+        let mut superseded = part.block.superseded().iter();
+        let hides =
+            |id: &TraceId| has_unread || older.iter().any(|other| other.block.may_have_trace(*id));
+        if superseded.any(hides) {
+            return Ok(false);
+        }
+        match view.spans.recalled_from(&part.block) {
+            Ok(recalled) => Ok(!recalled),
+            Err(error) if error.kind() == ErrorKind::Corrupted => {
+                let path = part.block.block().path().to_owned();
+                self.files.note_damage(&error, path);
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// How many rows hidden for good a merge would leave out.
