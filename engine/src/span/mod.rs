@@ -43,6 +43,8 @@ mod tags;
 mod tests;
 
 pub use axis::Axis;
+#[doc(hidden)]
+pub use block::attributes::check_attribute_table;
 pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
     SpanWriter,
