@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `write.rs` | choosing the encoding of a column |
 //! | `dictionary.rs`, `texts.rs` | distinct values, sorted; byte strings in compressed pages |
-//! | `sequence.rs`, `numbers.rs` | a number for each occurrence; numbers in groups |
+//! | `sequence.rs`, `ranked.rs`, `numbers.rs` | a number for each occurrence; by class; in groups |
 //! | `doubles.rs` | doubles in groups |
 //! | `table.rs` | values in memory, by number |
 //! | `wanted.rs` | numbers looked for, places found |
@@ -24,6 +24,7 @@ mod dictionary;
 mod doubles;
 mod head;
 mod numbers;
+mod ranked;
 mod sequence;
 mod sink;
 mod source;

@@ -33,15 +33,17 @@ const SAMPLE_DISTINCT_MAX: usize = 128;
 /// What `sink` returned.
 pub(crate) fn write_column(
     input: ColumnInput<'_>,
-    _context: &ColumnContext<'_>,
+    context: &ColumnContext<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
     let count = u64::try_from(input.len()).unwrap_or(u64::MAX);
     match input {
-        ColumnInput::Codes { values, codes } => write_codes(values, codes, &mut head, sink)?,
+        ColumnInput::Codes { values, codes } => {
+            write_codes(values, codes, context, &mut head, sink)?;
+        }
         ColumnInput::Ints(values) => {
-            let sequence = Sequence::write(values.iter().copied(), sink)?;
+            let sequence = Sequence::write(values, context.class_of, sink)?;
             head.push(INTS);
             put_unsigned(&mut head, count);
             sequence.put(&mut head);
@@ -49,7 +51,8 @@ pub(crate) fn write_column(
         ColumnInput::Doubles(values) => {
             if repeats(values) {
                 let bits = values.iter().map(|value| value.to_bits().cast_signed());
-                let sequence = Sequence::write(bits, sink)?;
+                let bits: Vec<i64> = bits.collect();
+                let sequence = Sequence::write(&bits, context.class_of, sink)?;
                 head.push(DOUBLES_AS_BITS);
                 put_unsigned(&mut head, count);
                 sequence.put(&mut head);
@@ -79,6 +82,7 @@ fn repeats(values: &[f64]) -> bool {
 fn write_codes(
     values: &ValueTable,
     codes: &[u32],
+    context: &ColumnContext<'_>,
     head: &mut Vec<u8>,
     sink: &mut Sink<'_>,
 ) -> Result<(), Error> {
@@ -117,7 +121,8 @@ fn write_codes(
         let place = sorted.places.get(code as usize).copied();
         i64::from(place.unwrap_or(u32::MAX))
     };
-    let sequence = Sequence::write(codes.iter().map(place), sink)?;
+    let places: Vec<i64> = codes.iter().map(place).collect();
+    let sequence = Sequence::write(&places, context.class_of, sink)?;
     head.push(DICTIONARY);
     put_unsigned(head, codes.len() as u64);
     head.push(content as u8);
