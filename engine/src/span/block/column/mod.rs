@@ -23,6 +23,8 @@
 mod dictionary;
 mod doubles;
 mod head;
+#[cfg(test)]
+mod measure;
 mod numbers;
 mod ranked;
 mod sequence;

@@ -9,7 +9,7 @@ use super::*;
 use crate::value::strategies;
 
 /// Classes as they were given.
-struct Given<'a>(&'a [u32]);
+pub(super) struct Given<'a>(pub(super) &'a [u32]);
 
 impl Classes for Given<'_> {
     fn classes(&self, occurrences: Range<u32>, out: &mut Vec<u32>) -> Result<(), Error> {
