@@ -12,12 +12,12 @@ use roaring::RoaringBitmap;
 
 use super::{
     Classes,
-    head::HeadReader,
+    head::{HeadReader, put_unsigned},
     numbers::{Numbers, NumbersCursor},
     ranked::Ranked,
     sink::Sink,
     source::ColumnSource,
-    wanted::{Found, Wanted},
+    wanted::{Found, Wanted, within},
 };
 use crate::{
     column::integers::{self, GROUP},
@@ -74,6 +74,7 @@ pub(super) struct SequenceCursor {
     first: NumbersCursor,
     second: NumbersCursor,
     third: NumbersCursor,
+    lists: Option<Lists>,
     classes: Vec<u32>,
     /// The last run: its start, its end, its number.
     run: Option<(u32, u32, i64)>,
@@ -166,6 +167,44 @@ impl Sequence {
         Ok(Self { count, form })
     }
 
+    /// Appends how many there are, then as [`Self::put`].
+    pub(super) fn put_counted(&self, head: &mut Vec<u8>) {
+        put_unsigned(head, u64::from(self.count));
+        self.put(head);
+    }
+
+    /// Reads what [`Self::put_counted`] appended.
+    pub(super) fn take_counted(head: &mut HeadReader<'_>) -> Result<Self, Error> {
+        let count = head.count()?;
+        Self::take(head, count)
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// What plain numbers cost in bytes, by some of their groups.
+    pub(super) fn rate(values: &[i64]) -> f64 {
+        rate(values)
+    }
+
+    /// From the least number to the greatest.
+    pub(super) fn span(&self, source: &ColumnSource) -> Result<u64, Error> {
+        let numbers = match &self.form {
+            Form::Plain(numbers) => numbers,
+            Form::Runs { values, .. } => values,
+            Form::Ranked { lists, .. } => lists,
+        };
+        let directory = numbers.directory(source)?;
+        let (mut low, mut high) = (i64::MAX, i64::MIN);
+        for group in 0..numbers.groups() {
+            let entry = directory.entry(group)?;
+            low = low.min(entry.low);
+            high = high.max(entry.high);
+        }
+        Ok(if low > high { 0 } else { low.abs_diff(high) })
+    }
+
     /// The form, for people.
     pub(super) fn name(&self) -> &'static str {
         match self.form {
@@ -251,6 +290,45 @@ impl Sequence {
                 lists.get(source, &mut cursor.third, place.ok_or_else(wrong)?)
             }
         }
+    }
+
+    /// Appends the numbers of a group of 1,024 occurrences.
+    pub(super) fn group(
+        &self,
+        source: &ColumnSource,
+        classes: &dyn Classes,
+        cursor: &mut SequenceCursor,
+        group: u32,
+        out: &mut Vec<i64>,
+    ) -> Result<(), Error> {
+        match &self.form {
+            Form::Plain(numbers) => {
+                out.extend_from_slice(numbers.group(source, &mut cursor.first, group)?);
+            }
+            Form::Runs { .. } => {
+                let start = u64::from(group) * GROUP as u64;
+                let end = (start + GROUP as u64).min(u64::from(self.count));
+                for index in start..end {
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    out.push(self.get(source, classes, cursor, index)?);
+                }
+            }
+            Form::Ranked { ranks, .. } => {
+                if cursor.lists.is_none() {
+                    cursor.lists = Some(self.lists(source)?);
+                }
+                let ranks = ranks.group(source, &mut cursor.first, group)?;
+                if let Some(lists) = &cursor.lists {
+                    let start = group * GROUP as u32;
+                    let of_group =
+                        lists.places(start, ranks.len(), classes, &mut cursor.classes)?;
+                    for (&class, &rank) in of_group.iter().zip(ranks) {
+                        out.push(lists.value(source, class, rank)?);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Calls `visit` with every number, in order, in pieces: where a piece starts, and its numbers.
@@ -411,32 +489,8 @@ impl Sequence {
         }
         match &self.form {
             Form::Plain(numbers) => {
-                let group_len = GROUP as u32;
-                // Groups found whole are told before those behind them are looked at.
-                let found = std::cell::RefCell::new(&mut found);
-                numbers.each_group(
-                    source,
-                    |group, entry| {
-                        check()?;
-                        let start = group * group_len;
-                        if wanted.covers(entry.low, entry.high) {
-                            let len = u32::try_from(numbers.group_len(group)).unwrap_or(0);
-                            found.borrow_mut().push_range(start, start + len);
-                            return Ok(false);
-                        }
-                        Ok(wanted.touches(entry.low, entry.high))
-                    },
-                    |group, values| {
-                        let start = group * group_len;
-                        let mut found = found.borrow_mut();
-                        for (place, &value) in (start..).zip(values) {
-                            if wanted.contains(value) {
-                                found.push(place);
-                            }
-                        }
-                        Ok(())
-                    },
-                )?;
+                let found = numbers.find(source, wanted, check)?;
+                return Ok(within(found, candidates));
             }
             Form::Ranked { ranks, .. } => {
                 let lists = self.lists(source)?;
@@ -477,11 +531,7 @@ impl Sequence {
                 )?;
             }
         }
-        let mut found = found.finish();
-        if let Some(candidates) = candidates {
-            found &= candidates;
-        }
-        Ok(found)
+        Ok(within(found.finish(), candidates))
     }
 }
 
