@@ -57,6 +57,8 @@ mod view;
 mod view_test;
 
 pub use axis::Axis;
+#[doc(hidden)]
+pub use block::attributes::check_attribute_table;
 pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
     SpanWriter,
