@@ -8,6 +8,7 @@
 //! | `column.rs`, `arena.rs`, `stripes.rs`, `tags.rs`, `row_list.rs` | what a shard is made of |
 //! | `catalog.rs` | names, keys, resources, scopes of all shards |
 //! | `parents.rs` | the parent rule |
+//! | `edge/` | who calls whom |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
 //! | `read.rs`, `listing.rs` | whole traces; names, values, services, operations |
 //! | `model.rs` | a span as it is answered |
@@ -20,6 +21,7 @@ pub(crate) mod batch;
 mod catalog;
 mod column;
 pub(crate) mod dictionary;
+pub(crate) mod edge;
 mod filter;
 #[cfg(test)]
 mod golden_test;
@@ -47,6 +49,7 @@ pub use batch::{
     SpanWriter,
 };
 pub use catalog::SymbolId;
+pub use edge::{DurationSketch, Edge, EdgeGraph, EdgeKind, EdgeKinds, EdgeSums};
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};

@@ -1,0 +1,30 @@
+//! Who calls whom: edges between services, found in parts of the span store and summed up by time.
+//!
+//! An edge is a span whose parent, by the parent rule, belongs to another service: one call, whose
+//! outcome and latency are the child's and whose minute is that of the child's start. Other kinds of
+//! edges are seen from one side only ([`EdgeKind`]).
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `kind.rs` | kinds of edges |
+//! | `graph.rs` | sums by edge, over all parts |
+//! | `sketch.rs` | durations as a histogram that can be taken off again |
+//! | `period.rs` | a range as days, hours, minutes and what is left |
+//! | `collect.rs`, `section.rs` | the summaries of a block, written and read |
+
+mod collect;
+mod graph;
+mod kind;
+mod period;
+mod section;
+mod sketch;
+
+pub(crate) use collect::{ClassOwner, EdgeRows};
+pub use graph::{Edge, EdgeGraph, EdgeSums};
+pub use kind::{EdgeKind, EdgeKinds};
+pub use sketch::DurationSketch;
+
+/// A count as a number of a row, an edge or a text. Blocks have less than 2^32 rows.
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
