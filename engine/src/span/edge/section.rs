@@ -372,7 +372,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        block::{BlockId, BlockMeta, OpenFiles, Signal},
+        block::{BlockId, BlockMeta, Signal},
         control::QueryLimits,
         span::edge::{ClassOwner, DurationSketch},
         time::{TimeRange, Timestamp},
@@ -434,9 +434,8 @@ mod tests {
             spanning: false,
             file_bytes: 0,
         };
-        let meta = writer.finish(meta).unwrap();
-        let files = OpenFiles::new(4);
-        Arc::new(Block::open(&storage, &files, dir, STORE, &meta).unwrap())
+        writer.finish(meta).unwrap();
+        Arc::new(Block::open(&storage, dir, Some(STORE), BlockId(1), &Arc::default()).unwrap())
     }
 
     type Plain = BTreeMap<(String, String), (u64, u64, u128, DurationSketch)>;
