@@ -54,7 +54,7 @@ pub use batch::{
     SpanWriter,
 };
 pub use catalog::SymbolId;
-pub use edge::{DurationSketch, Edge, EdgeGraph, EdgeKind, EdgeKinds, EdgeSums};
+pub use edge::{DurationSketch, Edge, EdgeFilter, EdgeGraph, EdgeKind, EdgeKinds, EdgeSums};
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};

@@ -137,6 +137,11 @@ impl EdgeGraph {
         self.coarse_calls == 0 && self.keeps_durations()
     }
 
+    /// Calls over all edges.
+    pub fn calls(&self) -> u64 {
+        self.edges.iter().map(|edge| edge.sums.calls()).sum()
+    }
+
     /// Whether durations one by one are of use at all.
     pub(super) fn keeps_durations(&self) -> bool {
         self.durations <= self.durations_max
@@ -268,7 +273,7 @@ impl EdgeGraph {
     }
 
     /// Adds all of another graph.
-    pub(super) fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         self.unresolved_links += other.unresolved_links;
         let all = self.coarse_calls == 0
             && other.has_all_durations()

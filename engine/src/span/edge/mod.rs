@@ -10,11 +10,14 @@
 //! | `graph.rs` | sums by edge, over all parts |
 //! | `sketch.rs` | durations as a histogram that can be taken off again |
 //! | `period.rs` | a range as days, hours, minutes and what is left |
+//! | `part.rs`, `peers.rs` | the edges of a part, from its rows |
 //! | `collect.rs`, `section.rs` | the summaries of a block, written and read |
 
 mod collect;
 mod graph;
 mod kind;
+mod part;
+mod peers;
 mod period;
 mod section;
 mod sketch;
@@ -22,6 +25,7 @@ mod sketch;
 pub(crate) use collect::{ClassOwner, EdgeRows};
 pub use graph::{Edge, EdgeGraph, EdgeSums};
 pub use kind::{EdgeKind, EdgeKinds};
+pub use part::EdgeFilter;
 pub use sketch::DurationSketch;
 
 /// A count as a number of a row, an edge or a text. Blocks have less than 2^32 rows.
