@@ -37,6 +37,8 @@ mod listing;
 pub(crate) mod model;
 mod parents;
 mod part;
+#[cfg(test)]
+mod part_test;
 mod read;
 pub(crate) mod rest;
 mod row_list;

@@ -137,13 +137,13 @@ pub(super) fn control() -> QueryControl {
 // ---- the model ----------------------------------------------------------------------------------
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     Write(Vec<Span>),
     Delete(TraceId),
 }
 
 /// The spans of a trace at an LSN: in no order, repeats gone.
-fn visible(ops: &[Op], at: usize, trace: TraceId) -> Vec<Span> {
+pub(super) fn visible(ops: &[Op], at: usize, trace: TraceId) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for op in ops.iter().take(at) {
         match op {
@@ -166,7 +166,7 @@ fn visible(ops: &[Op], at: usize, trace: TraceId) -> Vec<Span> {
 }
 
 /// The parent rule, word for word and without any thought for speed.
-fn naive_parents(spans: &[Span]) -> Vec<Option<u32>> {
+pub(super) fn naive_parents(spans: &[Span]) -> Vec<Option<u32>> {
     let choice = |child: usize| -> Option<usize> {
         let parent_id = spans[child].parent_span_id?;
         let candidates = (0..spans.len()).filter(|&i| i != child && spans[i].span_id == parent_id);
@@ -210,14 +210,30 @@ fn display(attributes: &Attributes, key: &str) -> Vec<String> {
     of_key.map(|(_, value)| value.to_string()).collect()
 }
 
-fn naive_tag(span: &Span, key: &str, of: TagScope, matches: &StringMatch) -> bool {
+/// The values of a key where a condition looks for them, in the form they are compared in.
+pub(super) fn naive_values(span: &Span, key: &str, of: TagScope) -> Vec<String> {
     let own = display(&span.attributes, key);
-    let resource = display(&span.resource.attributes, key);
-    let values = match of {
-        TagScope::Resource => resource,
-        TagScope::Any if own.is_empty() => resource,
+    match of {
+        TagScope::Resource => display(&span.resource.attributes, key),
+        TagScope::Any if own.is_empty() => display(&span.resource.attributes, key),
         TagScope::Span | TagScope::Any => own,
-    };
+        TagScope::Scope => display(&span.scope.attributes, key),
+        TagScope::Event => {
+            let events = span.events.iter();
+            events
+                .flat_map(|event| display(&event.attributes, key))
+                .collect()
+        }
+        TagScope::Link => {
+            let links = span.links.iter();
+            links
+                .flat_map(|link| display(&link.attributes, key))
+                .collect()
+        }
+    }
+}
+
+fn naive_any(values: &[String], matches: &StringMatch) -> bool {
     if values.is_empty() {
         matches.matches("")
     } else {
@@ -225,7 +241,7 @@ fn naive_tag(span: &Span, key: &str, of: TagScope, matches: &StringMatch) -> boo
     }
 }
 
-fn naive_match(span: &Span, filter: &SpanFilter) -> bool {
+pub(super) fn naive_match(span: &Span, filter: &SpanFilter) -> bool {
     filter.range.contains(span.start)
         && filter.conditions.iter().all(|condition| match condition {
             SpanCondition::Service(matches) => matches.matches(span.service()),
@@ -233,13 +249,22 @@ fn naive_match(span: &Span, filter: &SpanFilter) -> bool {
             SpanCondition::Kind(kind) => span.kind == *kind,
             SpanCondition::Status(status) => span.status == *status,
             SpanCondition::DurationNs { min, max } => (*min..=*max).contains(&span.duration_ns()),
-            SpanCondition::Tag { key, of, matches } => naive_tag(span, key, *of, matches),
+            SpanCondition::Tag { key, of, matches } => {
+                naive_any(&naive_values(span, key, *of), matches)
+            }
+            SpanCondition::Exists { key, of } => !naive_values(span, key, *of).is_empty(),
+            SpanCondition::EventName(matches) => {
+                let names: Vec<String> = span.events.iter().map(|e| e.name.clone()).collect();
+                naive_any(&names, matches)
+            }
+            SpanCondition::ScopeName(matches) => matches.matches(&span.scope.name),
+            SpanCondition::StatusMessage(matches) => matches.matches(&span.status_message),
         })
 }
 
 // ---- generated spans ----------------------------------------------------------------------------
 
-fn trace_id(n: u8) -> TraceId {
+pub(super) fn trace_id(n: u8) -> TraceId {
     TraceId::new([n + 1; 16]).unwrap()
 }
 
@@ -332,7 +357,7 @@ fn link() -> impl Strategy<Value = Link> {
 
 /// Spans of few traces, ids and times, so that twins, cycles and repeats come up, with everything
 /// OTLP carries.
-fn span() -> impl Strategy<Value = Span> {
+pub(super) fn span() -> impl Strategy<Value = Span> {
     let ids = (0u8..3, 1u8..7, 0u8..7);
     let times = prop_oneof![
         8 => (0i64..5, 0i64..9),
@@ -374,7 +399,7 @@ fn span() -> impl Strategy<Value = Span> {
 
 /// A pool of spans, and records that take from it: repeats are common, also with attributes in
 /// another order.
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let pool = prop::collection::vec(span(), 1..12);
     let picks = prop::collection::vec(
         prop_oneof![
@@ -408,7 +433,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
-fn filters() -> impl Strategy<Value = SpanFilter> {
+pub(super) fn filters() -> impl Strategy<Value = SpanFilter> {
     let text = prop_oneof![
         Just(""),
         Just("shop"),
@@ -438,7 +463,10 @@ fn filters() -> impl Strategy<Value = SpanFilter> {
     let scopes = prop_oneof![
         Just(TagScope::Any),
         Just(TagScope::Span),
-        Just(TagScope::Resource)
+        Just(TagScope::Resource),
+        Just(TagScope::Event),
+        Just(TagScope::Link),
+        Just(TagScope::Scope)
     ];
     let key = prop_oneof![
         Just(""),
@@ -453,6 +481,13 @@ fn filters() -> impl Strategy<Value = SpanFilter> {
         (0i32..6).prop_map(|k| SpanCondition::Kind(SpanKind::from_number(k).unwrap())),
         (0i32..3).prop_map(|s| SpanCondition::Status(StatusCode::from_number(s).unwrap())),
         (0u64..9, 0u64..9).prop_map(|(min, max)| SpanCondition::DurationNs { min, max }),
+        matches.clone().prop_map(SpanCondition::EventName),
+        matches.clone().prop_map(SpanCondition::ScopeName),
+        matches.clone().prop_map(SpanCondition::StatusMessage),
+        (key.clone(), scopes.clone()).prop_map(|(key, of)| SpanCondition::Exists {
+            key: key.to_owned(),
+            of
+        }),
         (key, scopes, matches).prop_map(|(key, of, matches)| SpanCondition::Tag {
             key: key.to_owned(),
             of,
@@ -475,7 +510,7 @@ fn filters() -> impl Strategy<Value = SpanFilter> {
 
 // ---- the promises -------------------------------------------------------------------------------
 
-fn apply_all(head: &SpanHead, ops: &[Op], replayed: bool) {
+pub(super) fn apply_all(head: &SpanHead, ops: &[Op], replayed: bool) {
     for (op, lsn) in ops.iter().zip(1..) {
         match op {
             Op::Write(spans) => write(head, lsn, spans, replayed),
@@ -724,7 +759,7 @@ fn decode_anything(bytes: &[u8]) {
     }
 }
 
-fn plain(trace: u8, id: u64, parent: u64, start: i64) -> Span {
+pub(super) fn plain(trace: u8, id: u64, parent: u64, start: i64) -> Span {
     Span {
         trace_id: trace_id(trace),
         span_id: SpanId::new(id.to_be_bytes()).unwrap(),
