@@ -691,6 +691,68 @@ impl HeadPart {
         Ok(newest_of(found, before, limit))
     }
 
+    /// Calls `each` with every link of rows, under the lock: the row, the trace and the span pointed to,
+    /// zeros for what was not sent.
+    pub(crate) fn each_link(
+        &self,
+        rows: &SpanRows,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut(u32, [u8; 16], [u8; 8]),
+    ) -> Result<(), Error> {
+        let mut buffers = Buffers::default();
+        self.each_row(rows, ctl, |shard, row| {
+            shard.rest_of(row, &mut buffers);
+            for link in &buffers.rest.links {
+                each(row, link.trace_id, link.span_id);
+            }
+        })
+    }
+
+    /// Calls `each` with every visible span of a trace: its id, its start and its class.
+    pub(crate) fn each_span_of(
+        &self,
+        id: TraceId,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut([u8; 8], i64, u32),
+    ) -> Result<(), Error> {
+        let Some(lock) = self.lock() else {
+            return Ok(());
+        };
+        let trace = lock.read().find_trace(id);
+        let Some(trace) = trace.filter(|&trace| !self.is_superseded(trace)) else {
+            return Ok(());
+        };
+        let first = lock.read().traces.get(trace).map(|entry| entry.first);
+        let mut row = first.unwrap_or(NONE);
+        let mut found = Vec::new();
+        while row < self.view.rows {
+            ctl.check()?;
+            {
+                let shard = lock.read();
+                for _ in 0..CHECK_ROWS {
+                    if row >= self.view.rows {
+                        break;
+                    }
+                    if self.is_visible(&shard, row)
+                        && let (Some(ident), Some(&start), Some(&class)) = (
+                            shard.idents.get(row),
+                            shard.starts.get(row),
+                            shard.class_of.get(row),
+                        )
+                    {
+                        found.push((ident.span_id, start, class));
+                    }
+                    row = shard.next_of_trace(row);
+                }
+            }
+            // Without the lock: the caller may ask the part again.
+            for (span, start, class) in found.drain(..) {
+                each(span, start, class);
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {
         let missing = Error::NoSuchTrace { trace };
         let Some(lock) = self.lock().filter(|_| !self.is_superseded(trace)) else {

@@ -324,6 +324,28 @@ impl SpanPart {
         ask!(self, part => part.newest_traces(filter, before, limit, ctl))
     }
 
+    /// Calls `each` with every link of rows: the row, the trace and the span pointed to, zeros for what
+    /// was not sent.
+    pub(crate) fn each_link(
+        &self,
+        rows: &SpanRows,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut(u32, [u8; 16], [u8; 8]),
+    ) -> Result<(), Error> {
+        ask!(self, part => part.each_link(rows, ctl, each))
+    }
+
+    /// Calls `each` with every visible span of a trace: its id, its start and its class. No call if the
+    /// part does not have the trace.
+    pub(crate) fn each_span_of(
+        &self,
+        id: TraceId,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut([u8; 8], i64, u32),
+    ) -> Result<(), Error> {
+        ask!(self, part => part.each_span_of(id, ctl, each))
+    }
+
     /// A trace in a line.
     ///
     /// # Errors

@@ -11,11 +11,13 @@
 //! | `sketch.rs` | durations as a histogram that can be taken off again |
 //! | `period.rs` | a range as days, hours, minutes and what is left |
 //! | `part.rs`, `peers.rs` | the edges of a part, from its rows |
+//! | `links.rs` | links as edges, whatever parts their ends lie in |
 //! | `collect.rs`, `section.rs` | the summaries of a block, written and read |
 
 mod collect;
 mod graph;
 mod kind;
+mod links;
 mod part;
 mod peers;
 mod period;

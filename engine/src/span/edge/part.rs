@@ -72,6 +72,20 @@ impl EdgeFilter {
 }
 
 impl SpanPart {
+    /// Adds the edges of this part by its summaries where it has them, else row by row. Links are left
+    /// out: their other end may lie in another part ([`EdgeGraph::add_links`]).
+    ///
+    /// # Errors
+    /// The query's bounds; damage.
+    pub fn add_edges(
+        &self,
+        filter: &EdgeFilter,
+        ctl: &QueryControl,
+        into: &mut EdgeGraph,
+    ) -> Result<(), Error> {
+        self.add_edges_of_rows(filter, ctl, into)
+    }
+
     /// Adds the edges of this part, row by row. Links are left out: their other end may lie in another
     /// part ([`EdgeGraph::add_links`]).
     ///

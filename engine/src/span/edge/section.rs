@@ -389,7 +389,10 @@ mod tests {
     }
 
     fn any_rows() -> impl Strategy<Value = Vec<Row>> {
-        let starts = prop_oneof![0..200_000_000_000i64, -200_000_000_000_000..400_000_000_000_000];
+        let starts = prop_oneof![
+            0..200_000_000_000i64,
+            -200_000_000_000_000i64..400_000_000_000_000,
+        ];
         let row = (0u32..6, 0u32..4, starts, prop_oneof![0u64..1_000, any::<u64>()]);
         vec(row, 0..120).prop_map(|rows| {
             let rows = (0u32..).zip(rows).map(|(i, (class, parent, start_ns, duration_ns))| Row {
