@@ -69,7 +69,9 @@ impl DependencyQuery {
     /// The graph as of a past minute: all calls that start in whole minutes, from `look_back` before the
     /// end of the minute that holds `moment` up to that end. `look_back` is at least a minute.
     pub fn as_of(moment: Timestamp, look_back: Duration) -> Self {
-        let minutes = look_back.as_nanos().div_ceil(NS_PER_MINUTE.unsigned_abs().into());
+        let minutes = look_back
+            .as_nanos()
+            .div_ceil(NS_PER_MINUTE.unsigned_abs().into());
         let minutes = i64::try_from(minutes).unwrap_or(i64::MAX).max(1);
         let last = moment.as_nanos().div_euclid(NS_PER_MINUTE);
         let end = last.saturating_add(1).saturating_mul(NS_PER_MINUTE);

@@ -12,9 +12,7 @@ use super::{
 use crate::{
     control::QueryControl,
     error::Error,
-    span::{
-        SpanCondition, SpanFilter, SpanPart, SpanRows, StatusCode, StringMatch, SymbolId,
-    },
+    span::{SpanCondition, SpanFilter, SpanPart, SpanRows, StatusCode, StringMatch, SymbolId},
     time::TimeRange,
 };
 

@@ -235,7 +235,11 @@ impl Texts {
                 .iter()
                 .map(|value| {
                     let text = value.to_string();
-                    let text = if URLS.contains(key) { host_of(&text) } else { &text };
+                    let text = if URLS.contains(key) {
+                        host_of(&text)
+                    } else {
+                        &text
+                    };
                     self.number(text)
                 })
                 .collect();
@@ -258,7 +262,9 @@ fn host_of(url: &str) -> &str {
         return "";
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     if let Some(v6) = host.strip_prefix('[') {
         return v6.split_once(']').map_or("", |(address, _)| address);
     }

@@ -99,9 +99,14 @@ impl EdgeRows {
     fn sort_edges(&mut self) -> Vec<u32> {
         let mut by_name: Vec<u32> = (0..super::number(self.edges.len())).collect();
         let name = |i: &u32| {
-            self.edges
-                .get(*i as usize)
-                .map(|e| (e.kind, Arc::clone(&e.caller), Arc::clone(&e.callee), Arc::clone(&e.system)))
+            self.edges.get(*i as usize).map(|e| {
+                (
+                    e.kind,
+                    Arc::clone(&e.caller),
+                    Arc::clone(&e.callee),
+                    Arc::clone(&e.system),
+                )
+            })
         };
         by_name.sort_by_cached_key(name);
         let mut order = vec![0; by_name.len()];
@@ -244,7 +249,10 @@ impl EdgeDirectory {
             })
             .ok_or_else(|| damage(at, "the trailer is cut short"))?;
         if offset.checked_add(bytes) != Some(at) {
-            return Err(damage(at, "the directory does not end where the trailer begins"));
+            return Err(damage(
+                at,
+                "the directory does not end where the trailer begins",
+            ));
         }
         let directory = section.bytes(offset..at)?;
         match Self::decode(&directory, offset) {
@@ -393,14 +401,21 @@ mod tests {
             0..200_000_000_000i64,
             -200_000_000_000_000i64..400_000_000_000_000,
         ];
-        let row = (0u32..6, 0u32..4, starts, prop_oneof![0u64..1_000, any::<u64>()]);
+        let row = (
+            0u32..6,
+            0u32..4,
+            starts,
+            prop_oneof![0u64..1_000, any::<u64>()],
+        );
         vec(row, 0..120).prop_map(|rows| {
-            let rows = (0u32..).zip(rows).map(|(i, (class, parent, start_ns, duration_ns))| Row {
-                class,
-                parent: parent.min(i),
-                start_ns,
-                duration_ns,
-            });
+            let rows = (0u32..)
+                .zip(rows)
+                .map(|(i, (class, parent, start_ns, duration_ns))| Row {
+                    class,
+                    parent: parent.min(i),
+                    start_ns,
+                    duration_ns,
+                });
             rows.collect()
         })
     }
@@ -409,7 +424,10 @@ mod tests {
     fn write(dir: &Path, rows: &[Row]) -> Arc<Block> {
         let storage: Arc<dyn Storage> = Arc::new(FsStorage);
         let classes: Vec<ClassOwner> = (0..6)
-            .map(|class| ClassOwner { service: class / 2, error: class % 2 == 1 })
+            .map(|class| ClassOwner {
+                service: class / 2,
+                error: class % 2 == 1,
+            })
             .collect();
         let class_of: Vec<u32> = rows.iter().map(|row| row.class).collect();
         let parents: Vec<u32> = rows.iter().map(|row| row.parent).collect();
@@ -451,7 +469,10 @@ mod tests {
             if row.parent == 0 || parent.class / 2 == row.class / 2 || !inside {
                 continue;
             }
-            let name = (format!("s{}", parent.class / 2), format!("s{}", row.class / 2));
+            let name = (
+                format!("s{}", parent.class / 2),
+                format!("s{}", row.class / 2),
+            );
             let sums = found.entry(name).or_default();
             sums.0 += 1;
             sums.1 += u64::from(row.class % 2);

@@ -160,8 +160,7 @@ impl DurationSketch {
     /// About how much memory it takes.
     pub fn heap_bytes(&self) -> usize {
         let octaves = self.octaves.iter().flatten().count();
-        self.octaves.capacity() * size_of::<usize>()
-            + octaves * size_of::<[i64; OCTAVE as usize]>()
+        self.octaves.capacity() * size_of::<usize>() + octaves * size_of::<[i64; OCTAVE as usize]>()
     }
 }
 
