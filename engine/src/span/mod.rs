@@ -56,6 +56,8 @@ pub use batch::{
     SpanWriter,
 };
 pub use catalog::SymbolId;
+#[doc(hidden)]
+pub use edge::check_span_edges;
 pub use edge::{DurationSketch, Edge, EdgeFilter, EdgeGraph, EdgeKind, EdgeKinds, EdgeSums};
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;

@@ -28,6 +28,8 @@ pub(crate) use collect::{ClassOwner, EdgeRows};
 pub use graph::{Edge, EdgeGraph, EdgeSums};
 pub use kind::{EdgeKind, EdgeKinds};
 pub use part::EdgeFilter;
+#[doc(hidden)]
+pub use section::check_span_edges;
 pub use sketch::DurationSketch;
 
 /// A count as a number of a row, an edge or a text. Blocks have less than 2^32 rows.

@@ -17,14 +17,14 @@
 use std::sync::Arc;
 
 use super::{
-    collect::{EdgeName, EdgeRow, EdgeRows},
+    collect::{EdgeKey, EdgeRow, EdgeRows},
     graph::{EdgeGraph, EdgeSlot, EdgeSums},
     kind::EdgeKind,
     period::{Cover, Level},
     sketch::BUCKETS,
 };
 use crate::{
-    block::{Block, BlockWriter, PAGE_BYTES_MAX, Section, SectionKind},
+    block::{Block, BlockWriter, PAGE_BYTES_MAX, SectionKind},
     control::QueryControl,
     error::Error,
     varint::{put_bytes, put_i64, put_u64, take_bytes, take_i64, take_slice, take_u32, take_u64},
@@ -37,16 +37,15 @@ const TRAILER_BYTES: u64 = 16;
 /// Rows between two looks at whether to go on.
 const CHECK_EDGE_ROWS: usize = 64 * 1024;
 
-const BAD_CELL: &str = "an edge of a period does not decode";
-const BAD_DIRECTORY: &str = "the directory does not decode";
-
 impl EdgeRows {
-    /// Writes the section, which the caller has begun. No row: nothing is written.
+    /// Writes the section, which the caller has begun. No row: nothing is written. `service` gives the
+    /// name of a service by the number that classes said.
     ///
     /// # Errors
     /// [`Error::Storage`]; what `ctl` returns.
     pub(crate) fn write(
         mut self,
+        service: impl Fn(u32) -> Arc<str>,
         writer: &mut BlockWriter,
         ctl: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -54,18 +53,18 @@ impl EdgeRows {
             return Ok(());
         }
         ctl()?;
-        let order = self.sort_edges();
+        let (names, order) = named(&self.edges, service);
         self.rows.sort_by_key(|row| row.minute);
         ctl()?;
         let mut directory = vec![VERSION];
-        put_u64(&mut directory, order.len() as u64);
-        for name in &self.edges {
+        put_u64(&mut directory, names.len() as u64);
+        for name in &names {
             directory.push(name.kind as u8);
             put_bytes(&mut directory, name.caller.as_bytes());
             put_bytes(&mut directory, name.callee.as_bytes());
             put_bytes(&mut directory, name.system.as_bytes());
         }
-        let mut sums = vec![EdgeSums::default(); self.edges.len()];
+        let mut sums = vec![EdgeSums::default(); names.len()];
         let mut end = 0;
         for level in [Level::Minute, Level::Hour, Level::Day] {
             let mut periods = Vec::new();
@@ -94,32 +93,31 @@ impl EdgeRows {
         writer.write(&trailer)?;
         Ok(())
     }
+}
 
-    /// Puts the edges in order of their names; returns the new number of each by its old one.
-    fn sort_edges(&mut self) -> Vec<u32> {
-        let mut by_name: Vec<u32> = (0..super::number(self.edges.len())).collect();
-        let name = |i: &u32| {
-            self.edges.get(*i as usize).map(|e| {
-                (
-                    e.kind,
-                    Arc::clone(&e.caller),
-                    Arc::clone(&e.callee),
-                    Arc::clone(&e.system),
-                )
-            })
-        };
-        by_name.sort_by_cached_key(name);
-        let mut order = vec![0; by_name.len()];
-        let mut sorted = Vec::with_capacity(by_name.len());
-        for (new, &old) in (0u32..).zip(&by_name) {
-            sorted.extend(self.edges.get(old as usize).cloned());
-            if let Some(order) = order.get_mut(old as usize) {
-                *order = new;
-            }
+/// Edges by name, sorted, and for each key the number of its name.
+fn named(keys: &[EdgeKey], service: impl Fn(u32) -> Arc<str>) -> (Vec<EdgeName>, Vec<u32>) {
+    let mut by_name: Vec<(EdgeName, u32)> = keys
+        .iter()
+        .zip(0..)
+        .map(|(key, number)| {
+            let name = EdgeName {
+                kind: key.kind,
+                caller: service(key.caller),
+                callee: service(key.callee),
+                system: Arc::default(),
+            };
+            (name, number)
+        })
+        .collect();
+    by_name.sort_unstable();
+    let mut order = vec![0; keys.len()];
+    for ((_, key), number) in by_name.iter().zip(0..) {
+        if let Some(order) = order.get_mut(*key as usize) {
+            *order = number;
         }
-        self.edges = sorted;
-        order
     }
+    (by_name.into_iter().map(|(name, _)| name).collect(), order)
 }
 
 /// The bytes of a period. `sums` is as long as there are edges, and counts nothing before and after.
@@ -161,16 +159,18 @@ fn period(
 
 /// Calls, errors, sum, then the buckets that count something: distance and count.
 fn put_cell(cell: &mut Vec<u8>, sums: &EdgeSums) {
-    put_u64(cell, sums.calls());
-    put_u64(cell, sums.errors());
     let sum = sums.duration_sum_ns();
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the low half, then the high one"
     )]
     let (low, high) = (sum as u64, (sum >> 64) as u64);
+    put_u64(cell, sums.calls());
+    put_u64(cell, sums.errors() << 1 | u64::from(high != 0));
     put_u64(cell, low);
-    put_u64(cell, high);
+    if high != 0 {
+        put_u64(cell, high);
+    }
     let mut next = 0u16;
     for (bucket, count) in sums.durations().buckets() {
         let distance = u64::from(bucket - next) << 1;
@@ -187,8 +187,12 @@ fn put_cell(cell: &mut Vec<u8>, sums: &EdgeSums) {
 /// Adds a cell to sums; `None` if it does not decode. What was added then is of no use.
 fn take_cell(mut cell: &[u8], into: &mut EdgeSums) -> Option<u64> {
     let cell = &mut cell;
-    let (calls, errors) = (take_u64(cell)?, take_u64(cell)?);
-    let sum = u128::from(take_u64(cell)?) | u128::from(take_u64(cell)?) << 64;
+    let (calls, flagged) = (take_u64(cell)?, take_u64(cell)?);
+    let errors = flagged >> 1;
+    let mut sum = u128::from(take_u64(cell)?);
+    if flagged & 1 == 1 {
+        sum |= u128::from(take_u64(cell)?) << 64;
+    }
     if errors > calls || i64::try_from(calls).is_err() {
         return None;
     }
@@ -217,6 +221,15 @@ struct Period {
     bytes: u64,
 }
 
+/// An edge of the section.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct EdgeName {
+    kind: EdgeKind,
+    caller: Arc<str>,
+    callee: Arc<str>,
+    system: Arc<str>,
+}
+
 /// The directory of the section.
 #[derive(Clone, Debug)]
 pub(super) struct EdgeDirectory {
@@ -240,25 +253,13 @@ impl EdgeDirectory {
         let at = len
             .checked_sub(TRAILER_BYTES)
             .ok_or_else(|| damage(0, "the section is too short for its trailer"))?;
-        let trailer = section.bytes(at..len)?;
-        let (offset, bytes) = trailer
-            .split_first_chunk::<8>()
-            .and_then(|(offset, rest)| {
-                let bytes = rest.first_chunk::<8>()?;
-                Some((u64::from_le_bytes(*offset), u64::from_le_bytes(*bytes)))
-            })
-            .ok_or_else(|| damage(at, "the trailer is cut short"))?;
-        if offset.checked_add(bytes) != Some(at) {
-            return Err(damage(
-                at,
-                "the directory does not end where the trailer begins",
-            ));
-        }
+        let offset = take_trailer(&section.bytes(at..len)?, at)
+            .ok_or_else(|| damage(at, "the directory does not end where the trailer begins"))?;
         let directory = section.bytes(offset..at)?;
-        match Self::decode(&directory, offset) {
-            Some(directory) => Ok(Some(directory)),
-            None => Err(damage(offset, BAD_DIRECTORY)),
-        }
+        let directory = Self::decode(&directory, offset);
+        directory
+            .map(Some)
+            .ok_or_else(|| damage(offset, "the directory does not decode"))
     }
 
     /// `end`: where the periods end.
@@ -333,39 +334,70 @@ impl EdgeDirectory {
             let chosen = periods.iter().skip(from);
             for period in chosen.take_while(|period| period.number <= last) {
                 ctl.check()?;
-                add_period(block, &section, *period, &slots, into)?;
+                let bytes = section.bytes(period.offset..period.offset + period.bytes)?;
+                take_period(&bytes, &slots, into).ok_or_else(|| {
+                    let reason = "an edge of a period does not decode";
+                    block.damage(SectionKind::SpanEdges, period.offset, reason)
+                })?;
             }
         }
         Ok(())
     }
 }
 
-fn add_period(
-    block: &Block,
-    section: &Section<'_>,
-    period: Period,
-    slots: &[Option<EdgeSlot>],
-    into: &mut EdgeGraph,
-) -> Result<(), Error> {
-    let bytes = section.bytes(period.offset..period.offset + period.bytes)?;
-    let damage = || block.damage(SectionKind::SpanEdges, period.offset, BAD_CELL);
-    let mut input = &bytes[..];
+/// Where the directory begins, of the trailer at `at`.
+fn take_trailer(trailer: &[u8], at: u64) -> Option<u64> {
+    let (offset, rest) = trailer.split_first_chunk::<8>()?;
+    let (bytes, rest) = rest.split_first_chunk::<8>()?;
+    let (offset, bytes) = (u64::from_le_bytes(*offset), u64::from_le_bytes(*bytes));
+    (rest.is_empty() && offset.checked_add(bytes) == Some(at)).then_some(offset)
+}
+
+/// Adds a period to the edges that have a slot; `None` if it does not decode. What was added then is of
+/// no use.
+fn take_period(mut input: &[u8], slots: &[Option<EdgeSlot>], into: &mut EdgeGraph) -> Option<()> {
     let input = &mut input;
     let (mut next, mut calls) = (0u32, 0u64);
     while !input.is_empty() {
-        let edge = take_u32(input).and_then(|distance| next.checked_add(distance));
-        let (Some(edge), Some(cell)) = (edge, take_bytes(input)) else {
-            return Err(damage());
-        };
-        let Some(slot) = slots.get(edge as usize) else {
-            return Err(damage());
-        };
+        let edge = next.checked_add(take_u32(input)?)?;
+        let cell = take_bytes(input)?;
+        let slot = *slots.get(edge as usize)?;
         if let Some(sums) = slot.and_then(|slot| into.sums_mut(slot)) {
-            calls = calls.saturating_add(take_cell(cell, sums).ok_or_else(damage)?);
+            calls = calls.saturating_add(take_cell(cell, sums)?);
         }
-        next = edge.checked_add(1).ok_or_else(damage)?;
+        next = edge.checked_add(1)?;
     }
     into.count_coarse(calls);
+    Some(())
+}
+
+/// Decodes bytes as the section of a block, as answering a question does. For fuzzing.
+///
+/// # Errors
+/// What is wrong with them.
+#[doc(hidden)]
+pub fn check_span_edges(bytes: &[u8]) -> Result<(), &'static str> {
+    let (front, trailer) = bytes
+        .split_last_chunk::<{ TRAILER_BYTES as usize }>()
+        .ok_or("too short")?;
+    let offset = take_trailer(trailer, front.len() as u64).ok_or("no trailer")?;
+    let (periods, directory) = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| front.split_at_checked(offset))
+        .ok_or("no directory")?;
+    let directory = EdgeDirectory::decode(directory, offset).ok_or("bad directory")?;
+    let mut graph = EdgeGraph::new(0);
+    let slots: Vec<_> = directory
+        .edges
+        .iter()
+        .map(|e| Some(graph.slot(e.kind, &e.caller, &e.callee, &e.system)))
+        .collect();
+    let mut rest = periods;
+    for period in directory.levels.iter().flatten() {
+        let bytes = usize::try_from(period.bytes).map_err(|_| "a long period")?;
+        let item = take_slice(&mut rest, bytes).ok_or("a period behind the directory")?;
+        take_period(item, &slots, &mut graph).ok_or("bad period")?;
+    }
     Ok(())
 }
 
@@ -430,16 +462,18 @@ mod tests {
             })
             .collect();
         let class_of: Vec<u32> = rows.iter().map(|row| row.class).collect();
-        let parents: Vec<u32> = rows.iter().map(|row| row.parent).collect();
         let service = |service: u32| format!("s{service}").into();
-        let mut edges = EdgeRows::of_calls(&classes, service, &class_of, &parents);
-        edges.set_starts(|row| rows[row as usize].start_ns);
-        edges.set_durations(|row| rows[row as usize].duration_ns);
+        let mut edges = EdgeRows::new(classes);
+        rows.iter()
+            .for_each(|row| edges.push_parent(&class_of, row.parent));
+        rows.iter().for_each(|row| edges.push_start(row.start_ns));
+        rows.iter()
+            .for_each(|row| edges.push_duration(row.duration_ns));
         let mut writer = BlockWriter::create(&storage, dir, STORE, BlockId(1)).unwrap();
         writer.begin(SectionKind::SpanRows).unwrap();
         writer.write(b"something before").unwrap();
         writer.begin(SectionKind::SpanEdges).unwrap();
-        edges.write(&mut writer, &mut || Ok(())).unwrap();
+        edges.write(service, &mut writer, &mut || Ok(())).unwrap();
         let meta = BlockMeta {
             id: BlockId(1),
             signal: Signal::Spans,
@@ -482,6 +516,33 @@ mod tests {
         found
     }
 
+    #[test]
+    fn version_one_reads_the_same_for_ever() {
+        let golden: &[u8] = include_bytes!("../../../tests/golden/v1/span-edges.bin");
+        let minute = 60_000_000_000;
+        let row = |class, parent, minutes: i64, duration_ns| Row {
+            class,
+            parent,
+            start_ns: minutes * minute + 5,
+            duration_ns,
+        };
+        let rows = [
+            row(0, 0, 28_000_000, 9_000_000),
+            row(2, 1, 28_000_000, 1_000_000),
+            row(3, 2, 28_000_000, 1_000_001),
+            row(5, 3, 28_000_001, 63),
+            row(1, 1, 28_000_100, 0),
+            row(4, 1, 28_001_500, u64::MAX),
+            row(4, 2, -1, u64::MAX),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let block = write(dir.path(), &rows);
+        let section = block.section(SectionKind::SpanEdges).unwrap();
+        let bytes = section.bytes(0..section.len_bytes()).unwrap();
+        check_span_edges(golden).unwrap();
+        assert_eq!(&*bytes, golden);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -522,6 +583,22 @@ mod tests {
             version.extend_from_slice(&bytes);
             let _ = EdgeDirectory::decode(&version, end);
             let _ = take_cell(&bytes, &mut EdgeSums::default());
+        }
+
+        #[test]
+        fn a_changed_byte_is_read_or_refused(
+            rows in any_rows(), at in any::<proptest::sample::Index>(), byte: u8,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let block = write(dir.path(), &rows);
+            let section = block.section(SectionKind::SpanEdges).unwrap();
+            let mut bytes = section.bytes(0..section.len_bytes()).unwrap().into_cow().into_owned();
+            if !bytes.is_empty() {
+                check_span_edges(&bytes).unwrap();
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                let _ = check_span_edges(&bytes);
+            }
         }
     }
 }
