@@ -18,7 +18,8 @@ use super::{
     head::SpanHead,
     head_part::HeadPart,
     hit::SpanHit,
-    model::{SpanKind, StatusCode, TraceSummary},
+    listing::{NameCounts, ValueCounts},
+    model::{SpanKind, StatusCode, Trace, TraceSummary},
     rows::SpanRows,
 };
 use crate::{
@@ -324,6 +325,58 @@ impl SpanPart {
         ask!(self, part => part.newest_traces(filter, before, limit, ctl))
     }
 
+    /// The number of a trace that has visible spans here.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn find_trace(&self, id: TraceId, ctl: &QueryControl) -> Result<Option<u32>, Error> {
+        ask!(self, part => part.find_trace(id, ctl))
+    }
+
+    /// A trace with all its visible spans; `None` if there are none.
+    pub(crate) fn trace(&self, trace: u32, ctl: &QueryControl) -> Result<Option<Trace>, Error> {
+        ask!(self, part => part.trace(trace, ctl))
+    }
+
+    /// Counts the keys of one scope that begin with `prefix`.
+    pub(crate) fn tag_names(
+        &self,
+        of: TagScope,
+        prefix: &str,
+        ctl: &QueryControl,
+        into: &mut NameCounts,
+    ) -> Result<(), Error> {
+        ask!(self, part => part.tag_names(of, prefix, ctl, into))
+    }
+
+    /// Counts the values of a key.
+    pub(crate) fn tag_values(
+        &self,
+        key: &str,
+        of: TagScope,
+        ctl: &QueryControl,
+        into: &mut ValueCounts<'_>,
+    ) -> Result<(), Error> {
+        ask!(self, part => part.tag_values(key, of, ctl, into))
+    }
+
+    /// From the earliest start to the latest end of the visible spans.
+    pub(crate) fn time_bounds(&self, ctl: &QueryControl) -> Result<Option<TimeRange>, Error> {
+        ask!(self, part => part.time_bounds(ctl))
+    }
+
+    /// A trace in a line.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTrace`] if the snapshot sees no span of it here; those of
+    /// [`select`](Self::select).
+    pub fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {
+        ask!(self, part => part.summary(trace, ctl))
+    }
+}
+
+/// What links between spans need.
+impl SpanPart {
     /// Calls `each` with every link of rows: the row, the trace and the span pointed to, zeros for what
     /// was not sent.
     pub(crate) fn each_link(
@@ -344,15 +397,6 @@ impl SpanPart {
         each: &mut dyn FnMut([u8; 8], i64, u32),
     ) -> Result<(), Error> {
         ask!(self, part => part.each_span_of(id, ctl, each))
-    }
-
-    /// A trace in a line.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchTrace`] if the snapshot sees no span of it here; those of
-    /// [`select`](Self::select).
-    pub fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {
-        ask!(self, part => part.summary(trace, ctl))
     }
 }
 

@@ -2,7 +2,10 @@
 //! answers are the same.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use rootline_wal::Lsn;
@@ -18,7 +21,7 @@ use crate::{
     control::{QueryControl, QueryLimits},
     id::TraceId,
     time::{TimeRange, Timestamp},
-    value::Value,
+    value::{AttributeType, Value},
 };
 
 const AXES: [Axis; 5] = [
@@ -378,6 +381,111 @@ fn check_newest(parts: &[SpanPart], traces: &[Known], filter: &SpanFilter, ctl: 
     }
 }
 
+/// The values of a key where it stands, each once.
+fn values_at<'s>(span: &'s Span, key: &str, of: TagScope) -> BTreeSet<(String, AttributeType)> {
+    fn of_key<'a>(attributes: &'a Attributes, key: &str) -> Vec<&'a Value> {
+        let own = attributes.iter().filter(|(own, _)| &**own == key);
+        own.map(|(_, value)| value).collect()
+    }
+    let own: Vec<&'s Value> = match of {
+        TagScope::Any if span.attributes.iter().all(|(own, _)| &**own != key) => {
+            of_key(&span.resource.attributes, key)
+        }
+        TagScope::Any | TagScope::Span => of_key(&span.attributes, key),
+        TagScope::Resource => of_key(&span.resource.attributes, key),
+        TagScope::Scope => of_key(&span.scope.attributes, key),
+        TagScope::Event => span
+            .events
+            .iter()
+            .flat_map(|e| of_key(&e.attributes, key))
+            .collect(),
+        TagScope::Link => span
+            .links
+            .iter()
+            .flat_map(|l| of_key(&l.attributes, key))
+            .collect(),
+    };
+    own.into_iter()
+        .map(|value| (value.to_string(), AttributeType::of(value)))
+        .collect()
+}
+
+/// Compares names, values, services, operations and bounds with what the traces say. A span with two
+/// values of one type that read the same counts for each of them, so those are left out by the callers.
+pub(super) fn check_listings(parts: &[SpanPart], traces: &[Known]) {
+    let ctl = &control();
+    let spans: Vec<&Span> = traces.iter().flat_map(|trace| &trace.spans).collect();
+    let services: BTreeSet<String> = spans.iter().map(|s| s.service().to_owned()).collect();
+    let found = listing::services(parts, TimeRange::ALL, ctl).unwrap();
+    assert!(found.into_iter().eq(services));
+    let shop = spans.iter().filter(|s| s.service() == "shop");
+    let names: BTreeSet<String> = shop.map(|s| s.name.to_string()).collect();
+    let found = listing::operations(parts, Some("shop"), TimeRange::ALL, ctl).unwrap();
+    assert!(found.into_iter().eq(names));
+    for of in SCOPES {
+        for key in ["", "a", "b", "nowhere", SERVICE_NAME] {
+            let mut values: BTreeMap<(String, AttributeType), u64> = BTreeMap::new();
+            for value in spans.iter().flat_map(|span| values_at(span, key, of)) {
+                *values.entry(value).or_default() += 1;
+            }
+            let found = listing::tag_values(parts, key, of, "", usize::MAX, ctl).unwrap();
+            let found: Vec<_> = found
+                .into_iter()
+                .map(|v| ((v.value, v.kind), v.spans))
+                .collect();
+            let doubtful =
+                |kind: AttributeType| matches!(kind, AttributeType::Other | AttributeType::Double);
+            let sure = |((text, kind), spans): ((String, AttributeType), u64)| {
+                ((text, kind), if doubtful(kind) { 0 } else { spans })
+            };
+            let expected: Vec<_> = values.into_iter().collect();
+            let sure_all = |all: &[((String, AttributeType), u64)]| -> Vec<_> {
+                all.iter().cloned().map(sure).collect()
+            };
+            assert_eq!(sure_all(&found), sure_all(&expected), "{key:?} {of:?}");
+            let first = listing::tag_values(parts, key, of, "", 2, ctl).unwrap();
+            let first: Vec<_> = first
+                .into_iter()
+                .map(|v| ((v.value, v.kind), v.spans))
+                .collect();
+            assert_eq!(first, found[..found.len().min(2)], "{key:?} {of:?}");
+            if of != TagScope::Any {
+                let having = spans
+                    .iter()
+                    .filter(|span| !values_at(span, key, of).is_empty())
+                    .count();
+                let types: BTreeSet<_> = expected.iter().map(|((_, kind), _)| *kind).collect();
+                let found = listing::tag_names(parts, of, key, usize::MAX, ctl).unwrap();
+                let found = found.into_iter().find(|name| &*name.key == key);
+                let found = found.map(|name| (name.spans, name.types));
+                let right = (having > 0).then(|| (having as u64, types.into_iter().collect()));
+                assert_eq!(found, right, "{key:?} {of:?}");
+            }
+        }
+    }
+    let bounds: Vec<TimeRange> = parts
+        .iter()
+        .filter_map(|part| part.time_bounds(ctl).unwrap())
+        .collect();
+    let start = bounds.iter().map(|bounds| bounds.start()).min();
+    let end = bounds.iter().map(|bounds| bounds.end()).max();
+    assert_eq!(start, spans.iter().map(|s| s.start).min());
+    assert_eq!(end, spans.iter().map(|s| s.end).max());
+    for trace in traces {
+        let id = trace.spans[0].trace_id;
+        let found: Vec<Trace> = parts
+            .iter()
+            .filter_map(|part| part.find_trace(id, ctl).unwrap().map(|trace| (part, trace)))
+            .filter_map(|(part, trace)| part.trace(trace, ctl).unwrap())
+            .collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (&found[0].spans, &found[0].parents),
+            (&trace.spans, &trace.parents)
+        );
+    }
+}
+
 fn known(ops: &[Op], at: usize) -> Vec<Known> {
     let traces = (0..3).map(|trace| visible(ops, at, trace_id(trace)));
     traces
@@ -403,6 +511,7 @@ proptest! {
         for (filter, among) in filters.iter().zip(filters.iter().rev()) {
             check(&parts, &traces, filter, among);
         }
+        check_listings(&parts, &traces);
     }
 }
 

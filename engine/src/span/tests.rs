@@ -1,7 +1,7 @@
 //! The head against a plain model: what it answers at every LSN, whatever came in whatever order.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     ops::ControlFlow,
     sync::{
         Arc,
@@ -18,7 +18,6 @@ use crate::{
     budget::{Budget, Holder},
     control::{QueryControl, QueryLimits},
     id::{SpanId, TraceId},
-    outcome::Rejections,
     record::{Part, RecordWriter, Tag, parts},
     settings::Settings,
     time::{TimeRange, Timestamp},
@@ -116,7 +115,7 @@ pub(super) fn write(head: &SpanHead, lsn: u64, spans: &[Span], replayed: bool) {
 pub(super) fn write_batch(head: &SpanHead, lsn: u64, batch: &mut SpanBatch, replayed: bool) {
     let mut record = RecordWriter::default();
     let mut prepared = head
-        .prepare(batch, &mut record, &mut Rejections::default())
+        .prepare(batch, &mut record)
         .unwrap();
     if replayed && !record.is_empty() {
         let part = parts(Lsn(lsn), record.payload()).next().unwrap().unwrap();
@@ -637,52 +636,6 @@ proptest! {
         }
     }
 
-    #[test]
-    fn listings_agree_with_the_model(ops in ops(), back in 0usize..3) {
-        let head = new_head(2);
-        apply_all(&head, &ops, false);
-        let at = ops.len().saturating_sub(back);
-        let (lsn, ctl) = (Lsn(at as u64), control());
-        let spans: Vec<Span> =
-            (0..3).flat_map(|trace| visible(&ops, at, trace_id(trace))).collect();
-        let services: BTreeSet<String> = spans.iter().map(|s| s.service().to_owned()).collect();
-        prop_assert!(head.services(lsn, TimeRange::ALL, &ctl).unwrap().into_iter().eq(services));
-        let shop = spans.iter().filter(|s| s.service() == "shop");
-        let names: BTreeSet<String> = shop.map(|s| s.name.to_string()).collect();
-        let found = head.operations(lsn, Some("shop"), TimeRange::ALL, &ctl).unwrap();
-        prop_assert!(found.into_iter().eq(names));
-        let mut keys: BTreeMap<(Arc<str>, TagScope), u64> = BTreeMap::new();
-        let mut values: BTreeMap<String, u64> = BTreeMap::new();
-        for span in &spans {
-            for (attributes, scope) in
-                [(&span.attributes, TagScope::Span), (&span.resource.attributes, TagScope::Resource)]
-            {
-                let own: BTreeSet<_> = attributes.iter().map(|(key, _)| Arc::clone(key)).collect();
-                for key in own {
-                    *keys.entry((key, scope)).or_default() += 1;
-                }
-            }
-            let mut own: Vec<&Value> =
-                span.attributes.iter().filter(|(k, _)| &**k == "a").map(|(_, v)| v).collect();
-            if own.is_empty() {
-                let resource = span.resource.attributes.iter();
-                own = resource.filter(|(k, _)| &**k == "a").map(|(_, v)| v).collect();
-            }
-            let own: BTreeSet<String> = own.into_iter().map(Value::to_string).collect();
-            for text in own {
-*values.entry(text).or_default() += 1;
-}
-        }
-        let found = head.tag_names(lsn, &ctl).unwrap();
-        let found = found.into_iter().map(|name| ((name.key, name.scope), name.spans));
-        prop_assert_eq!(found.collect::<BTreeMap<_, _>>(), keys);
-        let found = head.tag_values(lsn, "a", "", usize::MAX, &ctl).unwrap();
-        prop_assert!(found.iter().map(|v| &v.value).eq(values.keys()));
-        let bounds = head.time_bounds(lsn, &ctl).unwrap();
-        prop_assert_eq!(bounds.map(TimeRange::start), spans.iter().map(|s| s.start).min());
-        prop_assert_eq!(bounds.map(TimeRange::end), spans.iter().map(|s| s.end).max());
-    }
-
     /// The same spans in any order and in any batches are the same trace.
     #[test]
     fn the_order_of_arrival_changes_no_answer(
@@ -825,7 +778,7 @@ fn huge_traces_of_every_shape_are_read_in_linear_time() {
 
 #[test]
 fn a_reader_at_one_lsn_sees_the_same_while_the_writer_goes_on() {
-    let head = new_head(2);
+    let head = Arc::new(new_head(2));
     let batch = |n: u64| -> Vec<Span> {
         let start = (n * 7 % 50).cast_signed();
         (0..20)
@@ -840,15 +793,17 @@ fn a_reader_at_one_lsn_sees_the_same_while_the_writer_goes_on() {
         of: TagScope::Any,
         matches: StringMatch::new(MatchOp::Regex, "[1-5].*").unwrap(),
     });
+    let bounds = |at| -> Vec<_> {
+        let parts = SpanPart::of_head(&head, Lsn(at));
+        parts
+            .map(|part| part.time_bounds(&control()).unwrap())
+            .collect()
+    };
     let look = |at| {
         let traces: Vec<_> = (0..3)
             .map(|n| head.trace(Lsn(at), trace_id(n), &control()).unwrap())
             .collect();
-        (
-            traces,
-            hits(&head, Lsn(at), &filter),
-            head.time_bounds(Lsn(at), &control()).unwrap(),
-        )
+        (traces, hits(&head, Lsn(at), &filter), bounds(at))
     };
     let expected: Vec<_> = [10, 20].map(|at| (at, look(at))).into();
     let done = AtomicBool::new(false);

@@ -38,8 +38,8 @@ const TRAILER_BYTES: u64 = 16;
 const CHECK_EDGE_ROWS: usize = 64 * 1024;
 
 impl EdgeRows {
-    /// Writes the section, which the caller has begun. No row: nothing is written. `service` gives the
-    /// name of a service by the number that classes said.
+    /// Writes the section, which the caller has begun. `service` gives the name of a service by the number
+    /// that classes said.
     ///
     /// # Errors
     /// [`Error::Storage`]; what `ctl` returns.
@@ -49,9 +49,6 @@ impl EdgeRows {
         writer: &mut BlockWriter,
         ctl: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<(), Error> {
-        if self.rows.is_empty() {
-            return Ok(());
-        }
         ctl()?;
         let (names, order) = named(&self.edges, service);
         self.rows.sort_by_key(|row| row.minute);
