@@ -132,6 +132,11 @@ impl EdgeGraph {
         }
     }
 
+    /// An empty graph that keeps as many durations.
+    pub(super) fn like(&self) -> Self {
+        Self::new(self.durations_max)
+    }
+
     /// Whether [`Edge::durations_ns`] of every edge has all durations.
     pub fn has_all_durations(&self) -> bool {
         self.coarse_calls == 0 && self.keeps_durations()
@@ -145,13 +150,6 @@ impl EdgeGraph {
     /// Whether durations one by one are of use at all.
     pub(super) fn keeps_durations(&self) -> bool {
         self.durations <= self.durations_max
-    }
-
-    /// Whether so many more durations may be kept.
-    pub(super) fn has_room_for(&self, calls: u64) -> bool {
-        self.coarse_calls == 0
-            && self.durations_max.saturating_sub(self.durations) >= calls
-            && self.durations_max > 0
     }
 
     /// Links whose target is not stored.

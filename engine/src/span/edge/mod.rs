@@ -11,9 +11,11 @@
 //! | `sketch.rs` | durations as a histogram that can be taken off again |
 //! | `period.rs` | a range as days, hours, minutes and what is left |
 //! | `part.rs`, `peers.rs` | the edges of a part, from its rows |
+//! | `block.rs` | the calls of a block, from its summaries where it has them |
 //! | `links.rs` | links as edges, whatever parts their ends lie in |
 //! | `collect.rs`, `section.rs` | the summaries of a block, written and read |
 
+mod block;
 mod collect;
 mod graph;
 mod kind;

@@ -190,7 +190,8 @@ pub(super) fn calls_among(
     Ok(calls)
 }
 
-fn add_calls(
+/// Adds the calls among `rows`, which satisfy the filter but for the caller.
+pub(super) fn add_calls(
     part: &SpanPart,
     filter: &EdgeFilter,
     rows: &SpanRows,
