@@ -3,7 +3,7 @@
 //! Reads look at the snapshot's age after each piece they read and before they hand it on, so that a
 //! snapshot whose versions may be gone ends in a typed error, never in a changed answer.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use rootline_index::{Labels, Matcher};
 use rootline_wal::Lsn;
@@ -17,7 +17,7 @@ use crate::{
         Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary,
     },
     span::{
-        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, listing,
+        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart, listing,
     },
     store::View,
     time::TimeRange,
@@ -267,7 +267,13 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
-        self.fresh(self.view.spans.parts(self.spans_at))
+        let damaged = &mut |error: Error| self.engine.note_damage(&error, Path::new(""));
+        let parts = self.view.spans.parts(self.spans_at, damaged)?;
+        let of_heads = parts.iter().filter_map(|part| match part {
+            ViewPart::Head(head) => Some(SpanPart::of_head(head, self.spans_at)),
+            ViewPart::Block(..) => None,
+        });
+        self.fresh(of_heads.flatten().collect())
     }
 
     /// Every span for which `filter` holds, in no particular order.
