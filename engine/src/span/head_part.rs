@@ -797,8 +797,49 @@ impl HeadPart {
     }
 }
 
-/// What links between spans need.
+/// What edges need.
 impl HeadPart {
+    /// Of the rows that satisfy a filter, those whose parent was sent by another resource: the classes
+    /// of parent and row, and the row's duration. Rows of odd traces are returned instead: their parents
+    /// are to be found first.
+    pub(crate) fn calls_between_resources(
+        &self,
+        filter: &SpanFilter,
+        ctl: &QueryControl,
+        found: &mut Vec<(u32, u32, u64)>,
+    ) -> Result<SpanRows, Error> {
+        let mut odd = RoaringBitmap::new();
+        self.each_slice(filter, ctl, &mut |shard, rows| {
+            for &row in rows {
+                let Some(ident) = shard.idents.get(row) else {
+                    continue;
+                };
+                let Some(parent) = ident.first_parent() else {
+                    continue;
+                };
+                if shard.traces.get(ident.trace).is_some_and(|t| t.odd) {
+                    // Rows rise.
+                    let _ = odd.try_push(row);
+                    continue;
+                }
+                let (Some(&own), Some(&above)) =
+                    (shard.class_of.get(row), shard.class_of.get(parent))
+                else {
+                    continue;
+                };
+                let resource = |class| shard.classes.get(class).map(|entry| entry.class.resource);
+                if own != above
+                    && resource(own) != resource(above)
+                    && self.is_visible(shard, parent)
+                {
+                    let duration_ns = shard.durations.get(row).copied().unwrap_or_default();
+                    found.push((above, own, duration_ns));
+                }
+            }
+        })?;
+        Ok(SpanRows::from_bitmap(odd))
+    }
+
     /// Calls `each` with every link of rows, under the lock: the row, the trace and the span pointed to,
     /// zeros for what was not sent.
     pub(crate) fn each_link(

@@ -375,8 +375,22 @@ impl SpanPart {
     }
 }
 
-/// What links between spans need.
+/// What edges need.
 impl SpanPart {
+    /// The calls among the rows that satisfy a filter, if parents are at hand: the classes of parent and
+    /// row, and the row's duration, where they were sent by different resources. Returns the rows of
+    /// which that is not known.
+    pub(crate) fn calls_between_resources(
+        &self,
+        filter: &SpanFilter,
+        ctl: &QueryControl,
+        found: &mut Vec<(u32, u32, u64)>,
+    ) -> Result<SpanRows, Error> {
+        match &self.inner {
+            Inner::Head(part) => part.calls_between_resources(filter, ctl, found),
+        }
+    }
+
     /// Calls `each` with every link of rows: the row, the trace and the span pointed to, zeros for what
     /// was not sent.
     pub(crate) fn each_link(

@@ -100,8 +100,7 @@ impl SpanPart {
             return Ok(());
         }
         if filter.kinds.contains(EdgeKind::Call) {
-            let rows = self.select(&filter.spans(filter.callee.as_deref()), ctl)?;
-            each_step(&rows, |rows| add_calls(self, filter, rows, ctl, into))?;
+            add_all_calls(self, filter, ctl, into)?;
         }
         if !filter.kinds.and(EdgeKinds::PEERS).is_empty() {
             super::peers::add(self, filter, ctl, into)?;
@@ -190,6 +189,29 @@ pub(super) fn calls_among(
     Ok(calls)
 }
 
+/// Adds the calls of a part, row by row.
+pub(super) fn add_all_calls(
+    part: &SpanPart,
+    filter: &EdgeFilter,
+    ctl: &QueryControl,
+    into: &mut EdgeGraph,
+) -> Result<(), Error> {
+    let mut found = Vec::new();
+    let spans = filter.spans(filter.callee.as_deref());
+    let open = part.calls_between_resources(&spans, ctl, &mut found)?;
+    let mut slots = Slots::new(part, filter);
+    let mut owners = Owners::of(part);
+    for (parent, class, duration_ns) in found {
+        if let (Some((caller, _)), Some((callee, error))) = (owners.get(parent), owners.get(class))
+            && caller != callee
+            && let Some(slot) = slots.get(caller, callee, into)
+        {
+            into.add(slot, duration_ns, error);
+        }
+    }
+    each_step(&open, |rows| add_calls(part, filter, rows, ctl, into))
+}
+
 /// Adds the calls among `rows`, which satisfy the filter but for the caller.
 pub(super) fn add_calls(
     part: &SpanPart,
@@ -200,16 +222,10 @@ pub(super) fn add_calls(
 ) -> Result<(), Error> {
     let mut owners = Owners::of(part);
     let calls = calls_among(part, rows, &mut owners, ctl)?;
-    let mut slots: HashMap<(SymbolId, SymbolId), Option<EdgeSlot>> = HashMap::new();
+    let mut slots = Slots::new(part, filter);
     let (mut chosen, mut of_rows) = (Vec::new(), Vec::new());
     for (row, caller, callee, error) in calls {
-        let slot = *slots.entry((caller, callee)).or_insert_with(|| {
-            let (caller, callee) = (part.symbol(caller), part.symbol(callee));
-            filter
-                .is_between(&caller, &callee)
-                .then(|| into.slot(EdgeKind::Call, &caller, &callee, ""))
-        });
-        if let Some(slot) = slot {
+        if let Some(slot) = slots.get(caller, callee, into) {
             chosen.push((slot, error));
             of_rows.push(row);
         }
@@ -220,4 +236,53 @@ pub(super) fn add_calls(
         into.add(slot, duration_ns, error);
     }
     Ok(())
+}
+
+/// The edges of calls by the services of a part.
+struct Slots<'a> {
+    part: &'a SpanPart,
+    filter: &'a EdgeFilter,
+    known: HashMap<(SymbolId, SymbolId), Option<EdgeSlot>>,
+    /// Edges come in runs of the same few.
+    last: Option<((SymbolId, SymbolId), Option<EdgeSlot>)>,
+}
+
+impl<'a> Slots<'a> {
+    fn new(part: &'a SpanPart, filter: &'a EdgeFilter) -> Self {
+        Self {
+            part,
+            filter,
+            known: HashMap::new(),
+            last: None,
+        }
+    }
+
+    /// The edge between two services, if it is wanted.
+    fn get(
+        &mut self,
+        caller: SymbolId,
+        callee: SymbolId,
+        graph: &mut EdgeGraph,
+    ) -> Option<EdgeSlot> {
+        let key = (caller, callee);
+        if let Some((known, slot)) = self.last
+            && known == key
+        {
+            return slot;
+        }
+        let Self {
+            part,
+            filter,
+            known,
+            last,
+        } = self;
+        let slot = *known.entry(key).or_insert_with(|| {
+            let (caller, callee) = (part.symbol(caller), part.symbol(callee));
+            filter
+                .is_between(&caller, &callee)
+                .then(|| graph.slot(EdgeKind::Call, &caller, &callee, ""))
+        });
+        *last = Some((key, slot));
+        slot
+    }
 }
