@@ -9,6 +9,7 @@ use rootline_index::{Labels, Matcher};
 use rootline_wal::Lsn;
 
 use crate::{
+    block::Signal,
     control::QueryControl,
     engine::Engine,
     error::Error,
@@ -56,7 +57,12 @@ impl Snapshot {
     /// from the rest; [`EngineStats::damage`](crate::EngineStats::damage) names the files. (A page that is
     /// damaged inside an open block is an error of the question that touches it.)
     pub fn is_whole(&self, range: TimeRange) -> bool {
-        self.engine.is_whole(range)
+        self.engine.is_whole(Signal::Metrics, range)
+    }
+
+    /// Whether every block with spans in `range` could be opened; see [`is_whole`](Self::is_whole).
+    pub fn spans_are_whole(&self, range: TimeRange) -> bool {
+        self.engine.is_whole(Signal::Spans, range)
     }
 
     /// The same snapshot with spans as they were at `lsn`, if that is older: what later pages of an

@@ -16,6 +16,7 @@
 //! | `owners.rs` | names, resources, scopes, classes |
 //! | `rows.rs`, `orphans.rs` | what rows hang together by |
 
+pub(crate) mod attributes;
 pub(crate) mod column;
 mod directory;
 mod fuse;
@@ -39,5 +40,6 @@ pub(crate) use loose::LooseRows;
 pub(crate) use owners::ClassRow;
 pub(crate) use reader::{RowCursor, SpanBlock};
 pub(crate) use rows::RowBounds;
+pub(crate) use trace::SpanReader;
 pub(crate) use traces::{TraceCursor, TraceRow};
 pub(crate) use writer::{RowRun, RowSource, SpanBlockOrigin, write_block};
