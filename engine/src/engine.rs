@@ -571,5 +571,4 @@ impl Engine {
     pub(crate) fn note_damage(&self, error: &Error, path: &Path) {
         self.inner.core.files.note_damage(error, path.to_owned());
     }
-
 }

@@ -14,9 +14,7 @@ use crate::{
     engine::Engine,
     error::Error,
     id::TraceId,
-    metric::{
-        Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary,
-    },
+    metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
     span::{
         SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart, listing,
     },
@@ -92,7 +90,8 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .select(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -115,7 +114,8 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .summary(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -131,7 +131,11 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<Labels>, Error> {
-        let found = self.met(self.view.metrics.series(self.pin.lsn(), matchers, range, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .series(self.pin.lsn(), matchers, range, query),
+        )?;
         self.fresh(found)
     }
 
@@ -148,7 +152,8 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let found =
             self.met(
-                self.view.metrics
+                self.view
+                    .metrics
                     .label_names(self.pin.lsn(), matchers, range, limit, query),
             )?;
         self.fresh(found)
@@ -169,7 +174,8 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let at = self.pin.lsn();
         let found = self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .label_values(at, name, matchers, prefix, range, limit, query),
         )?;
         self.fresh(found)
@@ -185,10 +191,12 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let found = self.met(
-            self.view.metrics
-                .exemplars(self.pin.lsn(), matchers, range, query),
-        )?;
+        let found = self.met(self.view.metrics.exemplars(
+            self.pin.lsn(),
+            matchers,
+            range,
+            query,
+        ))?;
         self.fresh(found)
     }
 
@@ -209,7 +217,11 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        let found = self.met(self.view.metrics.time_bounds(self.pin.lsn(), matchers, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .time_bounds(self.pin.lsn(), matchers, query),
+        )?;
         self.fresh(found)
     }
 
@@ -223,7 +235,11 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Cardinality, Error> {
-        let found = self.met(self.view.metrics.cardinality(self.pin.lsn(), by, limit, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .cardinality(self.pin.lsn(), by, limit, query),
+        )?;
         self.fresh(found)
     }
 

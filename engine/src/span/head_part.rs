@@ -792,7 +792,7 @@ impl HeadPart {
                 let resource = |class| shard.classes.get(class).map(|entry| entry.class.resource);
                 if own != above
                     && resource(own) != resource(above)
-                    && self.is_visible(shard, parent)
+                    && shard.is_visible(parent, self.view)
                 {
                     let duration_ns = shard.durations.get(row).copied().unwrap_or_default();
                     found.push((above, own, duration_ns));
@@ -830,7 +830,7 @@ impl HeadPart {
             return Ok(());
         };
         let trace = lock.read().find_trace(id);
-        let Some(trace) = trace.filter(|&trace| !self.is_superseded(trace)) else {
+        let Some(trace) = trace else {
             return Ok(());
         };
         let first = lock.read().traces.get(trace).map(|entry| entry.first);
@@ -844,7 +844,7 @@ impl HeadPart {
                     if row >= self.view.rows {
                         break;
                     }
-                    if self.is_visible(&shard, row)
+                    if shard.is_visible(row, self.view)
                         && let (Some(ident), Some(&start), Some(&class)) = (
                             shard.idents.get(row),
                             shard.starts.get(row),

@@ -123,7 +123,10 @@ fn freeze(engine: &Engine) {
 #[test]
 fn a_late_span_finds_its_parent_in_a_frozen_generation() {
     let engine = open(&PowerCutStorage::new());
-    write(&engine, &[sent(1, 1, 0, 100), sent(1, 2, 1, 110), sent(2, 1, 0, 5)]);
+    write(
+        &engine,
+        &[sent(1, 1, 0, 100), sent(1, 2, 1, 110), sent(2, 1, 0, 5)],
+    );
     freeze(&engine);
     let before = engine.snapshot().unwrap();
     write(&engine, &[sent(1, 3, 2, 120)]);
@@ -191,7 +194,13 @@ fn deletes_hold_across_generations_and_what_is_sent_again_comes_back() {
     write(&engine, &[first[2]]);
     let back = engine.snapshot().unwrap();
     assert_eq!(shape(&back, 1), [(3, 0)]);
-    for (snapshot, spans) in [(before, 3), (deleted, 2), (recalled, 3), (again, 4), (back, 1)] {
+    for (snapshot, spans) in [
+        (before, 3),
+        (deleted, 2),
+        (recalled, 3),
+        (again, 4),
+        (back, 1),
+    ] {
         assert_eq!(counted(&snapshot)[&trace_id(1)], spans);
     }
     assert!(counted(&gone).is_empty());
@@ -205,7 +214,10 @@ fn a_trace_takes_no_more_spans_than_it_may_have() {
         ..Settings::default()
     };
     let builder = Engine::builder(Path::new("/data")).settings(settings);
-    let engine = builder.storage(Arc::new(PowerCutStorage::new())).open().unwrap();
+    let engine = builder
+        .storage(Arc::new(PowerCutStorage::new()))
+        .open()
+        .unwrap();
     write(&engine, &[sent(1, 1, 0, 1), sent(1, 2, 0, 1)]);
     freeze(&engine);
     write(&engine, &[sent(1, 3, 0, 1), sent(2, 1, 0, 1)]);

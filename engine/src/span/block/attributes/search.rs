@@ -343,7 +343,10 @@ impl AttributeTable {
     ) -> Result<(), Error> {
         let mut of_group = Vec::new();
         let mut until_check = CHECK_GROUPS;
-        let mut items = items.iter().take_while(|&item| item < self.items()).peekable();
+        let mut items = items
+            .iter()
+            .take_while(|&item| item < self.items())
+            .peekable();
         while let Some(&first) = items.peek() {
             until_check -= 1;
             if until_check == 0 {
@@ -422,7 +425,9 @@ impl Layout {
     pub(super) fn shapes_with_key(&self, key: u32) -> Vec<bool> {
         let has = |shape| {
             let fields = self.shapes.fields(shape).iter();
-            fields.copied().any(|field| self.key_of_field(field) == Some(key))
+            fields
+                .copied()
+                .any(|field| self.key_of_field(field) == Some(key))
         };
         (0..self.shapes.len()).map(has).collect()
     }
