@@ -33,7 +33,7 @@ mod orphans;
 mod owners;
 mod reader;
 mod rows;
-mod satellites;
+pub(crate) mod satellites;
 mod sparse;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@
 //! 3. In those traces the parent rule is applied anew to what is visible, and the calls are added.
 //! 4. What is left of minutes at the ends of the range is read from the rows.
 //!
+//! Links and the spans they point to are read here as well.
+//!
 //! Where the summaries are damaged, left out, or would be taken off for the most part, rows alone
 //! answer.
 
@@ -22,12 +24,14 @@ use super::{
 use crate::{
     control::{CHECK_ROWS, QueryControl},
     error::Error,
+    id::TraceId,
     span::{
-        SpanPart, SpanRows, StatusCode,
-        block::{RowCursor, SpanBlock},
+        Attributes, SpanPart, SpanRows, StatusCode,
+        block::{RowCursor, SatelliteCursor, SpanBlock, attributes::AttributeCursor, satellites},
         hidden::Hidden,
     },
     time::{TimeRange, Timestamp},
+    value::Value,
 };
 
 /// Summaries do not pay once more than this part of the rows is to be taken off again: a row costs
@@ -177,4 +181,82 @@ fn add_resolved(
     each_step(&inside, |rows| {
         add_calls(part, &filter.within(whole), rows, ctl, graph)
     })
+}
+
+/// Calls `each` with every link of rows: the row, the trace and the span pointed to, zeros for what was
+/// not sent.
+pub(in crate::span) fn each_link(
+    block: &SpanBlock,
+    rows: &SpanRows,
+    ctl: &QueryControl,
+    each: &mut dyn FnMut(u32, [u8; 16], [u8; 8]),
+) -> Result<(), Error> {
+    let rows = rows.as_bitmap();
+    let (Some(links), Some(first), Some(last)) = (block.links(), rows.min(), rows.max()) else {
+        return Ok(());
+    };
+    let container = block.block();
+    let mut cursor = SatelliteCursor::default();
+    let mut of_fields = AttributeCursor::default();
+    let mut fields = Attributes::new();
+    let items = links.items_of(container, first..last.saturating_add(1), &mut cursor)?;
+    for (seen, item) in items.enumerate() {
+        if seen.is_multiple_of(CHECK_ROWS) {
+            ctl.check()?;
+        }
+        let row = links.row(container, item, &mut cursor)?;
+        if !rows.contains(row) {
+            continue;
+        }
+        fields.clear();
+        links
+            .fields()
+            .attributes(item, &mut of_fields, &mut fields)?;
+        let bytes = |wanted: &str| {
+            let mut found = fields.iter().filter(|(key, _)| &**key == wanted);
+            found.next().and_then(|(_, value)| match value {
+                Value::Bytes(bytes) => Some(&**bytes),
+                _ => None,
+            })
+        };
+        let trace = bytes(satellites::TRACE).and_then(|id| id.try_into().ok());
+        let span = bytes(satellites::SPAN).and_then(|id| id.try_into().ok());
+        each(row, trace.unwrap_or_default(), span.unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// Calls `each` with every visible span of a trace: its id, its start and its class.
+pub(in crate::span) fn each_span_of(
+    block: &SpanBlock,
+    hidden: &Hidden,
+    id: TraceId,
+    ctl: &QueryControl,
+    each: &mut dyn FnMut([u8; 8], i64, u32),
+) -> Result<(), Error> {
+    if !block.may_have_trace(id) {
+        return Ok(());
+    }
+    let Some(trace) = block.find_trace(id)? else {
+        return Ok(());
+    };
+    let rows = block.trace_rows(trace)?;
+    if hidden.hides_all(rows.clone()) {
+        return Ok(());
+    }
+    let mut cursor = RowCursor::new(block);
+    let mut ids = Vec::new();
+    for first in rows.clone().step_by(CHECK_ROWS) {
+        ctl.check()?;
+        let step = first..rows.end.min(first.saturating_add(super::number(CHECK_ROWS)));
+        ids.clear();
+        ids.resize(step.len(), [0; 8]);
+        block.span_ids(first, &mut ids)?;
+        for (row, id) in step.zip(&ids) {
+            if !hidden.rows.contains(row) {
+                each(*id, cursor.start_ns(row)?, cursor.class(row)?);
+            }
+        }
+    }
+    Ok(())
 }
