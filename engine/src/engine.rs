@@ -166,7 +166,10 @@ impl Builder {
             },
             spans: SpanView {
                 blocks: files.span_parts(&span_blocks, floors_ns.spans)?,
-                tombstones: span_tombstones.into_iter().chain(replayed.span_deletes).collect(),
+                tombstones: span_tombstones
+                    .into_iter()
+                    .chain(replayed.span_deletes)
+                    .collect(),
                 floor_ns: floors_ns.spans,
                 ..SpanView::of(Arc::clone(&heads.spans))
             },

@@ -16,7 +16,8 @@ use crate::{
     id::TraceId,
     metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
     span::{
-        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart, listing,
+        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart,
+        listing,
     },
     store::View,
     time::TimeRange,
@@ -391,6 +392,12 @@ impl Snapshot {
             };
         }
         self.fresh(bounds)
+    }
+
+    /// The parts of the store as of the pin.
+    #[cfg(test)]
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     /// The engine this is a snapshot of.

@@ -63,6 +63,7 @@ pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
     SpanWriter,
 };
+pub(crate) use block::SpanBlock;
 pub use catalog::SymbolId;
 #[doc(hidden)]
 pub use edge::check_span_edges;
@@ -70,9 +71,7 @@ pub use edge::{DurationSketch, Edge, EdgeFilter, EdgeGraph, EdgeKind, EdgeKinds,
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};
-pub(crate) use block::SpanBlock;
 pub(crate) use hidden::Hidden;
-pub(crate) use view::{FrozenSpans, SpanBlockPart, SpanView, ViewPart};
 pub use hit::SpanHit;
 pub use listing::{TagName, TagValue};
 pub use model::{
@@ -81,3 +80,4 @@ pub use model::{
 };
 pub use part::{NewestTrace, RowValues, SpanClass, SpanPart};
 pub use rows::SpanRows;
+pub(crate) use view::{FrozenSpans, SpanBlockPart, SpanView, ViewPart};

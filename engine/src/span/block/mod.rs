@@ -48,7 +48,7 @@ pub(crate) use merge::merge;
 pub(crate) use owners::ClassRow;
 pub(crate) use reader::{RowCursor, SpanBlock};
 pub(crate) use rows::RowBounds;
-pub(crate) use trace::SpanReader;
 pub(crate) use satellites::{SatelliteCursor, Satellites};
+pub(crate) use trace::SpanReader;
 pub(crate) use traces::{TraceCursor, TraceRow};
 pub(crate) use writer::{RowRun, RowSource, SpanBlockOrigin, write_block};
