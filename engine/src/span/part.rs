@@ -14,6 +14,7 @@ use rootline_wal::Lsn;
 use super::{
     axis::Axis,
     catalog::SymbolId,
+    edge,
     filter::{SpanFilter, TagScope},
     head::SpanHead,
     head_part::HeadPart,
@@ -388,6 +389,7 @@ impl SpanPart {
     ) -> Result<SpanRows, Error> {
         match &self.inner {
             Inner::Head(part) => part.calls_between_resources(filter, ctl, found),
+            Inner::Block(part) => part.select(filter, ctl),
         }
     }
 
@@ -399,7 +401,10 @@ impl SpanPart {
         ctl: &QueryControl,
         each: &mut dyn FnMut(u32, [u8; 16], [u8; 8]),
     ) -> Result<(), Error> {
-        ask!(self, part => part.each_link(rows, ctl, each))
+        match &self.inner {
+            Inner::Head(part) => part.each_link(rows, ctl, each),
+            Inner::Block(part) => edge::each_link(&part.block, rows, ctl, each),
+        }
     }
 
     /// Calls `each` with every visible span of a trace: its id, its start and its class. No call if the
@@ -410,7 +415,18 @@ impl SpanPart {
         ctl: &QueryControl,
         each: &mut dyn FnMut([u8; 8], i64, u32),
     ) -> Result<(), Error> {
-        ask!(self, part => part.each_span_of(id, ctl, each))
+        match &self.inner {
+            Inner::Head(part) => part.each_span_of(id, ctl, each),
+            Inner::Block(part) => edge::each_span_of(&part.block, &part.hidden, id, ctl, each),
+        }
+    }
+
+    /// The block and what is hidden of it, if the part is one.
+    pub(crate) fn block(&self) -> Option<(&SpanBlock, &Hidden)> {
+        match &self.inner {
+            Inner::Head(_) => None,
+            Inner::Block(part) => Some((&part.block, &part.hidden)),
+        }
     }
 }
 

@@ -77,6 +77,12 @@ impl EdgeKinds {
         Self(self.0 | 1 << kind as u8)
     }
 
+    /// With one kind less.
+    #[must_use]
+    pub const fn without(self, kind: EdgeKind) -> Self {
+        Self(self.0 & !(1 << kind as u8))
+    }
+
     /// Those that are in both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {

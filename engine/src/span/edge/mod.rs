@@ -26,6 +26,7 @@ mod period;
 mod section;
 mod sketch;
 
+pub(super) use block::{each_link, each_span_of};
 pub(crate) use collect::{ClassOwner, EdgeRows};
 pub use graph::{Edge, EdgeGraph, EdgeSums};
 pub use kind::{EdgeKind, EdgeKinds};

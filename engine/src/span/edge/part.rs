@@ -81,7 +81,18 @@ impl SpanPart {
         ctl: &QueryControl,
         into: &mut EdgeGraph,
     ) -> Result<(), Error> {
-        self.add_edges_of_rows(filter, ctl, into)
+        let bounds = self.start_bounds();
+        if !bounds.is_some_and(|bounds| bounds.overlaps(filter.range)) {
+            return Ok(());
+        }
+        let mut from_rows = filter.clone();
+        if let Some((block, hidden)) = self.block()
+            && filter.kinds.contains(EdgeKind::Call)
+            && super::block::add(self, block, hidden, filter, ctl, into)?
+        {
+            from_rows.kinds = filter.kinds.without(EdgeKind::Call);
+        }
+        self.add_edges_of_rows(&from_rows, ctl, into)
     }
 
     /// Adds the edges of this part, row by row. Links are left out: their other end may lie in another
