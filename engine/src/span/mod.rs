@@ -9,6 +9,8 @@
 //! | `catalog.rs` | names, keys, resources, scopes of all shards |
 //! | `parents.rs` | the parent rule |
 //! | `part.rs`, `head_part.rs` | a part of the store as a snapshot sees it: what queries ask |
+//! | `block_part.rs`, `block_select.rs`, `block_newest.rs`, `block_tags.rs`, `block_listing.rs` | a block as a part |
+//! | `class_set.rs`, `row_set.rs` | sets of classes, sets of rows |
 //! | `family.rs` | relatives, depths and own times within a trace |
 //! | `edge/` | who calls whom |
 //! | `view.rs`, `recall.rs`, `hidden.rs` | the parts of the store, and how a trace stays whole in one of them |
@@ -23,7 +25,13 @@ mod arena;
 mod axis;
 pub(crate) mod batch;
 pub(crate) mod block;
+mod block_listing;
+mod block_newest;
+mod block_part;
+mod block_select;
+mod block_tags;
 mod catalog;
+mod class_set;
 mod column;
 pub(crate) mod dictionary;
 pub(crate) mod edge;
@@ -47,6 +55,7 @@ mod read;
 pub(crate) mod recall;
 pub(crate) mod rest;
 mod row_list;
+mod row_set;
 mod rows;
 mod select;
 mod shard;
