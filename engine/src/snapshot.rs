@@ -3,19 +3,21 @@
 //! Reads look at the snapshot's age after each piece they read and before they hand it on, so that a
 //! snapshot whose versions may be gone ends in a typed error, never in a changed answer.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use rootline_index::{Labels, Matcher};
 use rootline_wal::Lsn;
 
 use crate::{
+    block::Signal,
     control::QueryControl,
     engine::Engine,
     error::Error,
     id::TraceId,
     metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
     span::{
-        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, listing,
+        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart,
+        listing,
     },
     store::View,
     time::TimeRange,
@@ -54,7 +56,12 @@ impl Snapshot {
     /// from the rest; [`EngineStats::damage`](crate::EngineStats::damage) names the files. (A page that is
     /// damaged inside an open block is an error of the question that touches it.)
     pub fn is_whole(&self, range: TimeRange) -> bool {
-        self.engine.is_whole(range)
+        self.engine.is_whole(Signal::Metrics, range)
+    }
+
+    /// Whether every block with spans in `range` could be opened; see [`is_whole`](Self::is_whole).
+    pub fn spans_are_whole(&self, range: TimeRange) -> bool {
+        self.engine.is_whole(Signal::Spans, range)
     }
 
     /// The same snapshot with spans as they were at `lsn`, if that is older: what later pages of an
@@ -283,7 +290,16 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
-        self.fresh(self.view.spans.parts(self.spans_at))
+        let damaged = &mut |error: Error| self.engine.note_damage(&error, Path::new(""));
+        let parts = self.view.spans.parts(self.spans_at, damaged)?;
+        let mut opened = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                ViewPart::Block(block, hidden) => opened.push(SpanPart::of_block(block, hidden)),
+                ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.spans_at)),
+            }
+        }
+        self.fresh(opened)
     }
 
     /// Every span for which `filter` holds, in no particular order.
@@ -379,6 +395,12 @@ impl Snapshot {
             };
         }
         self.fresh(bounds)
+    }
+
+    /// The parts of the store as of the pin.
+    #[cfg(test)]
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     /// The engine this is a snapshot of.

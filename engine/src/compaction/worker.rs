@@ -31,7 +31,7 @@ use rootline_wal::{Clock, Lsn, StoreId};
 use super::planner::{self, Effort, PendingDelete, Plan};
 use crate::{
     allocator,
-    block::{BlockId, BlockMeta, SectionKind, Signal},
+    block::{Block, BlockId, BlockMeta, SectionKind, Signal},
     budget::Holder,
     error::{Error, ErrorKind},
     files::{self, StoreFiles},
@@ -128,9 +128,9 @@ pub(crate) struct Compaction {
 
 /// What is known from step to step.
 #[derive(Debug)]
-struct Memory {
+pub(super) struct Memory {
     /// Blocks whose damage a merge ran into: they are left as they are.
-    damaged: HashSet<BlockId>,
+    pub(super) damaged: HashSet<BlockId>,
     clock: RetentionClock,
     retry_at: Duration,
     scrub_at: Option<Duration>,
@@ -167,7 +167,7 @@ impl Compaction {
 }
 
 /// Rests between slices of work, and ends it when the store closes.
-struct Pace<'c> {
+pub(super) struct Pace<'c> {
     core: &'c Core,
     effort: Effort,
     calls: u32,
@@ -175,7 +175,7 @@ struct Pace<'c> {
 }
 
 impl<'c> Pace<'c> {
-    fn new(core: &'c Core, effort: Effort) -> Self {
+    pub(super) fn new(core: &'c Core, effort: Effort) -> Self {
         Self {
             core,
             effort,
@@ -192,7 +192,7 @@ impl<'c> Pace<'c> {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<(), Error> {
+    pub(super) fn look(&mut self) -> Result<(), Error> {
         let compaction = &self.core.compaction;
         if compaction.stopping.load(Ordering::Acquire) {
             return Err(Error::Cancelled);
@@ -324,7 +324,11 @@ impl Core {
             }
         }
         let Some(plan) = plan else {
-            return Ok(None);
+            let done = self.compact_spans_step(effort, &mut memory)?;
+            if let Some(done) = done {
+                self.count_merge(done, started);
+            }
+            return Ok(done);
         };
         let done = self.carry_out(view, &plan, &deletes, clean_lsn, effort);
         if let Err(error) = &done
@@ -333,10 +337,14 @@ impl Core {
             self.set_aside(view, &plan, error, &mut memory);
         }
         let done = done?;
+        self.count_merge(done, started);
+        Ok(Some(done))
+    }
+
+    fn count_merge(&self, done: Compacted, started: Duration) {
         let mut stats = self.compaction.stats.lock();
         stats.done.add(done);
         stats.last = self.clock.monotonic().saturating_sub(started);
-        Ok(Some(done))
     }
 
     /// Writes the merged block and publishes it.
@@ -364,7 +372,7 @@ impl Core {
             }
             return Err(error);
         }
-        self.retire(&sources);
+        self.retire(sources.iter().map(|block| block.block()));
         let held = sources.iter().map(|block| block.meta());
         let held = held.map(|meta| meta.file_bytes + meta.series * HELD_SERIES_BYTES);
         allocator::freed(held.sum());
@@ -552,16 +560,15 @@ impl Core {
     }
 
     /// Removes files of blocks that the manifest no longer names. Who still reads them keeps them open.
-    fn retire(&self, blocks: &[Arc<MetricBlock>]) {
+    pub(super) fn retire<'b>(&self, blocks: impl Iterator<Item = &'b Arc<Block>>) {
         let kept_open = blocks
-            .iter()
-            .filter(|block| block.block().keep_open().is_ok())
+            .filter(|block| block.keep_open().is_ok())
             .map(|block| block.meta().id);
         // One that cannot be kept open stays until the next open of the store.
         self.files.remove_blocks(kept_open);
     }
 
-    fn store_id(&self) -> StoreId {
+    pub(super) fn store_id(&self) -> StoreId {
         StoreFiles::store_id(&self.files.manifest.version())
             .unwrap_or_else(|| self.committer.wal.store_id())
     }
@@ -643,7 +650,7 @@ impl Core {
             noted_wall_ns: note_ns,
             noted_monotonic: monotonic,
         };
-        self.retire(&retired);
+        self.retire(retired.iter().map(|block| block.block()));
         let mut stats = self.compaction.stats.lock();
         stats.retired_blocks += retired.len() as u64;
         stats.retired_bytes += retired.iter().map(|b| b.meta().file_bytes).sum::<u64>();
@@ -678,12 +685,16 @@ impl Core {
     /// [`Error::Cancelled`] when the store closes.
     pub(crate) fn scrub(&self) -> Result<(), Error> {
         let view = self.committer.store.view();
-        let blocks = view.metrics.blocks.clone();
+        let metrics = view.metrics.blocks.iter();
+        let metrics = metrics.map(|block| Arc::clone(block.block()));
+        let spans = view.spans.blocks.iter();
+        let spans = spans.map(|part| Arc::clone(part.block.block()));
+        let blocks: Vec<Arc<Block>> = metrics.chain(spans).collect();
         drop(view);
         let mut pace = Pace::new(self, Effort::Background);
         let mut unrested = 0;
         for block in blocks {
-            let path = block.block().path().to_owned();
+            let path = block.path().to_owned();
             let mut damage = Vec::new();
             let mut rest = |bytes: u64| {
                 self.compaction
@@ -697,7 +708,6 @@ impl Core {
                 Ok(())
             };
             block
-                .block()
                 .verify(&mut rest, &mut |found| damage.push(found))?;
             for found in damage {
                 let error = Error::CorruptBlock {

@@ -41,8 +41,6 @@ pub(crate) struct HeadPart {
     head: Arc<SpanHead>,
     shard: usize,
     view: View,
-    /// Numbers of traces that a newer part has whole, if there are any.
-    superseded: Option<Arc<RoaringBitmap>>,
 }
 
 /// Rows of several traces one after the other, as they are read under the lock.
@@ -65,20 +63,6 @@ impl HeadPart {
             head: Arc::clone(head),
             shard,
             view: view.unwrap_or(View { at, rows: 0 }),
-            superseded: None,
-        }
-    }
-
-    /// The same without some traces, given by number.
-    #[expect(
-        dead_code,
-        reason = "for generations whose traces were recalled by newer ones"
-    )]
-    #[must_use]
-    pub(crate) fn without(self, traces: Arc<RoaringBitmap>) -> Self {
-        Self {
-            superseded: (!traces.is_empty()).then_some(traces),
-            ..self
         }
     }
 
@@ -91,22 +75,6 @@ impl HeadPart {
         self.head.catalog()
     }
 
-    fn is_superseded(&self, trace: u32) -> bool {
-        self.superseded
-            .as_ref()
-            .is_some_and(|traces| traces.contains(trace))
-    }
-
-    /// Rows that a question may find.
-    fn is_visible(&self, shard: &Shard, row: u32) -> bool {
-        shard.is_visible(row, self.view)
-            && (self.superseded.is_none()
-                || shard
-                    .idents
-                    .get(row)
-                    .is_some_and(|ident| !self.is_superseded(ident.trace)))
-    }
-
     /// No row from here on is seen.
     pub(super) fn row_bound(&self) -> u32 {
         self.view.rows
@@ -114,8 +82,7 @@ impl HeadPart {
 
     /// Whether every row below the bound is visible.
     pub(super) fn sees_all_rows(&self) -> bool {
-        let deletes = self.lock().is_some_and(|lock| lock.read().has_deletes());
-        self.superseded.is_none() && !deletes
+        self.lock().is_none_or(|lock| !lock.read().has_deletes())
     }
 
     pub(crate) fn spans(&self) -> u64 {
@@ -178,9 +145,6 @@ impl HeadPart {
             let seen = cursor.next_slice(&shard, self.catalog(), &mut rows);
             if seen == 0 {
                 return Ok(());
-            }
-            if self.superseded.is_some() {
-                rows.retain(|&row| self.is_visible(&shard, row));
             }
             each(&shard, &rows);
             drop(shard);
@@ -331,7 +295,7 @@ impl HeadPart {
         };
         let mut chunk = Chunk::default();
         let mut family = Family::default();
-        let mut traces = traces.iter().copied().filter(|&t| !self.is_superseded(t));
+        let mut traces = traces.iter().copied();
         // The trace being read and its next row.
         let mut open: Option<(u32, u32)> = None;
         loop {
@@ -463,7 +427,7 @@ impl HeadPart {
                 if shard.traces.get(ident.trace).is_some_and(|t| t.odd) {
                     odd.push(ident.trace);
                 } else if let Some(parent) = ident.first_parent()
-                    && self.is_visible(&shard, parent)
+                    && shard.is_visible(parent, self.view)
                     && taken.insert(parent)
                 {
                     found.push(parent);
@@ -493,7 +457,7 @@ impl HeadPart {
                 if shard.traces.get(ident.trace).is_some_and(|t| t.odd) {
                     odd.push((ident.trace, row, place));
                 } else if let Some(parent) = ident.first_parent()
-                    && self.is_visible(shard, parent)
+                    && shard.is_visible(parent, self.view)
                 {
                     class = shard.class_of.get(parent).copied().unwrap_or(NONE);
                 }
@@ -594,7 +558,7 @@ impl HeadPart {
 
     pub(crate) fn trace_start(&self, trace: u32) -> Result<Timestamp, Error> {
         let missing = Error::NoSuchTrace { trace };
-        let Some(lock) = self.lock().filter(|_| !self.is_superseded(trace)) else {
+        let Some(lock) = self.lock() else {
             return Err(missing);
         };
         let mut row = lock
@@ -728,7 +692,7 @@ impl HeadPart {
             return Ok(None);
         };
         let found = lock.read().find_trace(id);
-        Ok(found.filter(|&trace| !self.is_superseded(trace) && self.has_visible(lock, trace)))
+        Ok(found.filter(|&trace| self.has_visible(lock, trace)))
     }
 
     /// Whether a row of a trace is visible.
@@ -751,7 +715,7 @@ impl HeadPart {
     }
 
     pub(crate) fn trace(&self, trace: u32, ctl: &QueryControl) -> Result<Option<Trace>, Error> {
-        let Some(lock) = self.lock().filter(|_| !self.is_superseded(trace)) else {
+        let Some(lock) = self.lock() else {
             return Ok(None);
         };
         self.head.trace_of(lock, trace, self.view, ctl)
@@ -766,13 +730,11 @@ impl HeadPart {
         let Some(lock) = self.lock() else {
             return Ok(None);
         };
-        let by_page = self.superseded.is_none();
         let mut row = 0;
         while row < self.view.rows {
             ctl.check()?;
             let shard = lock.read();
-            let seen = |row| self.is_visible(&shard, row);
-            row = read::page_bounds(&shard, self.view.rows, row, by_page, &seen, &mut widen);
+            row = read::page_bounds(&shard, self.view, row, &mut widen);
         }
         let Some((min, max)) = bounds else {
             return Ok(None);
@@ -782,7 +744,7 @@ impl HeadPart {
 
     pub(crate) fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {
         let missing = Error::NoSuchTrace { trace };
-        let Some(lock) = self.lock().filter(|_| !self.is_superseded(trace)) else {
+        let Some(lock) = self.lock() else {
             return Err(missing);
         };
         let entry = lock
@@ -794,6 +756,112 @@ impl HeadPart {
             return Err(missing);
         };
         read::summary_of(lock, self.catalog(), trace, id, self.view, odd, ctl)?.ok_or(missing)
+    }
+}
+
+/// What edges need.
+impl HeadPart {
+    /// Of the rows that satisfy a filter, those whose parent was sent by another resource: the classes
+    /// of parent and row, and the row's duration. Rows of odd traces are returned instead: their parents
+    /// are to be found first.
+    pub(crate) fn calls_between_resources(
+        &self,
+        filter: &SpanFilter,
+        ctl: &QueryControl,
+        found: &mut Vec<(u32, u32, u64)>,
+    ) -> Result<SpanRows, Error> {
+        let mut odd = RoaringBitmap::new();
+        self.each_slice(filter, ctl, &mut |shard, rows| {
+            for &row in rows {
+                let Some(ident) = shard.idents.get(row) else {
+                    continue;
+                };
+                let Some(parent) = ident.first_parent() else {
+                    continue;
+                };
+                if shard.traces.get(ident.trace).is_some_and(|t| t.odd) {
+                    // Rows rise.
+                    let _ = odd.try_push(row);
+                    continue;
+                }
+                let (Some(&own), Some(&above)) =
+                    (shard.class_of.get(row), shard.class_of.get(parent))
+                else {
+                    continue;
+                };
+                let resource = |class| shard.classes.get(class).map(|entry| entry.class.resource);
+                if own != above
+                    && resource(own) != resource(above)
+                    && shard.is_visible(parent, self.view)
+                {
+                    let duration_ns = shard.durations.get(row).copied().unwrap_or_default();
+                    found.push((above, own, duration_ns));
+                }
+            }
+        })?;
+        Ok(SpanRows::from_bitmap(odd))
+    }
+
+    /// Calls `each` with every link of rows, under the lock: the row, the trace and the span pointed to,
+    /// zeros for what was not sent.
+    pub(crate) fn each_link(
+        &self,
+        rows: &SpanRows,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut(u32, [u8; 16], [u8; 8]),
+    ) -> Result<(), Error> {
+        let mut buffers = Buffers::default();
+        self.each_row(rows, ctl, |shard, row| {
+            shard.rest_of(row, &mut buffers);
+            for link in &buffers.rest.links {
+                each(row, link.trace_id, link.span_id);
+            }
+        })
+    }
+
+    /// Calls `each` with every visible span of a trace: its id, its start and its class.
+    pub(crate) fn each_span_of(
+        &self,
+        id: TraceId,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut([u8; 8], i64, u32),
+    ) -> Result<(), Error> {
+        let Some(lock) = self.lock() else {
+            return Ok(());
+        };
+        let trace = lock.read().find_trace(id);
+        let Some(trace) = trace else {
+            return Ok(());
+        };
+        let first = lock.read().traces.get(trace).map(|entry| entry.first);
+        let mut row = first.unwrap_or(NONE);
+        let mut found = Vec::new();
+        while row < self.view.rows {
+            ctl.check()?;
+            {
+                let shard = lock.read();
+                for _ in 0..CHECK_ROWS {
+                    if row >= self.view.rows {
+                        break;
+                    }
+                    if shard.is_visible(row, self.view)
+                        && let (Some(ident), Some(&start), Some(&class)) = (
+                            shard.idents.get(row),
+                            shard.starts.get(row),
+                            shard.class_of.get(row),
+                        )
+                    {
+                        found.push((ident.span_id, start, class));
+                    }
+                    row = shard.next_of_trace(row);
+                }
+            }
+            // Without the lock: the caller may ask the part again.
+            for (span, start, class) in found.drain(..) {
+                each(span, start, class);
+            }
+        }
+        Ok(())
     }
 }
 

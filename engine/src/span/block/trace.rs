@@ -124,8 +124,8 @@ fn sorted(id: TraceId, spans: Vec<Span>, linked: &[u32]) -> Trace {
     Trace { id, spans, parents }
 }
 
-/// Reads the spans of one trace.
-struct SpanReader<'b> {
+/// Reads the spans of one trace. Rows are asked for in rising order.
+pub(crate) struct SpanReader<'b> {
     block: &'b SpanBlock,
     rows: RowCursor<'b>,
     trace: TraceId,
@@ -213,7 +213,12 @@ fn count(value: &Value) -> u32 {
 }
 
 impl<'b> SpanReader<'b> {
-    fn new(block: &'b SpanBlock, trace: TraceId, rows: &Range<u32>) -> Result<Self, Error> {
+    /// Of a trace, given all its rows.
+    pub(crate) fn new(
+        block: &'b SpanBlock,
+        trace: TraceId,
+        rows: &Range<u32>,
+    ) -> Result<Self, Error> {
         let mut span_ids = vec![[0; 8]; rows.len()];
         block.span_ids(rows.start, &mut span_ids)?;
         let mut orphans = Vec::new();
@@ -252,7 +257,8 @@ impl<'b> SpanReader<'b> {
         Ok(sent.and_then(|(_, id)| SpanId::new(*id)))
     }
 
-    fn span(&mut self, row: u32) -> Result<Span, Error> {
+    /// A row of it.
+    pub(crate) fn span(&mut self, row: u32) -> Result<Span, Error> {
         let class = self.rows.class(row)?;
         let class: ClassRow = *self.block.classes().get(class as usize).ok_or_else(|| {
             self.block
