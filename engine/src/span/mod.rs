@@ -62,6 +62,10 @@ pub use batch::{
     SpanWriter,
 };
 pub(crate) use block::SpanBlock;
+#[doc(hidden)]
+pub use block::attributes::check_attribute_table;
+#[doc(hidden)]
+pub use block::check_span_block;
 pub use catalog::SymbolId;
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
