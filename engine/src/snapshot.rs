@@ -292,11 +292,14 @@ impl Snapshot {
     pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
         let damaged = &mut |error: Error| self.engine.note_damage(&error, Path::new(""));
         let parts = self.view.spans.parts(self.spans_at, damaged)?;
-        let of_heads = parts.iter().filter_map(|part| match part {
-            ViewPart::Head(head) => Some(SpanPart::of_head(head, self.spans_at)),
-            ViewPart::Block(..) => None,
-        });
-        self.fresh(of_heads.flatten().collect())
+        let mut opened = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                ViewPart::Block(block, hidden) => opened.push(SpanPart::of_block(block, hidden)),
+                ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.spans_at)),
+            }
+        }
+        self.fresh(opened)
     }
 
     /// Every span for which `filter` holds, in no particular order.

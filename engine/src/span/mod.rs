@@ -9,7 +9,10 @@
 //! | `catalog.rs` | names, keys, resources, scopes of all shards |
 //! | `parents.rs` | the parent rule |
 //! | `part.rs`, `head_part.rs` | a part of the store as a snapshot sees it: what queries ask |
+//! | `block_part.rs`, `block_select.rs`, `block_newest.rs`, `block_tags.rs`, `block_listing.rs` | a block as a part |
+//! | `class_set.rs`, `row_set.rs` | sets of classes, sets of rows |
 //! | `family.rs` | relatives, depths and own times within a trace |
+//! | `edge/` | who calls whom |
 //! | `view.rs`, `recall.rs`, `hidden.rs` | the parts of the store, and how a trace stays whole in one of them |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
 //! | `read.rs` | whole traces of the head |
@@ -22,9 +25,16 @@ mod arena;
 mod axis;
 pub(crate) mod batch;
 pub(crate) mod block;
+mod block_listing;
+mod block_newest;
+mod block_part;
+mod block_select;
+mod block_tags;
 mod catalog;
+mod class_set;
 mod column;
 pub(crate) mod dictionary;
+pub(crate) mod edge;
 mod family;
 mod filter;
 #[cfg(test)]
@@ -45,6 +55,7 @@ mod read;
 pub(crate) mod recall;
 pub(crate) mod rest;
 mod row_list;
+mod row_set;
 mod rows;
 mod select;
 mod shard;
@@ -67,6 +78,9 @@ pub use block::attributes::check_attribute_table;
 #[doc(hidden)]
 pub use block::check_span_block;
 pub use catalog::SymbolId;
+#[doc(hidden)]
+pub use edge::check_span_edges;
+pub use edge::{DurationSketch, Edge, EdgeFilter, EdgeGraph, EdgeKind, EdgeKinds, EdgeSums};
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};

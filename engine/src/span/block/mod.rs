@@ -35,7 +35,7 @@ mod orphans;
 mod owners;
 mod reader;
 mod rows;
-mod satellites;
+pub(crate) mod satellites;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -51,7 +51,9 @@ pub(crate) use merge::merge;
 pub(crate) use owners::ClassRow;
 pub(crate) use reader::{RowCursor, SpanBlock};
 pub(crate) use rows::RowBounds;
-pub(crate) use satellites::{SatelliteCursor, Satellites};
+pub(crate) use satellites::{
+    MESSAGE as STATUS_MESSAGE, NAME as EVENT_NAME, SatelliteCursor, Satellites,
+};
 pub(crate) use trace::SpanReader;
 pub(crate) use traces::{TraceCursor, TraceRow};
 pub(crate) use writer::{RowRun, RowSource, SpanBlockOrigin, write_block};

@@ -9,7 +9,10 @@
 //!
 //! No locks; shared in an `Arc`. Whoever reads owns cursors.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     super::model::{Resource, Scope},
@@ -46,6 +49,8 @@ pub(crate) struct SpanBlock {
     events: Option<Satellites>,
     links: Option<Satellites>,
     superseded: Vec<TraceId>,
+    /// Keys that some resource has, sorted: found when first asked for.
+    resource_keys: OnceLock<Vec<Arc<str>>>,
     /// What it holds, on the ledger.
     _held: Option<Reservation>,
 }
@@ -105,6 +110,7 @@ impl SpanBlock {
             events,
             links,
             superseded,
+            resource_keys: OnceLock::new(),
             _held: None,
         };
         let bytes = opened.heap_bytes() as u64;
@@ -260,6 +266,11 @@ impl SpanBlock {
     /// Scopes are numbered below this.
     pub(crate) fn scope_count(&self) -> u32 {
         self.owners.scope_count()
+    }
+
+    /// Room for the keys that some resource has, sorted.
+    pub(crate) fn resource_keys(&self) -> &OnceLock<Vec<Arc<str>>> {
+        &self.resource_keys
     }
 
     /// The symbol of a resource's service.

@@ -124,7 +124,7 @@ fn sorted(id: TraceId, spans: Vec<Span>, linked: &[u32]) -> Trace {
     Trace { id, spans, parents }
 }
 
-/// Reads the spans of one trace.
+/// Reads the spans of one trace. Rows are asked for in rising order.
 pub(crate) struct SpanReader<'b> {
     block: &'b SpanBlock,
     rows: RowCursor<'b>,

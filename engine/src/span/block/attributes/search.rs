@@ -128,6 +128,18 @@ impl AttributeTable {
         Ok(found)
     }
 
+    /// Whether an item may have `key`; reads no item.
+    ///
+    /// # Errors
+    /// [`Error::CorruptBlock`] and [`Error::Storage`].
+    pub(crate) fn may_have_key(&self, key: &str) -> Result<bool, Error> {
+        if self.layout()?.find_key(key).is_some() {
+            return Ok(true);
+        }
+        let (rest, hash) = (self.rest()?, key_hash(key));
+        Ok((0..rest.pages()).any(|page| rest.may_have(page, hash)))
+    }
+
     /// The items whose shapes are wanted. What is in groups without candidates may be left out.
     pub(super) fn items_of_shapes(
         &self,
