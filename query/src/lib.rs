@@ -9,7 +9,8 @@
 //! | [`metric_stats`] | count, sum, min, max, mean, stddev, percentiles of samples, by labels |
 //! | [`TraceTree::of`] | how do the spans of a trace hang together, and who spent the time? |
 //! | [`find_traces`] | which traces have a span like this, newest first? |
-//! | [`dependencies`] | which service calls which, how often, how slowly, with how many errors? |
+//! | [`dependency_graph`] | which service calls which, how often, how slowly, with how many errors? |
+//! | [`dependency_difference`] | which of that is new, gone or different between two ranges? |
 //! | [`duration_stats`] | statistics of span durations by service or operation |
 //! | [`Selector::parse`] | which series does `name{label="value"}` mean? |
 #![forbid(unsafe_code)]
@@ -26,7 +27,11 @@ mod span_conditions;
 mod statistics;
 mod trace_tree;
 
-pub use dependencies::{Dependencies, Dependency, dependencies};
+pub use dependencies::{
+    ChangeBounds, Dependencies, Dependency, DependencyChange, DependencyDifference,
+    DependencyQuery, EXACT_CALLS_MAX_DEFAULT, EdgeFigures, dependencies, dependency_difference,
+    dependency_graph,
+};
 pub use duration_stats::{DurationGroup, DurationStats, GroupSpansBy, duration_stats};
 pub use error::Error;
 pub use find_traces::{FOUND_TRACES_MAX, FoundTrace, FoundTraces, find_traces};

@@ -118,7 +118,9 @@ impl Begins {
                     before = begin;
                 }
                 None => {
-                    return Err(source.damaged(place.start, "occurrences of a column begin nowhere"));
+                    return Err(
+                        source.damaged(place.start, "occurrences of a column begin nowhere")
+                    );
                 }
             }
         }
@@ -144,6 +146,9 @@ impl Begins {
         let group = group as usize;
         let mut begins = Vec::with_capacity(GROUP);
         self.read_chunk(source, group / GROUP, &mut begins)?;
-        Ok(begins.get(group % GROUP).copied().unwrap_or(self.occurrences))
+        Ok(begins
+            .get(group % GROUP)
+            .copied()
+            .unwrap_or(self.occurrences))
     }
 }
