@@ -24,6 +24,7 @@ mod page_token;
 mod selector;
 mod span_conditions;
 mod statistics;
+mod text_cursor;
 mod trace_tree;
 
 pub use dependencies::{Dependencies, Dependency, dependencies};
