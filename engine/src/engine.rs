@@ -537,7 +537,7 @@ impl Engine {
         self.inner.core.files.note_damage(error, path.to_owned());
     }
 
-    pub(crate) fn spans(&self) -> &SpanHead {
+    pub(crate) fn spans(&self) -> &Arc<SpanHead> {
         &self.inner.core.committer.spans
     }
 }

@@ -87,6 +87,12 @@ pub enum Error {
     /// A matcher that cannot be used.
     #[error("invalid matcher: {0}")]
     InvalidMatcher(#[source] rootline_index::Error),
+    /// A trace number that a part of the span store does not have, or of which the snapshot sees no span.
+    #[error("no visible trace has the number {trace} in this part of the span store")]
+    NoSuchTrace {
+        /// As given.
+        trace: u32,
+    },
     /// A delete that names nothing.
     #[error("a delete needs at least one matcher; {{__name__=~\".+\"}} selects everything")]
     NoMatchers,
@@ -321,7 +327,9 @@ impl Error {
             | Self::CorruptRecord { .. }
             | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::TraceNotFound(_) | Self::NotAStore { .. } => ErrorKind::NotFound,
+            Self::TraceNotFound(_) | Self::NotAStore { .. } | Self::NoSuchTrace { .. } => {
+                ErrorKind::NotFound
+            }
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
             Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,

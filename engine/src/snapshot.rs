@@ -17,7 +17,7 @@ use crate::{
         Cardinality, CardinalityBy, Metadata, MetricView, SeriesExemplars, SeriesSamples,
         SeriesSummary,
     },
-    span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
+    span::{SpanFilter, SpanHit, SpanPart, TagName, TagValue, Trace, TraceSummary},
     time::TimeRange,
     visibility::Pin,
 };
@@ -241,6 +241,14 @@ impl Snapshot {
                 .spans()
                 .trace_summary(self.spans_at, id, query)?,
         )
+    }
+
+    /// The parts of the span store, oldest first. Every trace lies whole in exactly one of them.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotExpired`].
+    pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
+        self.fresh(SpanPart::of_head(self.engine.spans(), self.spans_at).collect())
     }
 
     /// Every span for which `filter` holds, in no particular order.

@@ -447,6 +447,11 @@ impl SpanHead {
         &self.catalog
     }
 
+    /// A shard.
+    pub(crate) fn shard(&self, shard: usize) -> Option<&RwLock<Shard>> {
+        self.shards.get(shard)
+    }
+
     /// What a snapshot sees of a shard, and the shard.
     pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
         self.shards

@@ -8,6 +8,8 @@
 //! | `column.rs`, `arena.rs`, `stripes.rs`, `tags.rs`, `row_list.rs` | what a shard is made of |
 //! | `catalog.rs` | names, keys, resources, scopes of all shards |
 //! | `parents.rs` | the parent rule |
+//! | `part.rs`, `head_part.rs` | a part of the store as a snapshot sees it: what queries ask |
+//! | `family.rs` | relatives, depths and own times within a trace |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
 //! | `read.rs`, `listing.rs` | whole traces; names, values, services, operations |
 //! | `model.rs` | a span as it is answered |
@@ -20,16 +22,19 @@ pub(crate) mod batch;
 mod catalog;
 mod column;
 pub(crate) mod dictionary;
+mod family;
 mod filter;
 #[cfg(test)]
 mod golden_test;
 pub(crate) mod hash;
 pub(crate) mod head;
+mod head_part;
 pub(crate) mod hidden;
 mod hit;
 mod listing;
 pub(crate) mod model;
 mod parents;
+mod part;
 mod read;
 pub(crate) mod rest;
 mod row_list;
@@ -56,4 +61,5 @@ pub use model::{
     Attributes, Event, Link, Resource, SERVICE_NAME, Scope, ServiceCount, Span, SpanKind,
     StatusCode, Trace, TraceSummary,
 };
+pub use part::{NewestTrace, RowValues, SpanClass, SpanPart};
 pub use rows::SpanRows;

@@ -32,7 +32,7 @@ const ANSWER_SPAN_BYTES: u64 = 1024;
 pub(crate) struct LightRow {
     pub(crate) row: u32,
     pub(crate) node: Node,
-    duration_ns: u64,
+    pub(crate) duration_ns: u64,
     name: u32,
     status: StatusCode,
     /// What the row's own link says, if nothing of the trace is odd.
@@ -48,22 +48,19 @@ pub(crate) fn light_rows(
     ctl: &QueryControl,
 ) -> Result<Vec<LightRow>, Error> {
     let mut light = Vec::new();
-    let (mut next, mut hidden) = {
+    let mut next = {
         let shard = shard.read();
-        (shard.traces.get(trace).map_or(NONE, |entry| entry.first), 0)
+        shard.traces.get(trace).map_or(NONE, |entry| entry.first)
     };
     while next < view.rows {
         ctl.check()?;
         let shard = shard.read();
         let tables = catalog.read();
-        if light.is_empty() {
-            hidden = shard.hidden_below(trace, view.at);
-        }
         for _ in 0..CHECK_ROWS {
             if next >= view.rows {
                 break;
             }
-            if next >= hidden {
+            if shard.is_visible(next, view) {
                 light.extend(light_row(&shard, &tables, next));
             }
             next = shard.next_of_trace(next);
@@ -193,6 +190,19 @@ pub(crate) fn summary(
     let Some((place, view, odd)) = find(lock, at, id) else {
         return Ok(None);
     };
+    summary_of(lock, catalog, place, id, view, odd, ctl)
+}
+
+/// The same for a trace by its number.
+pub(crate) fn summary_of(
+    lock: &RwLock<Shard>,
+    catalog: &Catalog,
+    place: u32,
+    id: TraceId,
+    view: View,
+    odd: bool,
+    ctl: &QueryControl,
+) -> Result<Option<TraceSummary>, Error> {
     let light = light_rows(lock, catalog, place, view, ctl)?;
     let parents = parents(lock, catalog, &light, odd);
     let mut services: BTreeMap<u32, (u64, u64)> = BTreeMap::new();

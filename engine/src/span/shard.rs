@@ -670,6 +670,21 @@ impl Shard {
         }
     }
 
+    /// Unpacks what few spans have: trace state, status message, events, links. Empty where a row has
+    /// none of it.
+    pub(crate) fn rest_of(&self, row: u32, buffers: &mut Buffers) {
+        let Buffers { tags, rest } = buffers;
+        tags.clear();
+        rest.clear();
+        let (Some(ident), Some(&start_ns)) = (self.idents.get(row), self.starts.get(row)) else {
+            return;
+        };
+        let mut bytes = read_tail(self.tails.from(ident.tail), tags);
+        if !bytes.is_empty() && rest.decode(start_ns, &mut bytes).is_none() {
+            rest.clear();
+        }
+    }
+
     /// A row as the span it was sent as. `None` only for a row that does not exist.
     pub(crate) fn span(&self, row: u32, tables: &Tables, buffers: &mut Buffers) -> Option<Span> {
         let ident = self.idents.get(row)?;
@@ -792,7 +807,7 @@ impl Shard {
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     pub(crate) tags: Vec<u32>,
-    rest: Rest,
+    pub(crate) rest: Rest,
 }
 
 /// The shard's number for a batch's number, found once per batch.
