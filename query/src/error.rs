@@ -2,7 +2,7 @@
 
 use rootline_engine::ErrorKind;
 
-use crate::selector::SelectorError;
+use crate::{selector::SelectorError, span_set::SpanSetError};
 
 /// Everything that can go wrong in a query.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,37 @@ pub enum Error {
         /// Upper end.
         max_ns: u64,
     },
+    /// A set of spans that does not parse.
+    #[error(transparent)]
+    SpanSet(#[from] SpanSetError),
+    /// A set of spans that is nested too deep.
+    #[error("the span set is nested deeper than {max} levels")]
+    SpanSetTooDeep {
+        /// The bound.
+        max: usize,
+    },
+    /// A set of spans of too many parts.
+    #[error("the span set has more than {max} sets and conditions")]
+    SpanSetTooLarge {
+        /// The bound.
+        max: usize,
+    },
+    /// A set of spans with too many regular expressions.
+    #[error("the span set has more than {max} patterns (=~, !~)")]
+    SpanSetPatterns {
+        /// The bound.
+        max: usize,
+    },
+    /// Bounds on a figure that no number is within.
+    #[error("the upper bound on {figure}, {max}, is below the lower one, {min}")]
+    EmptyFigureRange {
+        /// Which figure.
+        figure: &'static str,
+        /// Lower end.
+        min: u64,
+        /// Upper end.
+        max: u64,
+    },
 }
 
 impl Error {
@@ -47,7 +78,12 @@ impl Error {
             Self::Selector(_)
             | Self::SelectsEverything
             | Self::PageToken { .. }
-            | Self::EmptyDurationRange { .. } => ErrorKind::InvalidRequest,
+            | Self::EmptyDurationRange { .. }
+            | Self::SpanSet(_)
+            | Self::SpanSetTooDeep { .. }
+            | Self::SpanSetTooLarge { .. }
+            | Self::SpanSetPatterns { .. }
+            | Self::EmptyFigureRange { .. } => ErrorKind::InvalidRequest,
         }
     }
 }

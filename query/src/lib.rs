@@ -23,6 +23,7 @@ mod metric_stats;
 mod page_token;
 mod selector;
 mod span_conditions;
+mod span_set;
 mod statistics;
 mod text_cursor;
 mod trace_tree;
@@ -38,5 +39,8 @@ pub use metric_stats::{
 pub use page_token::PageToken;
 pub use selector::{PATTERNS_MAX, Selector, SelectorError};
 pub use span_conditions::{SpanConditions, span_starts};
+pub use span_set::{
+    SPAN_SET_DEPTH_MAX, SPAN_SET_NODES_MAX, SpanFigure, SpanSet, SpanSetError, ToSpanSet,
+};
 pub use statistics::{Statistics, quantiles};
 pub use trace_tree::{ServiceTime, TraceTree, TreeRow};

@@ -166,7 +166,9 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn selector(mut self) -> Result<Vec<Term>, Fault> {
         if self.cursor.text.len() > SELECTOR_BYTES_MAX {
-            return Err(self.cursor.fault(format!("longer than {SELECTOR_BYTES_MAX} bytes")));
+            return Err(self
+                .cursor
+                .fault(format!("longer than {SELECTOR_BYTES_MAX} bytes")));
         }
         let mut terms = Vec::new();
         self.cursor.blanks();
@@ -187,11 +189,13 @@ impl<'a> Parser<'a> {
         self.cursor.blanks();
         match self.cursor.peek() {
             None => Ok(terms),
-            Some('[') => {
-                Err(self.cursor.fault("a selector has no range in brackets: give the range apart"))
-            }
+            Some('[') => Err(self
+                .cursor
+                .fault("a selector has no range in brackets: give the range apart")),
             Some('{') => Err(self.cursor.fault("a second `{`")),
-            Some(_) => Err(self.cursor.fault("expected the end: only a selector can stand here")),
+            Some(_) => Err(self
+                .cursor
+                .fault("expected the end: only a selector can stand here")),
         }
     }
 
@@ -234,7 +238,9 @@ impl<'a> Parser<'a> {
                     && terms.iter().filter(|term| is_pattern(term.op)).count() >= PATTERNS_MAX
                 {
                     self.cursor.at = start;
-                    return Err(self.cursor.fault(format!("more than {PATTERNS_MAX} patterns (=~, !~)")));
+                    return Err(self
+                        .cursor
+                        .fault(format!("more than {PATTERNS_MAX} patterns (=~, !~)")));
                 }
                 self.cursor.blanks();
                 if !matches!(self.cursor.peek(), Some('"' | '\'' | '`')) {
@@ -267,7 +273,9 @@ impl<'a> Parser<'a> {
             if let Some(rest) = self.cursor.rest().strip_prefix(text) {
                 self.cursor.at = self.cursor.text.len() - rest.len();
                 if op == MatchOp::Equal && rest.starts_with('=') {
-                    return Err(self.cursor.fault("`==` compares numbers: a label takes `=`"));
+                    return Err(self
+                        .cursor
+                        .fault("`==` compares numbers: a label takes `=`"));
                 }
                 return Ok(op);
             }

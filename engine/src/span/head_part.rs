@@ -70,7 +70,10 @@ impl HeadPart {
     }
 
     /// The same without some traces, given by number.
-    #[expect(dead_code, reason = "for generations whose traces were recalled by newer ones")]
+    #[expect(
+        dead_code,
+        reason = "for generations whose traces were recalled by newer ones"
+    )]
     #[must_use]
     pub(crate) fn without(self, traces: Arc<RoaringBitmap>) -> Self {
         Self {
