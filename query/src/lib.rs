@@ -17,9 +17,11 @@
 mod dependencies;
 mod duration_stats;
 mod error;
+mod find_spans;
 mod find_traces;
 mod memory;
 mod metric_stats;
+mod newest;
 mod page_token;
 mod selector;
 mod span_conditions;
@@ -31,12 +33,13 @@ mod trace_tree;
 pub use dependencies::{Dependencies, Dependency, dependencies};
 pub use duration_stats::{DurationGroup, DurationStats, GroupSpansBy, duration_stats};
 pub use error::Error;
+pub use find_spans::{FOUND_SPANS_MAX, FoundSpan, FoundSpans, find_spans};
 pub use find_traces::{FOUND_TRACES_MAX, FoundTrace, FoundTraces, find_traces};
 pub use memory::Memory;
 pub use metric_stats::{
     GroupSamplesBy, MetricStatsGroup, MetricStatsOutcome, STALENESS_MARKER_BITS, metric_stats,
 };
-pub use page_token::PageToken;
+pub use page_token::{PageToken, SpanPlace};
 pub use selector::{PATTERNS_MAX, Selector, SelectorError};
 pub use span_conditions::{SpanConditions, span_starts};
 pub use span_set::{
