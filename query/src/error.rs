@@ -68,6 +68,37 @@ pub enum Error {
         /// Upper end.
         max: u64,
     },
+    /// More groups than were asked for at most.
+    #[error(
+        "the answer has more than {max} groups: group by less, narrow the set, or raise groups_max"
+    )]
+    TooManySpanGroups {
+        /// The bound.
+        max: usize,
+    },
+    /// Too many things to group by.
+    #[error("spans are grouped by more than {max} things")]
+    SpanGroupKeys {
+        /// The bound.
+        max: usize,
+    },
+    /// A step that does not cut the range into a number of steps within bounds.
+    #[error(
+        "a step of {step_ns} ns does not cut the range into 1 to {max} steps: give a range with both ends \
+         and a longer step"
+    )]
+    SpanSteps {
+        /// The step.
+        step_ns: u64,
+        /// Most steps.
+        max: u64,
+    },
+    /// Quantiles out of their range, or too many.
+    #[error("quantiles are numbers from 0 to 1, at most {max} of them")]
+    Quantiles {
+        /// Most quantiles.
+        max: usize,
+    },
 }
 
 impl Error {
@@ -83,7 +114,11 @@ impl Error {
             | Self::SpanSetTooDeep { .. }
             | Self::SpanSetTooLarge { .. }
             | Self::SpanSetPatterns { .. }
-            | Self::EmptyFigureRange { .. } => ErrorKind::InvalidRequest,
+            | Self::EmptyFigureRange { .. }
+            | Self::TooManySpanGroups { .. }
+            | Self::SpanGroupKeys { .. }
+            | Self::SpanSteps { .. }
+            | Self::Quantiles { .. } => ErrorKind::InvalidRequest,
         }
     }
 }

@@ -8,7 +8,9 @@
 //! | --- | --- |
 //! | [`metric_stats`] | count, sum, min, max, mean, stddev, percentiles of samples, by labels |
 //! | [`TraceTree::of`] | how do the spans of a trace hang together, and who spent the time? |
-//! | [`find_traces`] | which traces have a span like this, newest first? |
+//! | [`SpanSet`] | which spans: conditions, relations, figures, and sets of such sets |
+//! | [`find_traces`], [`find_spans`] | which traces have spans of a set, which spans are they? Newest first |
+//! | [`count_spans`], [`aggregate_spans`] | how many, how often, how slow, by what, through time? |
 //! | [`dependencies`] | which service calls which, how often, how slowly, with how many errors? |
 //! | [`duration_stats`] | statistics of span durations by service or operation |
 //! | [`Selector::parse`] | which series does `name{label="value"}` mean? |
@@ -24,6 +26,7 @@ mod metric_stats;
 mod newest;
 mod page_token;
 mod selector;
+mod span_aggregates;
 mod span_conditions;
 mod span_set;
 mod statistics;
@@ -41,6 +44,11 @@ pub use metric_stats::{
 };
 pub use page_token::{PageToken, SpanPlace};
 pub use selector::{PATTERNS_MAX, Selector, SelectorError};
+pub use span_aggregates::{
+    SPAN_GROUP_KEYS_MAX, SPAN_GROUPS_DEFAULT, SPAN_QUANTILES_MAX, SPAN_STEPS_MAX, SpanAggregation,
+    SpanGroup, SpanGroupKey, SpanMeasure, SpanPoint, TimeFigures, WantedFigures, aggregate_spans,
+    count_spans,
+};
 pub use span_conditions::{SpanConditions, span_starts};
 pub use span_set::{
     SPAN_SET_DEPTH_MAX, SPAN_SET_NODES_MAX, SpanFigure, SpanSet, SpanSetError, ToSpanSet,

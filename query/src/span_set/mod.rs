@@ -22,7 +22,7 @@ mod tests;
 
 use std::borrow::Cow;
 
-use rootline_engine::{Axis, MatchOp, SpanCondition, SpanFilter, TimeRange};
+use rootline_engine::{Axis, MatchOp, SpanCondition, SpanFilter, SpanKind, StatusCode, TimeRange};
 
 pub(crate) use evaluate::{Evaluation, may_start_in, pieces};
 pub use parse::SpanSetError;
@@ -239,6 +239,16 @@ impl SpanSet {
     pub(crate) fn fingerprint(&self, range: TimeRange) -> String {
         format!("{range}{self}")
     }
+}
+
+/// A kind by its word in the text form.
+pub(crate) fn kind_word(kind: SpanKind) -> &'static str {
+    print::word_of(&print::KINDS, &kind)
+}
+
+/// An outcome by its word in the text form.
+pub(crate) fn status_word(status: StatusCode) -> &'static str {
+    print::word_of(&print::STATUSES, &status)
 }
 
 fn empty_range(figure: &'static str, min: u64, max: u64) -> Result<(), Error> {
