@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Parts of fewer spans are not cut in time: it would save nothing.
-const CUT_SPANS_MIN: u64 = 64 * 1024;
+const CUT_SPANS_MIN: u64 = if cfg!(test) { 3 } else { 64 * 1024 };
 /// What a trace costs in the table of matches, with the table's own overhead.
 const MATCHES_BYTES: u64 = 48;
 

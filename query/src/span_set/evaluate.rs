@@ -17,9 +17,9 @@ use super::{SpanFigure, SpanSet};
 use crate::{error::Error, memory::Memory};
 
 /// Rows whose figures are held at once.
-pub(crate) const PIECE_ROWS: usize = 64 * 1024;
+pub(crate) const PIECE_ROWS: usize = if cfg!(test) { 7 } else { 64 * 1024 };
 /// Candidates that are few: their relatives are found before the other set is asked.
-const FEW_ROWS: u64 = 4 * 1024;
+const FEW_ROWS: u64 = if cfg!(test) { 5 } else { 4 * 1024 };
 /// Candidates whose starts are looked at, so that a question can be asked of their time alone.
 const NARROWED_ROWS: u64 = PIECE_ROWS as u64;
 
