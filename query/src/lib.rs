@@ -24,6 +24,8 @@ mod find_traces;
 mod memory;
 mod metric_stats;
 mod newest;
+#[cfg(test)]
+mod oracle_test;
 mod page_token;
 mod selector;
 mod span_aggregates;
