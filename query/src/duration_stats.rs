@@ -76,7 +76,7 @@ pub fn duration_stats(
     let mut found = Vec::with_capacity(groups.cells.len());
     for mut cell in groups.cells {
         control.check()?;
-        let group = groups.groups.get(cell.group as usize);
+        let group = groups.open.get(cell.group as usize);
         let mut by = group.into_iter().flat_map(|group| &group.by).map(|value| {
             let text = value.as_ref().and_then(Value::as_str);
             text.unwrap_or_default().to_owned()

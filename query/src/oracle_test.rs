@@ -5,12 +5,6 @@
 //! children come before their parents in other batches. Thresholds are small in tests, so that every
 //! way of walking is taken.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,

@@ -187,7 +187,7 @@ pub fn aggregate_spans(
     let steps = Steps::of(range, asked.step_ns)?;
     let quantiles = Quantiles::of(asked)?;
     let mut groups = Groups::of(&set, range, steps, asked, snapshot, control, memory)?;
-    let mut points: Vec<Vec<(u64, SpanPoint)>> = vec![Vec::new(); groups.groups.len()];
+    let mut points: Vec<Vec<(u64, SpanPoint)>> = vec![Vec::new(); groups.open.len()];
     for cell in &mut groups.cells {
         control.check()?;
         let point = SpanPoint {
@@ -203,7 +203,7 @@ pub fn aggregate_spans(
         }
     }
     let mut found: Vec<(OpenGroup, Vec<(u64, SpanPoint)>)> =
-        groups.groups.into_iter().zip(points).collect();
+        groups.open.into_iter().zip(points).collect();
     found.sort_by(|a, b| a.0.sort_key.cmp(&b.0.sort_key));
     Ok(found
         .into_iter()
@@ -220,7 +220,7 @@ pub fn aggregate_spans(
 /// The groups of a question while they take spans.
 #[derive(Default)]
 pub(crate) struct Groups {
-    pub(crate) groups: Vec<OpenGroup>,
+    pub(crate) open: Vec<OpenGroup>,
     pub(crate) cells: Vec<Cell>,
     by_key: HashMap<Vec<u8>, u32>,
     /// The cell of a group and a step.
@@ -427,18 +427,17 @@ impl Gathering<'_> {
                     .iter()
                     .map(|values| values.codes.get(i).copied().unwrap_or(u32::MAX)),
             );
-            let group = match known.get(&codes) {
-                Some(group) => *group,
-                None => {
-                    let mut of_key = values
-                        .iter()
-                        .zip(codes.iter().skip(1))
-                        .map(|(values, code)| values.values.get(*code as usize).cloned());
-                    let by = self.by(class, || of_key.next().flatten());
-                    let group = self.group(by)?;
-                    known.insert(codes.clone(), group);
-                    group
-                }
+            let group = if let Some(group) = known.get(&codes) {
+                *group
+            } else {
+                let mut of_key = values
+                    .iter()
+                    .zip(codes.iter().skip(1))
+                    .map(|(values, code)| values.values.get(*code as usize).cloned());
+                let by = self.by(class, || of_key.next().flatten());
+                let group = self.group(by)?;
+                known.insert(codes.clone(), group);
+                group
             };
             groups.push(group);
         }
@@ -489,15 +488,15 @@ impl Gathering<'_> {
         if let Some(&group) = self.groups.by_key.get(&key) {
             return Ok(group);
         }
-        if self.groups.groups.len() >= self.asked.groups_max {
+        if self.groups.open.len() >= self.asked.groups_max {
             return Err(Error::TooManySpanGroups {
                 max: self.asked.groups_max,
             });
         }
         self.memory.take(CELL_BYTES + 3 * key.len() as u64)?;
-        let group = u32::try_from(self.groups.groups.len()).unwrap_or(NO_GROUP);
+        let group = u32::try_from(self.groups.open.len()).unwrap_or(NO_GROUP);
         self.groups.by_key.insert(key.clone(), group);
-        self.groups.groups.push(OpenGroup { by, sort_key: key });
+        self.groups.open.push(OpenGroup { by, sort_key: key });
         Ok(group)
     }
 
@@ -759,7 +758,9 @@ mod tests {
         ) {
             let key = |values: &[Option<Value>]| {
                 let mut key = Vec::new();
-                values.iter().for_each(|value| put_key(value.as_ref(), &mut key));
+                for value in values {
+                    put_key(value.as_ref(), &mut key);
+                }
                 key
             };
             prop_assert_eq!(key(&a) == key(&b), a == b);

@@ -39,7 +39,9 @@ impl Evaluation<'_> {
 
     /// Gives back what rows took.
     pub(crate) fn free(&mut self, rows: SpanRows) {
-        self.memory.give_back(rows.heap_bytes() as u64);
+        let bytes = rows.heap_bytes() as u64;
+        drop(rows);
+        self.memory.give_back(bytes);
     }
 
     /// Those of `set` that start in `range` and are in `within`.
@@ -294,9 +296,10 @@ impl Evaluation<'_> {
     }
 
     fn minus(&mut self, from: SpanRows, what: SpanRows) -> Result<SpanRows, Error> {
-        let bytes = from.heap_bytes() + what.heap_bytes();
+        let bytes = from.heap_bytes() as u64;
         let left = self.kept(from.minus(&what))?;
-        self.memory.give_back(bytes as u64);
+        self.memory.give_back(bytes);
+        self.free(what);
         Ok(left)
     }
 

@@ -125,7 +125,7 @@ struct Parser<'a, M> {
     patterns: usize,
 }
 
-impl<'a, E, M> Parser<'a, M>
+impl<E, M> Parser<'_, M>
 where
     M: FnMut(MatchOp, &str, &str) -> Result<Matcher, E>,
 {
@@ -539,7 +539,7 @@ fn scaled(whole: &str, fraction: &str, unit_ns: u64) -> Option<u64> {
     let mut ns = whole.parse::<u64>().ok()?.checked_mul(unit_ns)?;
     let mut unit_ns = unit_ns;
     for digit in fraction.trim_end_matches('0').chars() {
-        if unit_ns % 10 != 0 {
+        if !unit_ns.is_multiple_of(10) {
             return None;
         }
         unit_ns /= 10;

@@ -86,12 +86,12 @@ impl Display for SpanSet {
             Self::And(sets) => match sets.as_slice() {
                 [] => f.write_str("{}"),
                 [set] => Display::fmt(set, f),
-                sets => joined(f, sets, " and ", |f, set| operand(f, set)),
+                sets => joined(f, sets, " and ", operand),
             },
             Self::Or(sets) => match sets.as_slice() {
                 [] => f.write_str("{} minus {}"),
                 [set] => Display::fmt(set, f),
-                sets => joined(f, sets, " or ", |f, set| operand(f, set)),
+                sets => joined(f, sets, " or ", operand),
             },
             Self::Minus(from, what) => {
                 operand(f, from)?;

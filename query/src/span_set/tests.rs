@@ -1,8 +1,6 @@
 //! The promise guarded here: what is written reads back as the same set, whatever is typed is read or
 //! refused with its place, and no expression is deeper or larger than the bounds.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use proptest::prelude::*;
 use rootline_engine::{
     Axis, ErrorKind, MatchOp, SpanCondition, SpanKind, StatusCode, StringMatch, TagScope,
