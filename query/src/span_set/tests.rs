@@ -59,6 +59,18 @@ fn conditions_are_written_in_one_way() {
 }
 
 #[test]
+fn the_examples_of_the_page_are_read() {
+    let page = include_str!("../../../docs/api/span-sets.md");
+    let examples = page.split("```").nth(1).unwrap();
+    let lines: Vec<&str> = examples.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.len(), 4);
+    for line in lines {
+        let set = SpanSet::parse(line).unwrap();
+        assert_eq!(parsed(&set.to_string()), set.to_string(), "{line}");
+    }
+}
+
+#[test]
 fn operators_bind_as_documented() {
     for (text, written) in [
         ("{a} or {b} and {c}", "{a} or ({b} and {c})"),
