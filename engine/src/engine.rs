@@ -28,8 +28,8 @@ use crate::{
     replay::{Replay, ReplayProgress, Replayed},
     settings::Settings,
     snapshot::Snapshot,
-    span::{SpanHead, SpanStats},
-    store::Store,
+    span::{SpanFilter, SpanHead, SpanStats, SpanView, recall::Admission},
+    store::{Store, View},
     time::{TimeRange, Timestamp},
     visibility::Visibility,
 };
@@ -103,10 +103,11 @@ impl Builder {
             metadata_sealed,
             mut read_only,
         } = StoreFiles::open(&storage, &clock, &dir, &budget)?;
-        let heads = Heads {
-            metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
-            spans: Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
-        };
+        let files = Arc::new(files);
+        let heads = Heads::new(
+            Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
+            Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
+        );
         heads.metrics.start_refs_at(series_ref_next);
         for (lsn, entry) in &metadata {
             heads.metrics.restore_metadata(*lsn, entry);
@@ -145,11 +146,14 @@ impl Builder {
         let visibility = Visibility::new(Arc::clone(&clock), settings.snapshot_max_age);
         visibility.start_at(wal.last_lsn().max(metric_cut));
         let tombstones = tombstones.into_iter().chain(replayed.deletes);
-        let view = MetricView {
-            blocks,
-            tombstones: tombstones.collect(),
-            floor_ns,
-            ..MetricView::of(Arc::clone(&heads.metrics))
+        let view = View {
+            metrics: MetricView {
+                blocks,
+                tombstones: tombstones.collect(),
+                floor_ns,
+                ..MetricView::of(Arc::clone(&heads.metrics))
+            },
+            spans: SpanView::of(Arc::clone(&heads.spans)),
         };
         let bell = Arc::new(Bell::default());
         let hash_key = heads.metrics.hash_key();
@@ -163,6 +167,11 @@ impl Builder {
             memory_wait: settings.memory_wait,
             clock: Arc::clone(&clock),
             windows: replayed.windows,
+            files: Arc::clone(&files),
+            written: replayed.written,
+            admission: Admission {
+                trace_spans_max: settings.trace_spans_max,
+            },
             bell: Arc::clone(&bell),
             read_only,
             disk,
@@ -370,6 +379,15 @@ impl Engine {
         self.inner.core.committer.delete_trace(id)
     }
 
+    /// Deletes every span that matches now. Durable and visible when it returns; a span that is written
+    /// later is kept. The rest of a trace is answered as if what is deleted had never come.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn delete_spans(&self, filter: &SpanFilter) -> Result<Lsn, Error> {
+        self.inner.core.committer.delete_spans(filter)
+    }
+
     /// Seals the samples in memory into blocks, and cuts the log as far as nothing needs it. Spans stay
     /// in memory and in the log in this release.
     ///
@@ -450,7 +468,8 @@ impl Engine {
         let committer = &self.inner.core.committer;
         let budget = &committer.budget;
         let core = &self.inner.core;
-        let view = committer.store.view();
+        let parts = committer.store.view();
+        let (view, spans) = (&parts.metrics, &parts.spans);
         let version = core.files.manifest.version();
         // Of a damaged manifest the version may be empty; what is read is in the view. Of a sound one it
         // has the blocks that do not open, too.
@@ -477,7 +496,7 @@ impl Engine {
             oldest_unsealed_lsn: core.oldest_unsealed(),
             read_only: core.files.manifest.read_only(),
             damage: core.files.damage(),
-            spans: committer.spans.stats(),
+            spans: spans.current.stats(),
             log: committer.wal.stats(),
             visible_lsn: committer.visibility.visible(),
             durable_lsn: committer.wal.durable_lsn(),
@@ -537,7 +556,4 @@ impl Engine {
         self.inner.core.files.note_damage(error, path.to_owned());
     }
 
-    pub(crate) fn spans(&self) -> &Arc<SpanHead> {
-        &self.inner.core.committer.spans
-    }
 }

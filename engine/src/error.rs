@@ -124,6 +124,24 @@ pub enum Error {
         /// The oldest time that is kept.
         floor: Timestamp,
     },
+    /// A span older than retention keeps.
+    #[error(
+        "span that ends at {end} is older than {floor}, up to where retention has removed traces (options retention-age and retention-bytes)"
+    )]
+    SpanTooOld {
+        /// When it ended.
+        end: Timestamp,
+        /// The oldest time that is kept.
+        floor: Timestamp,
+    },
+    /// A trace has as many spans as one may have.
+    #[error("trace {id} has {max} spans, and may have no more (option trace-spans-max)")]
+    TraceTooLarge {
+        /// The trace.
+        id: TraceId,
+        /// The limit.
+        max: u64,
+    },
     /// A span that cannot be stored.
     #[error("invalid span: {reason}")]
     InvalidSpan {
@@ -311,6 +329,8 @@ impl Error {
             | Self::SeriesLimit { .. }
             | Self::SeriesLimitOfLabel { .. }
             | Self::TooOld { .. }
+            | Self::SpanTooOld { .. }
+            | Self::TraceTooLarge { .. }
             | Self::InvalidSpan { .. }
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers

@@ -28,7 +28,7 @@ use crate::{
     manifest::{Change, Manifest, Version},
     metric::{Metadata, MetricBlock, MetricView},
     record::{Part, Tag, metadata},
-    store::Store,
+    store::{Store, View},
     time::TimeRange,
     tombstone::Tombstone,
     varint::{put_bytes, put_u64, take_bytes, take_u64},
@@ -288,8 +288,8 @@ impl StoreFiles {
     pub(crate) fn publish(
         &self,
         store: &Store,
-        edit: impl FnOnce(&Version, &MetricView) -> Result<Vec<Change>, Error>,
-        show: impl FnOnce(&mut MetricView),
+        edit: impl FnOnce(&Version, &View) -> Result<Vec<Change>, Error>,
+        show: impl FnOnce(&mut View),
     ) -> Result<Arc<Version>, Error> {
         let _one_at_a_time = self.publishing.lock();
         let version = self.manifest.version();
@@ -297,6 +297,7 @@ impl StoreFiles {
         let version = self.manifest.commit(changes)?;
         store.swap(|view| {
             show(view);
+            let view = &mut view.metrics;
             view.blocks.sort_by_key(|block| block.meta().last_lsn);
             let is_needed = |t: &Tombstone| {
                 is_needed(&version, t) || view.frozen.iter().any(|frozen| frozen.cut < t.lsn)

@@ -123,7 +123,7 @@ impl Bell {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) committer: Committer,
-    pub(crate) files: StoreFiles,
+    pub(crate) files: Arc<StoreFiles>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) bell: Arc<Bell>,
@@ -155,7 +155,7 @@ struct State {
 /// What a new core starts from.
 pub(crate) struct Start {
     pub(crate) committer: Committer,
-    pub(crate) files: StoreFiles,
+    pub(crate) files: Arc<StoreFiles>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) bell: Arc<Bell>,
@@ -208,7 +208,7 @@ impl Core {
             return;
         }
         let view = self.committer.store.view();
-        let has_frozen = !view.frozen.is_empty();
+        let has_frozen = !view.metrics.frozen.is_empty();
         drop(view);
         // On a full disk sealing is what lets the log go.
         let makes_room = is_low && !was_low && self.oldest_unsealed().is_some();
@@ -224,7 +224,7 @@ impl Core {
 
     /// Whether the current generation should be sealed.
     fn is_due(&self, now: Duration) -> bool {
-        let current = Arc::clone(&self.committer.store.view().current);
+        let current = Arc::clone(&self.committer.store.view().metrics.current);
         self.committer.is_full(&current)
             || self.log_bytes() > self.settings.log_bytes_max
             || self.committer.is_idle(now, self.settings.seal_idle)
@@ -236,8 +236,8 @@ impl Core {
             return 0;
         }
         let view = self.committer.store.view();
-        let heads = view.frozen.iter().map(|frozen| &frozen.head);
-        let sizes = heads.chain([&view.current]).map(|head| {
+        let heads = view.metrics.frozen.iter().map(|frozen| &frozen.head);
+        let sizes = heads.chain([&view.metrics.current]).map(|head| {
             let stats = head.stats();
             stats.samples * SEALED_SAMPLE_BYTES
                 + stats.series * SEALED_SERIES_BYTES
@@ -316,7 +316,7 @@ impl Core {
     fn seal_frozen(&self, flushed: &mut Flushed, freed_bytes: &mut u64) -> Result<(), Error> {
         loop {
             let view = self.committer.store.view();
-            let Some(frozen) = view.frozen.first().cloned() else {
+            let Some(frozen) = view.metrics.frozen.first().cloned() else {
                 return Ok(());
             };
             drop(view);
@@ -335,7 +335,7 @@ impl Core {
             .min(self.committer.wal.durable_lsn())
             .max(frozen.cut);
         let view = self.committer.store.view();
-        let later = view.tombstones.iter();
+        let later = view.metrics.tombstones.iter();
         let later = later.filter(|t| t.lsn > frozen.cut && t.lsn <= clean_lsn);
         let deletes: Vec<Tombstone> = later.cloned().collect();
         drop(view);
@@ -393,13 +393,13 @@ impl Core {
                     loose.extend(metadata.iter().cloned());
                 }
                 let mut changes =
-                    files::cut_changes(version, view, frozen.cut, next, store, &loose);
+                    files::cut_changes(version, &view.metrics, frozen.cut, next, store, &loose);
                 changes.extend(blocks.iter().cloned().map(Change::AddBlock));
                 Ok(changes)
             },
             |view| {
-                view.frozen.retain(|other| other.cut != frozen.cut);
-                view.blocks.extend(opened);
+                view.metrics.frozen.retain(|other| other.cut != frozen.cut);
+                view.metrics.blocks.extend(opened);
             },
         )?;
         Ok(())
@@ -425,7 +425,7 @@ impl Core {
     /// Removes what nothing unsealed needs from the log.
     fn cut_log(&self) {
         let mut below = self.metric_cut().next();
-        if let Some(oldest) = self.committer.spans.oldest_lsn() {
+        if let Some(oldest) = self.committer.store.view().spans.oldest_lsn() {
             below = below.min(oldest);
         }
         let cut = self.committer.wal.cut(below);
@@ -455,7 +455,7 @@ impl Core {
     pub(crate) fn oldest_unsealed(&self) -> Option<Lsn> {
         let next = self.metric_cut().next();
         let metrics = (next <= self.committer.visibility.visible()).then_some(next);
-        let spans = self.committer.spans.oldest_lsn();
+        let spans = self.committer.store.view().spans.oldest_lsn();
         match (metrics, spans) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

@@ -26,6 +26,7 @@ use crate::{
     error::Error,
     heads::{Heads, Prepared},
     lanes::Shards,
+    manifest::BySignal,
     metric::MetricHead,
     record::{self, Tag, deletes, deletes::Delete},
     seal::Windows,
@@ -83,6 +84,8 @@ pub(crate) struct Outcome {
     pub(crate) deletes: Vec<Tombstone>,
     /// What times were written.
     pub(crate) windows: Windows,
+    /// The last record of each signal.
+    pub(crate) written: BySignal<Lsn>,
 }
 
 pub(crate) struct Replay<'a> {
@@ -103,6 +106,7 @@ pub(crate) struct Replay<'a> {
 struct Gathered {
     deletes: Vec<Tombstone>,
     windows: Windows,
+    written: BySignal<Lsn>,
 }
 
 impl Replay<'_> {
@@ -151,6 +155,7 @@ impl Replay<'_> {
                         },
                         deletes: gathered.deletes,
                         windows: gathered.windows,
+                        written: gathered.written,
                     })
                 }
             }
@@ -179,6 +184,13 @@ impl Replay<'_> {
                     range: *range,
                 });
             }
+        }
+        let (metrics, spans) = self.heads.signals(&prepared);
+        if metrics {
+            gathered.written.metrics = record.lsn;
+        }
+        if spans {
+            gathered.written.spans = record.lsn;
         }
         if let Some((first_ns, last_ns)) = prepared.metrics.times_ns() {
             let samples = prepared.metrics.sample_count();
@@ -267,6 +279,7 @@ pub(crate) fn decode(
             Tag::Spans => heads.spans.decode(part, &mut prepared.spans)?,
             Tag::DeleteSeries => prepared.deletes.push(deletes::decode_series(part)?),
             Tag::DeleteTrace => prepared.deletes.push(deletes::decode_trace(part)?),
+            Tag::DeleteSpans => prepared.deletes.push(deletes::decode_spans(part)?),
         }
     }
     Ok(prepared)
@@ -284,10 +297,10 @@ pub fn check_record(lsn: Lsn, payload: &[u8]) -> Result<(), Error> {
         span_shards: 1,
         ..Settings::default()
     };
-    let heads = Heads {
-        metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
-        spans: Arc::new(SpanHead::new(&settings, budget)),
-    };
+    let heads = Heads::new(
+        Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
+        Arc::new(SpanHead::new(&settings, budget)),
+    );
     let record = Record {
         lsn,
         kind: record::KIND_BATCH,

@@ -401,6 +401,9 @@ fn cost(block: &Arc<Block>, damage: &PageDamage) -> String {
         Some(SectionKind::SpanSuperseded) => {
             "which traces older blocks hold older copies of".to_owned()
         }
+        Some(SectionKind::SpanDirectory | SectionKind::SpanDirectoryCopy) => {
+            "nothing: its copy is read instead".to_owned()
+        }
         None => "what this release does not know".to_owned(),
     }
 }

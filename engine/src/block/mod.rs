@@ -124,11 +124,15 @@ pub(crate) enum SectionKind {
     SpanEdges = 24,
     /// Traces that are whole here and not to be read from older blocks.
     SpanSuperseded = 25,
+    /// Where in the sections of spans everything lies.
+    SpanDirectory = 26,
+    /// The same again.
+    SpanDirectoryCopy = 27,
 }
 
 impl SectionKind {
     /// All that this release knows.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Strings,
         Self::SeriesIndex,
         Self::Times,
@@ -146,6 +150,8 @@ impl SectionKind {
         Self::SpanLinks,
         Self::SpanEdges,
         Self::SpanSuperseded,
+        Self::SpanDirectory,
+        Self::SpanDirectoryCopy,
     ];
 
     /// The kind with this number, if it is known.
@@ -173,6 +179,8 @@ impl SectionKind {
             Self::SpanLinks => "span-links",
             Self::SpanEdges => "span-edges",
             Self::SpanSuperseded => "span-superseded",
+            Self::SpanDirectory => "span-directory",
+            Self::SpanDirectoryCopy => "span-directory-copy",
         }
     }
 }

@@ -281,13 +281,15 @@ impl Core {
         let clean_lsn = visible.min(self.committer.wal.durable_lsn());
         let view = self.committer.store.view();
         let deletes: Vec<Tombstone> = view
+            .metrics
             .tombstones
             .iter()
             .filter(|t| t.lsn <= clean_lsn)
             .cloned()
             .collect();
-        self.note_clean_blocks(&view, &deletes, clean_lsn, &mut memory)?;
+        self.note_clean_blocks(&view.metrics, &deletes, clean_lsn, &mut memory)?;
         let view = self.committer.store.view();
+        let view = &view.metrics;
         let mut metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
         // A block that does not open may be mended one day: nothing merges past it.
         let version = self.files.manifest.version();
@@ -324,11 +326,11 @@ impl Core {
         let Some(plan) = plan else {
             return Ok(None);
         };
-        let done = self.carry_out(&view, &plan, &deletes, clean_lsn, effort);
+        let done = self.carry_out(view, &plan, &deletes, clean_lsn, effort);
         if let Err(error) = &done
             && error.kind() == ErrorKind::Corrupted
         {
-            self.set_aside(&view, &plan, error, &mut memory);
+            self.set_aside(view, &plan, error, &mut memory);
         }
         let done = done?;
         let mut stats = self.compaction.stats.lock();
@@ -444,16 +446,17 @@ impl Core {
                 let mut changes: Vec<Change> =
                     dropped.iter().copied().map(Change::DropBlock).collect();
                 changes.extend(merged.cloned().map(Change::AddBlock));
-                changes.extend(spare_tombstones(version, view, &dropped, merged));
+                changes.extend(spare_tombstones(version, &view.metrics, &dropped, merged));
                 if merged.is_none() {
-                    changes.extend(files::carry_metadata(version, view, sources));
+                    changes.extend(files::carry_metadata(version, &view.metrics, sources));
                 }
                 Ok(changes)
             },
             |view| {
-                view.blocks
+                view.metrics
+                    .blocks
                     .retain(|block| !dropped.contains(&block.meta().id));
-                view.blocks.extend(opened);
+                view.metrics.blocks.extend(opened);
             },
         )?;
         Ok(())
@@ -513,11 +516,11 @@ impl Core {
                 }
                 let metas: Vec<BlockMeta> = noted.iter().map(|b| b.meta().clone()).collect();
                 let dropped: Vec<BlockId> = metas.iter().map(|meta| meta.id).collect();
-                changes.extend(spare_tombstones(version, view, &dropped, &metas));
+                changes.extend(spare_tombstones(version, &view.metrics, &dropped, &metas));
                 Ok(changes)
             },
             |view| {
-                for block in &mut view.blocks {
+                for block in &mut view.metrics.blocks {
                     if let Some(noted) = noted.iter().find(|n| n.meta().id == block.meta().id) {
                         *block = Arc::clone(noted);
                     }
@@ -586,6 +589,7 @@ impl Core {
         let (now_ns, jumped) = memory.clock.now_ns(wall_ns, monotonic);
         self.compaction.stats.lock().retention_paused = jumped;
         let view = self.committer.store.view();
+        let view = &view.metrics;
         let metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
         let floor = view.floor_ns.map(Timestamp::from_nanos);
         let plan = retention::plan(&metas, limits, floor, now_ns);
@@ -617,10 +621,10 @@ impl Core {
                     time_ns,
                 }));
                 changes.extend(plan.drop.iter().copied().map(Change::DropBlock));
-                changes.extend(files::carry_metadata(version, view, &retired));
+                changes.extend(files::carry_metadata(version, &view.metrics, &retired));
                 changes.extend(spare_tombstones(
                     version,
-                    view,
+                    &view.metrics,
                     &plan.drop,
                     None::<&BlockMeta>,
                 ));
@@ -628,9 +632,10 @@ impl Core {
             },
             |view| {
                 if floor_ns.is_some() {
-                    view.floor_ns = floor_ns;
+                    view.metrics.floor_ns = floor_ns;
                 }
-                view.blocks
+                view.metrics
+                    .blocks
                     .retain(|block| !plan.drop.contains(&block.meta().id));
             },
         )?;
@@ -673,7 +678,7 @@ impl Core {
     /// [`Error::Cancelled`] when the store closes.
     pub(crate) fn scrub(&self) -> Result<(), Error> {
         let view = self.committer.store.view();
-        let blocks = view.blocks.clone();
+        let blocks = view.metrics.blocks.clone();
         drop(view);
         let mut pace = Pace::new(self, Effort::Background);
         let mut unrested = 0;

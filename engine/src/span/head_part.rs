@@ -19,12 +19,12 @@ use super::{
     filter::{SpanFilter, TagScope},
     head::SpanHead,
     hit::{OddTraces, SpanHit, hit_of},
-    model::{Attributes, SpanKind, StatusCode, TraceSummary},
+    model::{Attributes, SpanKind, StatusCode, Trace, TraceSummary},
     parents::NO_PARENT,
     part::{NewestTrace, RowValues, SpanClass, newest_of},
     read,
     rows::SpanRows,
-    select::RowCursor,
+    select::{RowCursor, count_classes},
     shard::{Buffers, NONE, Shard, View},
 };
 use crate::{
@@ -83,11 +83,11 @@ impl HeadPart {
     }
 
     /// `None` only for a shard that does not exist: such a part has no rows.
-    fn lock(&self) -> Option<&RwLock<Shard>> {
+    pub(super) fn lock(&self) -> Option<&RwLock<Shard>> {
         self.head.shard(self.shard)
     }
 
-    fn catalog(&self) -> &Catalog {
+    pub(super) fn catalog(&self) -> &Catalog {
         self.head.catalog()
     }
 
@@ -105,6 +105,17 @@ impl HeadPart {
                     .idents
                     .get(row)
                     .is_some_and(|ident| !self.is_superseded(ident.trace)))
+    }
+
+    /// No row from here on is seen.
+    pub(super) fn row_bound(&self) -> u32 {
+        self.view.rows
+    }
+
+    /// Whether every row below the bound is visible.
+    pub(super) fn sees_all_rows(&self) -> bool {
+        let deletes = self.lock().is_some_and(|lock| lock.read().has_deletes());
+        self.superseded.is_none() && !deletes
     }
 
     pub(crate) fn spans(&self) -> u64 {
@@ -150,7 +161,7 @@ impl HeadPart {
     }
 
     /// Calls `each` with the rows that satisfy a filter, in slices and under the lock, rising.
-    fn each_slice(
+    pub(super) fn each_slice(
         &self,
         filter: &SpanFilter,
         ctl: &QueryControl,
@@ -191,9 +202,26 @@ impl HeadPart {
     }
 
     pub(crate) fn count(&self, filter: &SpanFilter, ctl: &QueryControl) -> Result<u64, Error> {
+        if let Some(counts) = self.class_counts(filter, ctl)? {
+            return Ok(counts.into_iter().map(|(_, count)| count).sum());
+        }
         let mut count = 0;
         self.each_slice(filter, ctl, &mut |_, rows| count += rows.len() as u64)?;
         Ok(count)
+    }
+
+    /// Rows by class, where no row has to be looked at for them.
+    fn class_counts(
+        &self,
+        filter: &SpanFilter,
+        ctl: &QueryControl,
+    ) -> Result<Option<Vec<(u32, u64)>>, Error> {
+        match self.lock() {
+            Some(lock) if self.sees_all_rows() => {
+                count_classes(lock, self.catalog(), filter, self.view, ctl)
+            }
+            _ => Ok(None),
+        }
     }
 
     pub(crate) fn count_by_class(
@@ -201,6 +229,9 @@ impl HeadPart {
         filter: &SpanFilter,
         ctl: &QueryControl,
     ) -> Result<Vec<(u32, u64)>, Error> {
+        if let Some(counts) = self.class_counts(filter, ctl)? {
+            return Ok(counts);
+        }
         let mut counts: Vec<u64> = Vec::new();
         self.each_slice(filter, ctl, &mut |shard, rows| {
             counts.resize(shard.classes.len(), 0);
@@ -689,6 +720,64 @@ impl HeadPart {
             });
         }
         Ok(newest_of(found, before, limit))
+    }
+
+    pub(crate) fn find_trace(&self, id: TraceId, ctl: &QueryControl) -> Result<Option<u32>, Error> {
+        ctl.check()?;
+        let Some(lock) = self.lock() else {
+            return Ok(None);
+        };
+        let found = lock.read().find_trace(id);
+        Ok(found.filter(|&trace| !self.is_superseded(trace) && self.has_visible(lock, trace)))
+    }
+
+    /// Whether a row of a trace is visible.
+    fn has_visible(&self, lock: &RwLock<Shard>, trace: u32) -> bool {
+        let mut row = lock
+            .read()
+            .traces
+            .get(trace)
+            .map_or(NONE, |entry| entry.first);
+        while row < self.view.rows {
+            let shard = lock.read();
+            for _ in 0..CHECK_ROWS {
+                if shard.is_visible(row, self.view) {
+                    return true;
+                }
+                row = shard.next_of_trace(row);
+            }
+        }
+        false
+    }
+
+    pub(crate) fn trace(&self, trace: u32, ctl: &QueryControl) -> Result<Option<Trace>, Error> {
+        let Some(lock) = self.lock().filter(|_| !self.is_superseded(trace)) else {
+            return Ok(None);
+        };
+        self.head.trace_of(lock, trace, self.view, ctl)
+    }
+
+    pub(crate) fn time_bounds(&self, ctl: &QueryControl) -> Result<Option<TimeRange>, Error> {
+        let mut bounds: Option<(i64, i64)> = None;
+        let mut widen = |min: i64, max: i64| {
+            let (low, high) = bounds.unwrap_or((min, max));
+            bounds = Some((low.min(min), high.max(max)));
+        };
+        let Some(lock) = self.lock() else {
+            return Ok(None);
+        };
+        let by_page = self.superseded.is_none();
+        let mut row = 0;
+        while row < self.view.rows {
+            ctl.check()?;
+            let shard = lock.read();
+            let seen = |row| self.is_visible(&shard, row);
+            row = read::page_bounds(&shard, self.view.rows, row, by_page, &seen, &mut widen);
+        }
+        let Some((min, max)) = bounds else {
+            return Ok(None);
+        };
+        TimeRange::new(Timestamp::from_nanos(min), Timestamp::from_nanos(max)).map(Some)
     }
 
     pub(crate) fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {

@@ -10,8 +10,10 @@
 //! | `parents.rs` | the parent rule |
 //! | `part.rs`, `head_part.rs` | a part of the store as a snapshot sees it: what queries ask |
 //! | `family.rs` | relatives, depths and own times within a trace |
+//! | `view.rs`, `recall.rs`, `hidden.rs` | the parts of the store, and how a trace stays whole in one of them |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
-//! | `read.rs`, `listing.rs` | whole traces; names, values, services, operations |
+//! | `read.rs` | whole traces of the head |
+//! | `listing.rs`, `head_listing.rs` | names, values, services, operations |
 //! | `model.rs` | a span as it is answered |
 //!
 //! The log's form of a batch is `crate::record::spans`.
@@ -19,6 +21,7 @@
 mod arena;
 mod axis;
 pub(crate) mod batch;
+pub(crate) mod block;
 mod catalog;
 mod column;
 pub(crate) mod dictionary;
@@ -28,14 +31,18 @@ mod filter;
 mod golden_test;
 pub(crate) mod hash;
 pub(crate) mod head;
+mod head_listing;
 mod head_part;
 pub(crate) mod hidden;
 mod hit;
-mod listing;
+pub(crate) mod listing;
 pub(crate) mod model;
 mod parents;
 mod part;
+#[cfg(test)]
+mod part_test;
 mod read;
+pub(crate) mod recall;
 pub(crate) mod rest;
 mod row_list;
 mod rows;
@@ -45,6 +52,9 @@ mod stripes;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod view;
+#[cfg(test)]
+mod view_test;
 
 pub use axis::Axis;
 pub use batch::{
@@ -55,6 +65,7 @@ pub use catalog::SymbolId;
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};
+pub(crate) use view::{FrozenSpans, SpanView};
 pub use hit::SpanHit;
 pub use listing::{TagName, TagValue};
 pub use model::{

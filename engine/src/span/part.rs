@@ -18,7 +18,8 @@ use super::{
     head::SpanHead,
     head_part::HeadPart,
     hit::SpanHit,
-    model::{SpanKind, StatusCode, TraceSummary},
+    listing::{NameCounts, ValueCounts},
+    model::{SpanKind, StatusCode, Trace, TraceSummary},
     rows::SpanRows,
 };
 use crate::{
@@ -322,6 +323,46 @@ impl SpanPart {
             return Ok(Vec::new());
         }
         ask!(self, part => part.newest_traces(filter, before, limit, ctl))
+    }
+
+    /// The number of a trace that has visible spans here.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn find_trace(&self, id: TraceId, ctl: &QueryControl) -> Result<Option<u32>, Error> {
+        ask!(self, part => part.find_trace(id, ctl))
+    }
+
+    /// A trace with all its visible spans; `None` if there are none.
+    pub(crate) fn trace(&self, trace: u32, ctl: &QueryControl) -> Result<Option<Trace>, Error> {
+        ask!(self, part => part.trace(trace, ctl))
+    }
+
+    /// Counts the keys of one scope that begin with `prefix`.
+    pub(crate) fn tag_names(
+        &self,
+        of: TagScope,
+        prefix: &str,
+        ctl: &QueryControl,
+        into: &mut NameCounts,
+    ) -> Result<(), Error> {
+        ask!(self, part => part.tag_names(of, prefix, ctl, into))
+    }
+
+    /// Counts the values of a key.
+    pub(crate) fn tag_values(
+        &self,
+        key: &str,
+        of: TagScope,
+        ctl: &QueryControl,
+        into: &mut ValueCounts<'_>,
+    ) -> Result<(), Error> {
+        ask!(self, part => part.tag_values(key, of, ctl, into))
+    }
+
+    /// From the earliest start to the latest end of the visible spans.
+    pub(crate) fn time_bounds(&self, ctl: &QueryControl) -> Result<Option<TimeRange>, Error> {
+        ask!(self, part => part.time_bounds(ctl))
     }
 
     /// A trace in a line.

@@ -123,7 +123,27 @@ pub(crate) fn trace(
     id: TraceId,
     ctl: &QueryControl,
 ) -> Result<Option<Trace>, Error> {
-    let Some((place, view, odd)) = find(lock, at, id) else {
+    match find(lock, at, id) {
+        Some((place, view, _)) => trace_of(lock, catalog, budget, place, view, ctl),
+        None => Ok(None),
+    }
+}
+
+/// The same for a trace by its number.
+pub(crate) fn trace_of(
+    lock: &RwLock<Shard>,
+    catalog: &Catalog,
+    budget: &Arc<Budget>,
+    place: u32,
+    view: View,
+    ctl: &QueryControl,
+) -> Result<Option<Trace>, Error> {
+    let entry = lock
+        .read()
+        .traces
+        .get(place)
+        .map(|entry| (entry.id, entry.odd));
+    let Some((id, odd)) = entry else {
         return Ok(None);
     };
     let light = light_rows(lock, catalog, place, view, ctl)?;
@@ -180,6 +200,7 @@ fn order_of(spans: &[Span]) -> Vec<u32> {
 }
 
 /// The trace in short.
+#[cfg(test)]
 pub(crate) fn summary(
     lock: &RwLock<Shard>,
     catalog: &Catalog,
@@ -193,7 +214,7 @@ pub(crate) fn summary(
     summary_of(lock, catalog, place, id, view, odd, ctl)
 }
 
-/// The same for a trace by its number.
+/// A trace in short, by its number.
 pub(crate) fn summary_of(
     lock: &RwLock<Shard>,
     catalog: &Catalog,
@@ -266,23 +287,27 @@ fn find(lock: &RwLock<Shard>, at: Lsn, id: TraceId) -> Option<(u32, View, bool)>
     Some((place, shard.view(at), odd))
 }
 
-/// Widens the bounds by the page that begins at `row`; returns where the next one begins.
+/// Widens the bounds by the page that begins at `row`; returns where the next one begins. What is known
+/// of the page as a whole is taken if `by_page` and if all of its rows count.
 pub(crate) fn page_bounds(
     shard: &Shard,
-    view: View,
+    rows: u32,
     row: u32,
+    by_page: bool,
+    is_visible: &dyn Fn(u32) -> bool,
     widen: &mut impl FnMut(i64, i64),
 ) -> u32 {
     let next = row.saturating_add(number(PAGE_ROWS));
     let bounds = shard.bounds.get(row / number(PAGE_ROWS));
     if let Some(bounds) = bounds
-        && next <= view.rows
+        && by_page
+        && next <= rows
         && !shard.has_deletes()
     {
         widen(bounds.start_min, bounds.end_max);
         return next;
     }
-    for row in (row..next.min(view.rows)).filter(|&row| shard.is_visible(row, view)) {
+    for row in (row..next.min(rows)).filter(|&row| is_visible(row)) {
         if let (Some(&start), Some(&duration)) = (shard.starts.get(row), shard.durations.get(row)) {
             widen(start, start.wrapping_add_unsigned(duration));
         }

@@ -179,6 +179,14 @@ impl<'f> Conditions<'f> {
         }
     }
 
+    /// Whether classes and a time range alone decide.
+    fn concern_classes_only(&self) -> bool {
+        self.tags.is_empty()
+            && self.rest.is_empty()
+            && self.duration_min == 0
+            && self.duration_max == u64::MAX
+    }
+
     /// Whether classes have to be looked at at all.
     fn concern_classes(&self) -> bool {
         !(self.services.is_empty()
@@ -236,18 +244,7 @@ impl<'f> RowCursor<'f> {
         view: View,
         ctl: &QueryControl,
     ) -> Result<Self, Error> {
-        let mut cursor = Self {
-            conditions: Conditions::new(filter, catalog),
-            view,
-            classes: None,
-            tests: Vec::new(),
-            resource_tests: HashMap::new(),
-            candidates: Candidates::From(0),
-            scratch: String::new(),
-            tags: Vec::new(),
-            buffers: Buffers::default(),
-            rest_tests: HashMap::new(),
-        };
+        let mut cursor = Self::unplanned(catalog, filter, view);
         let impossible = cursor
             .conditions
             .tags
@@ -264,6 +261,21 @@ impl<'f> RowCursor<'f> {
         }
         cursor.plan(shard, catalog, ctl)?;
         Ok(cursor)
+    }
+
+    fn unplanned(catalog: &Catalog, filter: &'f SpanFilter, view: View) -> Self {
+        Self {
+            conditions: Conditions::new(filter, catalog),
+            view,
+            classes: None,
+            tests: Vec::new(),
+            resource_tests: HashMap::new(),
+            candidates: Candidates::From(0),
+            scratch: String::new(),
+            tags: Vec::new(),
+            buffers: Buffers::default(),
+            rest_tests: HashMap::new(),
+        }
     }
 
     fn plan(
@@ -703,6 +715,57 @@ impl<'f> RowCursor<'f> {
         };
         on_resource.unwrap_or_else(|| condition.test.holds_for_none())
     }
+}
+
+/// The rows of each class that satisfy a filter, if the classes say it: no other condition restricts
+/// and no more than a few rows are newer than the view. All rows of the view must be visible.
+pub(crate) fn count_classes(
+    shard: &RwLock<Shard>,
+    catalog: &Catalog,
+    filter: &SpanFilter,
+    view: View,
+    ctl: &QueryControl,
+) -> Result<Option<Vec<(u32, u64)>>, Error> {
+    let mut cursor = RowCursor::unplanned(catalog, filter, view);
+    if !cursor.conditions.concern_classes_only() {
+        return Ok(None);
+    }
+    if cursor.conditions.concern_classes() {
+        cursor.judge_classes(shard, catalog, ctl)?;
+    }
+    let shard = shard.read();
+    let (start, end) = (
+        filter.range.start().as_nanos(),
+        filter.range.end().as_nanos(),
+    );
+    let pages = view.rows.div_ceil(dictionary::number(PAGE_ROWS)) as usize;
+    let mut pages = shard.bounds.iter_from(0).take(pages);
+    if shard.idents.rows() - view.rows > dictionary::number(CHECK_ROWS)
+        || shard.classes.len() > 4 * CHECK_ROWS
+        || pages.any(|page| page.start_min < start || page.start_max > end)
+    {
+        return Ok(None);
+    }
+    let right = |class: usize| {
+        let classes = cursor.classes.as_ref();
+        classes.is_none_or(|classes| classes.get(class).copied().unwrap_or(false))
+    };
+    let mut counts: Vec<u64> = shard
+        .classes
+        .iter_from(0)
+        .map(|entry| entry.rows.len())
+        .collect();
+    for class in shard.class_of.iter_from(view.rows) {
+        if let Some(count) = counts.get_mut(*class as usize) {
+            *count = count.saturating_sub(1);
+        }
+    }
+    let counts = (0u32..).zip(counts);
+    Ok(Some(
+        counts
+            .filter(|&(class, count)| count > 0 && right(class as usize))
+            .collect(),
+    ))
 }
 
 /// The rows that carry one of a set of tags.
