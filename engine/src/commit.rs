@@ -18,6 +18,7 @@
 //! Lock order: writers' lock → commit lock → the log's own → a lane's queue, the view's lock.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -349,9 +350,18 @@ impl Committer {
 
     /// Raises the floor below which spans are refused and traces hidden, for writes and snapshots to
     /// come: with no write under way, so that none recalls what has expired.
-    pub(crate) fn raise_span_floor(&self, floor_ns: i64) {
+    ///
+    /// Called with no block coming or going.
+    pub(crate) fn raise_span_floor(&self, floor_ns: i64) -> Result<(), Error> {
+        let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
+        let mut raised = self.store.view().spans.clone();
+        raised.raise_floor(floor_ns, &mut damaged)?;
         let _no_write = self.heads.write();
-        self.store.swap(|view| view.spans.raise_floor(floor_ns));
+        self.store.swap(|view| {
+            view.spans.floor_ns = raised.floor_ns;
+            view.spans.blocks = raised.blocks;
+        });
+        Ok(())
     }
 
     /// The watermark, with no write under way.
@@ -506,7 +516,7 @@ impl Committer {
             return Ok(());
         }
         let (pin, view) = self.pin();
-        let mut damaged = |error: Error| self.files.note_damage(&error, std::path::PathBuf::new());
+        let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
         let found = recall::recall(&view.spans, pin.lsn(), &heads.spans, spans, &mut damaged)?;
         spans.set_recall(found);
         Ok(())

@@ -13,6 +13,7 @@ use crate::{
     backup::Copied,
     batch::WriteBatch,
     batch_pool::BatchPool,
+    block::Signal,
     budget::{Budget, Holder},
     commit::{self, Committer},
     compaction::{Compacted, CompactionStats, Compactor},
@@ -22,7 +23,7 @@ use crate::{
     files::{FileDamage, Found, StoreFiles},
     heads::Heads,
     id::TraceId,
-    maintenance::{self, Bell, Core, Flushed, Maintenance, SealStats},
+    maintenance::{self, Bell, Core, Flushed, Freeze, Maintenance, SealStats},
     metric::{HashKey, MetricBatch, MetricHead, MetricStats, MetricView},
     outcome::WriteOutcome,
     replay::{Replay, ReplayProgress, Replayed},
@@ -95,9 +96,11 @@ impl Builder {
         let Found {
             files,
             blocks,
-            metric_cut,
+            span_blocks,
+            cuts,
             tombstones,
-            floor_ns,
+            span_tombstones,
+            floors_ns,
             series_ref_next,
             metadata,
             metadata_sealed,
@@ -112,7 +115,7 @@ impl Builder {
         for (lsn, entry) in &metadata {
             heads.metrics.restore_metadata(*lsn, entry);
         }
-        if let Some(floor_ns) = floor_ns {
+        if let Some(floor_ns) = floors_ns.metrics {
             heads.metrics.raise_floor(floor_ns);
         }
         let log_settings = rootline_wal::Settings {
@@ -135,25 +138,38 @@ impl Builder {
             budget: &budget,
             progress: &progress,
             threads,
-            metric_cut,
+            cuts,
+            spans: SpanView {
+                // Expired traces may have gone on: they are recalled all the same.
+                blocks: files.span_parts(&span_blocks, None)?,
+                tombstones: span_tombstones.iter().cloned().collect(),
+                ..SpanView::of(Arc::clone(&heads.spans))
+            },
+            files: &files,
         }
         .run()?;
         let wal = replayed.wal;
-        if wal.last_lsn() < metric_cut {
-            let reason = files.note_short_log(&dir, wal.last_lsn(), metric_cut);
+        let cut = cuts.metrics.max(cuts.spans);
+        if wal.last_lsn() < cut {
+            let reason = files.note_short_log(&dir, wal.last_lsn(), cut);
             read_only.get_or_insert(reason);
         }
         let visibility = Visibility::new(Arc::clone(&clock), settings.snapshot_max_age);
-        visibility.start_at(wal.last_lsn().max(metric_cut));
+        visibility.start_at(wal.last_lsn().max(cut));
         let tombstones = tombstones.into_iter().chain(replayed.deletes);
         let view = View {
             metrics: MetricView {
                 blocks,
                 tombstones: tombstones.collect(),
-                floor_ns,
+                floor_ns: floors_ns.metrics,
                 ..MetricView::of(Arc::clone(&heads.metrics))
             },
-            spans: SpanView::of(Arc::clone(&heads.spans)),
+            spans: SpanView {
+                blocks: files.span_parts(&span_blocks, floors_ns.spans)?,
+                tombstones: span_tombstones.into_iter().chain(replayed.span_deletes).collect(),
+                floor_ns: floors_ns.spans,
+                ..SpanView::of(Arc::clone(&heads.spans))
+            },
         };
         let bell = Arc::new(Bell::default());
         let hash_key = heads.metrics.hash_key();
@@ -396,7 +412,7 @@ impl Engine {
     /// no more, `Internal` for other failures of the disk. Nothing is lost: what could not be sealed
     /// stays in memory and in the log, and is tried again.
     pub fn flush(&self) -> Result<Flushed, Error> {
-        self.inner.core.seal(true)
+        self.inner.core.seal(Freeze::ALL)
     }
 
     /// Merges blocks until nothing is left to merge, and carries out deletes in them. What the
@@ -536,15 +552,15 @@ impl Engine {
         self.inner.maintenance.stop();
         if !seal_for.is_zero() {
             // What failed stands in the figures, and the data in the log.
-            let _ = core.seal(true);
+            let _ = core.seal(Freeze::ALL);
         }
         let manifest = core.files.manifest.close();
         core.committer.close()?;
         manifest
     }
 
-    pub(crate) fn is_whole(&self, range: TimeRange) -> bool {
-        self.inner.core.files.is_whole(range)
+    pub(crate) fn is_whole(&self, signal: Signal, range: TimeRange) -> bool {
+        self.inner.core.files.is_whole(signal, range)
     }
 
     #[cfg(test)]

@@ -3,12 +3,13 @@
 //! Reads look at the snapshot's age after each piece they read and before they hand it on, so that a
 //! snapshot whose versions may be gone ends in a typed error, never in a changed answer.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use rootline_index::{Labels, Matcher};
 use rootline_wal::Lsn;
 
 use crate::{
+    block::Signal,
     control::QueryControl,
     engine::Engine,
     error::Error,
@@ -17,7 +18,7 @@ use crate::{
         Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary,
     },
     span::{
-        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, listing,
+        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart, listing,
     },
     store::View,
     time::TimeRange,
@@ -56,7 +57,12 @@ impl Snapshot {
     /// from the rest; [`EngineStats::damage`](crate::EngineStats::damage) names the files. (A page that is
     /// damaged inside an open block is an error of the question that touches it.)
     pub fn is_whole(&self, range: TimeRange) -> bool {
-        self.engine.is_whole(range)
+        self.engine.is_whole(Signal::Metrics, range)
+    }
+
+    /// Whether every block with spans in `range` could be opened; see [`is_whole`](Self::is_whole).
+    pub fn spans_are_whole(&self, range: TimeRange) -> bool {
+        self.engine.is_whole(Signal::Spans, range)
     }
 
     /// The same snapshot with spans as they were at `lsn`, if that is older: what later pages of an
@@ -267,7 +273,13 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
-        self.fresh(self.view.spans.parts(self.spans_at))
+        let damaged = &mut |error: Error| self.engine.note_damage(&error, Path::new(""));
+        let parts = self.view.spans.parts(self.spans_at, damaged)?;
+        let of_heads = parts.iter().filter_map(|part| match part {
+            ViewPart::Head(head) => Some(SpanPart::of_head(head, self.spans_at)),
+            ViewPart::Block(..) => None,
+        });
+        self.fresh(of_heads.flatten().collect())
     }
 
     /// Every span for which `filter` holds, in no particular order.

@@ -306,11 +306,11 @@ impl SpanHead {
         Some(entry.rows)
     }
 
-    /// The traces that one shard recalled up to `at`, but for the first `from`, by rising LSN.
-    pub(crate) fn recalled(&self, shard: usize, from: usize, at: Lsn, each: &mut dyn FnMut(TraceId)) {
-        if let Some(lock) = self.shards.get(shard) {
+    /// The traces that it recalled in records after `after`, up to `at`; one may come twice.
+    pub(crate) fn recalled_between(&self, after: Lsn, at: Lsn, each: &mut dyn FnMut(TraceId)) {
+        for lock in &self.shards {
             let shard = lock.read();
-            shard.recalled(from, at).iter().for_each(|(_, id)| each(*id));
+            shard.recalled_between(after, at).for_each(&mut *each);
         }
     }
 
@@ -599,6 +599,13 @@ impl SpanHead {
     }
 
     /// A shard.
+    pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
+        self.shards
+            .iter()
+            .map(move |lock| (lock, lock.read().view(at)))
+    }
+
+    /// One of its shards.
     pub(crate) fn shard(&self, shard: usize) -> Option<&RwLock<Shard>> {
         self.shards.get(shard)
     }

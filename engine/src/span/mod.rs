@@ -65,7 +65,9 @@ pub use catalog::SymbolId;
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};
-pub(crate) use view::{FrozenSpans, SpanView};
+pub(crate) use block::SpanBlock;
+pub(crate) use hidden::Hidden;
+pub(crate) use view::{FrozenSpans, SpanBlockPart, SpanView, ViewPart};
 pub use hit::SpanHit;
 pub use listing::{TagName, TagValue};
 pub use model::{

@@ -50,9 +50,10 @@ use rootline_wal::Lsn;
 
 use super::{
     SpanBatch, SpanHead, SpanView,
-    batch::{LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanFields},
+    batch::{LinkFields, ResourceFields, ResourceRow, Row, ScopeFields, ScopeRow, SpanFields},
     head::{PreparedSpans, Recall},
     model::{Attributes, Resource, Scope, Span, Trace},
+    view::Damaged,
 };
 use crate::{
     control::QueryControl,
@@ -82,15 +83,18 @@ pub(crate) fn admit(
     rejections: &mut Rejections,
 ) -> Result<(), Error> {
     if let Some(floor_ns) = view.floor_ns {
-        batch.data.retain_rows(|row| {
-            let end_ns = row.start_ns.wrapping_add_unsigned(row.duration_ns);
-            if end_ns < floor_ns {
-                let end = Timestamp::from_nanos(end_ns);
-                let floor = Timestamp::from_nanos(floor_ns);
-                rejections.reject_spans(1, Error::SpanTooOld { end, floor });
-            }
-            end_ns >= floor_ns
-        });
+        let end_ns = |row: &Row| row.start_ns.wrapping_add_unsigned(row.duration_ns);
+        if batch.data.rows.iter().any(|row| end_ns(row) < floor_ns) {
+            batch.data.retain_rows(|row| {
+                let end_ns = end_ns(row);
+                if end_ns < floor_ns {
+                    let end = Timestamp::from_nanos(end_ns);
+                    let floor = Timestamp::from_nanos(floor_ns);
+                    rejections.reject_spans(1, Error::SpanTooOld { end, floor });
+                }
+                end_ns >= floor_ns
+            });
+        }
     }
     let max = admission.trace_spans_max;
     let new = batch.len() as u64;
@@ -105,9 +109,8 @@ pub(crate) fn admit(
         };
         room.push(max.saturating_sub(held));
     }
-    let SpanBatch { data, .. } = batch;
-    let traces = std::mem::take(&mut data.traces);
-    data.retain_rows(|row| {
+    let traces = batch.data.traces.clone();
+    batch.data.retain_rows(|row| {
         let Some(room) = room.get_mut(row.trace as usize) else {
             return true;
         };
@@ -120,7 +123,6 @@ pub(crate) fn admit(
         *room = room.saturating_sub(1);
         true
     });
-    data.traces = traces;
     Ok(())
 }
 
@@ -133,14 +135,30 @@ pub(crate) fn recall(
     at: Lsn,
     current: &SpanHead,
     batch: &PreparedSpans,
-    damaged: &mut dyn FnMut(Error),
+    damaged: Damaged<'_>,
 ) -> Result<Recall, Error> {
     if view.is_young() || batch.span_count() == 0 {
         return Ok(Recall::default());
     }
+    let unknown = current.unknown(batch);
+    recall_traces(view, at, current, batch, &unknown, damaged)
+}
+
+/// The same for these traces of the batch.
+///
+/// # Errors
+/// As [`recall`].
+pub(crate) fn recall_traces(
+    view: &SpanView,
+    at: Lsn,
+    current: &SpanHead,
+    batch: &PreparedSpans,
+    unknown: &[TraceId],
+    damaged: Damaged<'_>,
+) -> Result<Recall, Error> {
     let mut found = Vec::new();
-    for id in current.unknown(batch) {
-        match read(view, at, id) {
+    for &id in unknown {
+        match read(view, at, id, damaged) {
             Ok(trace) => found.extend(trace),
             Err(error) if error.kind() == ErrorKind::Corrupted => damaged(error),
             Err(error) => return Err(error),
@@ -169,11 +187,29 @@ pub(crate) fn recall(
 }
 
 /// The trace as the newest older part has it.
-fn read(view: &SpanView, at: Lsn, id: TraceId) -> Result<Option<Trace>, Error> {
+fn read(
+    view: &SpanView,
+    at: Lsn,
+    id: TraceId,
+    damaged: Damaged<'_>,
+) -> Result<Option<Trace>, Error> {
     let ctl = QueryControl::unbounded();
     for frozen in view.frozen.iter().rev() {
         if let Some(trace) = frozen.head.trace(at, id, &ctl)? {
             return Ok(Some(trace));
+        }
+    }
+    for part in view.blocks.iter().rev() {
+        let block = &part.block;
+        if !block.may_have_trace(id) {
+            continue;
+        }
+        let Some(trace) = block.find_trace(id)? else {
+            continue;
+        };
+        let hidden = part.hidden(view, at, damaged)?;
+        if !hidden.hides_all(block.trace_rows(trace)?) {
+            return block.trace(trace, &hidden, &ctl).map(Some);
         }
     }
     Ok(None)

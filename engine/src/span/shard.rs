@@ -628,10 +628,11 @@ impl Shard {
         self.recalled.extend(traces.map(|id| (lsn, id)));
     }
 
-    /// The traces recalled up to `at`, from the place `from` of all that were, by rising LSN.
-    pub(crate) fn recalled(&self, from: usize, at: Lsn) -> &[(Lsn, TraceId)] {
-        let end = self.recalled.partition_point(|(lsn, _)| *lsn <= at);
-        self.recalled.get(from..end).unwrap_or_default()
+    /// The traces recalled in records after `after`, up to `at`.
+    pub(crate) fn recalled_between(&self, after: Lsn, at: Lsn) -> impl Iterator<Item = TraceId> {
+        let place = |lsn: Lsn| self.recalled.partition_point(|(of, _)| *of <= lsn);
+        let recalled = self.recalled.get(place(after)..place(at));
+        recalled.unwrap_or_default().iter().map(|(_, id)| *id)
     }
 
     /// Whether a delete by filter hides a row from a snapshot at `at`.

@@ -16,6 +16,7 @@
 //! | `owners.rs` | names, resources, scopes, classes |
 //! | `rows.rs`, `orphans.rs` | what rows hang together by |
 
+pub(crate) mod attributes;
 pub(crate) mod column;
 mod directory;
 mod fuse;

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use hashbrown::HashSet;
+
 use super::{
     ValueType,
     codes::{CodePlaces, ShapeCodes},
@@ -168,10 +170,16 @@ impl Layout {
     pub(super) fn open(source: &ColumnSource, head: &Head) -> Result<Self, Error> {
         let bytes = head.directory.read(source)?;
         let mut input = Fields::new(source, head.directory.start, &bytes);
-        let mut keys = Vec::new();
+        let mut keys: Vec<Arc<str>> = Vec::new();
+        let mut known = HashSet::new();
         for _ in 0..input.count()? {
-            keys.push(Arc::from(input.text()?));
+            let key = input.text()?;
+            if !known.insert(key) {
+                return Err(input.damaged("a key is listed twice"));
+            }
+            keys.push(Arc::from(key));
         }
+        let mut known_columns = HashSet::new();
         let last_key = u32::try_from(keys.len()).unwrap_or(u32::MAX).checked_sub(1);
         let key_of = |input: &mut Fields<'_>| match last_key {
             Some(last) => input.number_to(last, "a key that there is not"),
@@ -182,9 +190,13 @@ impl Layout {
             let key = key_of(&mut input)?;
             let kind = input.slice(1)?.first().copied();
             let kind = kind.and_then(ValueType::from_code);
+            let kind = kind.ok_or_else(|| input.damaged("unknown type of a column"))?;
+            if !known_columns.insert((key, kind)) {
+                return Err(input.damaged("a column is listed twice"));
+            }
             columns.push(ColumnEntry {
                 key,
-                kind: kind.ok_or_else(|| input.damaged("unknown type of a column"))?,
+                kind,
                 begins: Begins::read(&mut input, head.items)?,
                 head: Box::from(input.bytes()?),
                 column: OnceLock::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     span::{block::column::ValueTable, model::Attributes},
-    value::{TooDeep, Value},
+    value::TooDeep,
 };
 
 /// Attributes of items: pairs of key and value by number, and for each item the numbers of its pairs.
@@ -130,7 +130,7 @@ impl LooseAttributes {
     pub(crate) fn attributes_of(&self, item: u32) -> Attributes {
         let decode = |&tag: &u32| {
             let (key, mut value) = self.values.get(tag);
-            let value = Value::decode(&mut value).expect("loose values are encoded values");
+            let value = crate::value::Value::decode(&mut value).expect("loose values are encoded values");
             (Arc::clone(&self.keys[key as usize]), value)
         };
         self.tags_of(item).iter().map(decode).collect()

@@ -12,6 +12,7 @@
 //! | `loose.rs` | attributes in memory, to write a table from |
 //! | `shapes.rs` | the table of shapes |
 //! | `codes.rs` | which item has which shape |
+//! | `placed.rs` | stretches of a section |
 //! | `places.rs` | where in a column the occurrences of a group of items begin |
 //! | `rest.rs` | entries that are in no column |
 //! | `roles.rs` | what becomes a column, what is fixed, what goes to the rest |
@@ -38,6 +39,7 @@ mod item_set;
 mod layout;
 mod listing;
 mod loose;
+mod placed;
 mod places;
 mod reader;
 mod rest;

@@ -6,7 +6,6 @@ use super::{
     GROUP_ITEMS, ItemClasses,
     codes::GroupScratch,
     layout::{Field, Head, Layout},
-    placed::index,
     rest::{Rest, RestCursor},
     shapes::ALL_REST,
 };
