@@ -4,8 +4,8 @@
 //! 1. Parts are asked by their latest start, the newest first. A part all of whose spans start before
 //!    the last trace of a full page has nothing for it, nor has any part after it.
 //! 2. What a part's own order answers (conditions on single spans) is left to it.
-//! 3. Else the set is computed for the spans that start at `since` or later, with `since` moving back in
-//!    steps that grow. A trace that starts there has all its matches there: the answer about such
+//! 3. Else the set is computed for the spans that start at `since` or later, with `since` moving back as
+//!    far as what was found so far lets expect it has to: at last to the beginning. A trace that starts there has all its matches there: the answer about such
 //!    traces is whole, and the walk ends when they fill the page.
 //! 4. Of the traces found only the earliest match is known, and the trace starts no later. They are
 //!    looked up by that bound, newest first, until none left can have a place on the page.
@@ -25,6 +25,8 @@ use crate::{
 
 /// Parts of fewer spans are not cut in time: it would save nothing.
 const CUT_SPANS_MIN: u64 = if cfg!(test) { 3 } else { 64 * 1024 };
+/// A part's time in shares: the first look is at the newest one.
+const WHOLE: u64 = 64;
 /// What a trace costs in the table of matches, with the table's own overhead.
 const MATCHES_BYTES: u64 = 48;
 
@@ -156,7 +158,7 @@ impl Page {
     }
 
     fn offer(&mut self, candidate: Candidate) {
-        if !self.wanted.takes(candidate.place) || self.is_full_before(candidate.place) {
+        if self.is_full_before(candidate.place) {
             return;
         }
         self.weight += self.wanted.weight(&candidate);
@@ -175,6 +177,11 @@ impl Page {
         let full = self.weight >= self.wanted.enough;
         let last = self.kept.peek().filter(|_| full);
         last.map(|Reverse(candidate)| candidate.place)
+    }
+
+    /// What the page lacks until it is full.
+    fn missing(&self) -> u64 {
+        self.wanted.enough.saturating_sub(self.weight)
     }
 
     fn is_full_before(&self, place: Place) -> bool {
@@ -231,46 +238,36 @@ impl PartSearch<'_> {
         let mut rows = SpanRows::new();
         // Traces that start here or later have been offered.
         let mut offered: Option<Timestamp> = None;
-        for since in self.steps(bounds, range, page.wanted.before) {
-            let cut = TimeRange::new(range.start().max(since), range.end());
-            if let Ok(cut) = cut {
+        let mut share = if self.part.spans() < CUT_SPANS_MIN {
+            WHOLE
+        } else {
+            1
+        };
+        loop {
+            let since = since(bounds, range, page.wanted.before, share);
+            let mut found = 0;
+            if let Ok(cut) = TimeRange::new(range.start().max(since), range.end()) {
                 self.evaluation().free(rows);
                 rows = self.evaluation().rows(set, cut)?;
-                self.offer(&rows, since, offered, page)?;
+                found = self.offer(&rows, since, offered, page)?;
+            }
+            if share >= WHOLE || page.has_no_room_at(since.saturating_add_ns(-1)) {
+                return Ok(rows);
             }
             offered = Some(since);
-            if page.has_no_room_at(since.saturating_add_ns(-1)) {
-                break;
-            }
+            share = next_share(share, found, page.missing());
         }
-        Ok(rows)
     }
 
-    /// From when on spans are looked at: steps back that grow, the last one to the beginning.
-    fn steps(&self, bounds: TimeRange, range: TimeRange, before: Option<Place>) -> Vec<Timestamp> {
-        let beginning = Timestamp::MIN;
-        if self.part.spans() < CUT_SPANS_MIN {
-            return vec![beginning];
-        }
-        let newest = bounds.end().min(range.end());
-        let newest = before.map_or(newest, |before| newest.min(before.0));
-        let oldest = bounds.start().max(range.start());
-        let length = i128::from(newest.as_nanos()) - i128::from(oldest.as_nanos());
-        let back = |part: i128| {
-            let ns = i128::from(newest.as_nanos()) - length.max(0) / part;
-            i64::try_from(ns).map_or(beginning, Timestamp::from_nanos)
-        };
-        vec![back(64), back(8), beginning]
-    }
-
-    /// Offers the traces of `rows` that start at `since` or later, and before `offered`.
+    /// Offers the traces of `rows` that start at `since` or later, and before `offered`; returns what
+    /// they come to.
     fn offer(
         &mut self,
         rows: &SpanRows,
         since: Timestamp,
         offered: Option<Timestamp>,
         page: &mut Page,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let before = self.memory.used_bytes();
         let matches = self.matches(rows)?;
         let mut by_bound: BinaryHeap<(i64, u32)> = matches
@@ -278,6 +275,7 @@ impl PartSearch<'_> {
             .map(|(&trace, matches)| (matches.start_ns, trace))
             .collect();
         let mut looked_up = 0u32;
+        let mut found = 0;
         while let Some((bound, trace)) = by_bound.pop() {
             let bound = Timestamp::from_nanos(bound);
             if bound < since || page.has_no_room_at(bound) {
@@ -291,17 +289,20 @@ impl PartSearch<'_> {
             if start < since || offered.is_some_and(|offered| start >= offered) {
                 continue;
             }
-            let place = (start, self.part.trace_id(trace)?);
-            page.offer(Candidate {
-                place,
+            let candidate = Candidate {
+                place: (start, self.part.trace_id(trace)?),
                 part: self.number,
                 trace,
                 matched: matches.get(&trace).map_or(0, |matches| matches.count),
-            });
+            };
+            if page.wanted.takes(candidate.place) {
+                found += page.wanted.weight(&candidate);
+                page.offer(candidate);
+            }
         }
         let taken = self.memory.used_bytes() - before;
         self.memory.give_back(taken);
-        Ok(())
+        Ok(found)
     }
 
     /// By trace, what `rows` tell of it. The table stays booked.
@@ -343,5 +344,48 @@ impl PartSearch<'_> {
                 .take((found.len() - known) as u64 * MATCHES_BYTES)?;
         }
         Ok(found)
+    }
+}
+
+/// From when on spans are looked at, for so many shares of a part's time; of the whole, from the
+/// beginning.
+fn since(bounds: TimeRange, range: TimeRange, before: Option<Place>, share: u64) -> Timestamp {
+    if share >= WHOLE {
+        return Timestamp::MIN;
+    }
+    let newest = bounds.end().min(range.end());
+    let newest = before.map_or(newest, |before| newest.min(before.0));
+    let oldest = bounds.start().max(range.start());
+    let (newest, oldest) = (i128::from(newest.as_nanos()), i128::from(oldest.as_nanos()));
+    let length = (newest - oldest).max(0);
+    let ns = newest - length * i128::from(share) / i128::from(WHOLE);
+    i64::try_from(ns).map_or(Timestamp::MIN, Timestamp::from_nanos)
+}
+
+/// How many shares to look at next, after `share` of them came to `found` and `missing` is wanted more:
+/// twice what should do, or everything if that is much of it or nothing is known.
+fn next_share(share: u64, found: u64, missing: u64) -> u64 {
+    let wanted = missing
+        .saturating_add(found)
+        .saturating_mul(2 * share)
+        .checked_div(found);
+    match wanted.map(|wanted| wanted.max(2 * share)) {
+        Some(wanted) if wanted <= WHOLE / 4 => wanted,
+        _ => WHOLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_look_is_as_far_back_as_it_has_to_be() {
+        // A quarter of what is wanted in one share: twice four shares.
+        assert_eq!(next_share(1, 5, 15), 8);
+        assert_eq!(next_share(1, 20, 0), 2);
+        assert_eq!(next_share(1, 1, 20), WHOLE);
+        assert_eq!(next_share(1, 0, 20), WHOLE);
+        assert_eq!(next_share(16, 10, u64::MAX), WHOLE);
     }
 }

@@ -395,6 +395,16 @@ fn meets(span: &Span, condition: &SpanCondition) -> bool {
     }
 }
 
+/// How many of `spans` differ: those that do not are one span.
+fn distinct(spans: &[TestSpan]) -> usize {
+    let sorted = |span: &TestSpan| {
+        let mut span = span.clone();
+        span.users.sort_unstable();
+        format!("{span:?}")
+    };
+    spans.iter().map(sorted).collect::<BTreeSet<_>>().len()
+}
+
 /// All traces, the newest first.
 fn plain_traces(store: &Store, snapshot: &Snapshot) -> Vec<Plain> {
     let ids = (1u8..=6).map(|n| TraceId::from_slice(&[n; 16]).unwrap());
@@ -628,6 +638,8 @@ proptest! {
         let range = range.unwrap();
         let snapshot = store.engine.snapshot().unwrap();
         let traces = plain_traces(&store, &snapshot);
+        let stored: usize = traces.iter().map(|plain| plain.trace.spans.len()).sum();
+        prop_assert_eq!(stored, distinct(&spans), "spans are missing or kept twice");
         let measure = if own { SpanMeasure::OwnTime } else { SpanMeasure::Duration };
         for set in &sets {
             let mut members: Vec<(&Plain, usize)> = Vec::new();

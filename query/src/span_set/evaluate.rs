@@ -19,7 +19,9 @@ use crate::{error::Error, memory::Memory};
 /// Rows whose figures are held at once.
 pub(crate) const PIECE_ROWS: usize = if cfg!(test) { 7 } else { 64 * 1024 };
 /// Candidates that are few: their relatives are found before the other set is asked.
-const FEW_ROWS: u64 = if cfg!(test) { 5 } else { 4 * 1024 };
+const FEW_ROWS: u64 = if cfg!(test) { 5 } else { 32 * 1024 };
+/// Traces whose ends are looked up, so that a question can be asked of their time alone.
+const FEW_TRACES: usize = if cfg!(test) { 2 } else { 64 };
 /// Candidates whose starts are looked at, so that a question can be asked of their time alone.
 const NARROWED_ROWS: u64 = PIECE_ROWS as u64;
 
@@ -206,7 +208,8 @@ impl Evaluation<'_> {
         if among.is_empty() {
             return Ok(SpanRows::new());
         }
-        let of = self.evaluate(of, TimeRange::ALL, None)?;
+        let range = self.time_of_traces(among)?;
+        let of = self.evaluate(of, range, None)?;
         let mut traces: Vec<u32> = Vec::new();
         let mut piece_traces = Vec::new();
         for piece in pieces(&of) {
@@ -231,6 +234,29 @@ impl Evaluation<'_> {
         self.memory
             .give_back((traces.capacity() * size_of::<u32>()) as u64);
         self.kept(found)
+    }
+
+    /// Within which all spans of the traces of `rows` start: everything, if finding out more would cost
+    /// more than it saves.
+    fn time_of_traces(&mut self, rows: &SpanRows) -> Result<TimeRange, Error> {
+        if rows.len() > FEW_ROWS {
+            return Ok(TimeRange::ALL);
+        }
+        let mut traces = Vec::new();
+        self.part.traces(rows, self.control, &mut traces)?;
+        traces.sort_unstable();
+        traces.dedup();
+        if traces.len() > FEW_TRACES {
+            return Ok(TimeRange::ALL);
+        }
+        let mut range: Option<TimeRange> = None;
+        for trace in traces {
+            let Some(of_trace) = self.part.summary(trace, self.control)?.range() else {
+                return Ok(TimeRange::ALL);
+            };
+            range = Some(range.map_or(of_trace, |range| range.union(of_trace)));
+        }
+        Ok(range.unwrap_or(TimeRange::ALL))
     }
 
     /// Those of `rows` whose figure is within `bounds`. Not booked yet.
