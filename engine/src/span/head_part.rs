@@ -41,8 +41,6 @@ pub(crate) struct HeadPart {
     head: Arc<SpanHead>,
     shard: usize,
     view: View,
-    /// Numbers of traces that a newer part has whole, if there are any.
-    superseded: Option<Arc<RoaringBitmap>>,
 }
 
 /// Rows of several traces one after the other, as they are read under the lock.
@@ -65,20 +63,6 @@ impl HeadPart {
             head: Arc::clone(head),
             shard,
             view: view.unwrap_or(View { at, rows: 0 }),
-            superseded: None,
-        }
-    }
-
-    /// The same without some traces, given by number.
-    #[expect(
-        dead_code,
-        reason = "for generations whose traces were recalled by newer ones"
-    )]
-    #[must_use]
-    pub(crate) fn without(self, traces: Arc<RoaringBitmap>) -> Self {
-        Self {
-            superseded: (!traces.is_empty()).then_some(traces),
-            ..self
         }
     }
 
@@ -91,22 +75,6 @@ impl HeadPart {
         self.head.catalog()
     }
 
-    fn is_superseded(&self, trace: u32) -> bool {
-        self.superseded
-            .as_ref()
-            .is_some_and(|traces| traces.contains(trace))
-    }
-
-    /// Rows that a question may find.
-    fn is_visible(&self, shard: &Shard, row: u32) -> bool {
-        shard.is_visible(row, self.view)
-            && (self.superseded.is_none()
-                || shard
-                    .idents
-                    .get(row)
-                    .is_some_and(|ident| !self.is_superseded(ident.trace)))
-    }
-
     /// No row from here on is seen.
     pub(super) fn row_bound(&self) -> u32 {
         self.view.rows
@@ -114,8 +82,7 @@ impl HeadPart {
 
     /// Whether every row below the bound is visible.
     pub(super) fn sees_all_rows(&self) -> bool {
-        let deletes = self.lock().is_some_and(|lock| lock.read().has_deletes());
-        self.superseded.is_none() && !deletes
+        self.lock().is_none_or(|lock| !lock.read().has_deletes())
     }
 
     pub(crate) fn spans(&self) -> u64 {
@@ -178,9 +145,6 @@ impl HeadPart {
             let seen = cursor.next_slice(&shard, self.catalog(), &mut rows);
             if seen == 0 {
                 return Ok(());
-            }
-            if self.superseded.is_some() {
-                rows.retain(|&row| self.is_visible(&shard, row));
             }
             each(&shard, &rows);
             drop(shard);
@@ -331,7 +295,7 @@ impl HeadPart {
         };
         let mut chunk = Chunk::default();
         let mut family = Family::default();
-        let mut traces = traces.iter().copied().filter(|&t| !self.is_superseded(t));
+        let mut traces = traces.iter().copied();
         // The trace being read and its next row.
         let mut open: Option<(u32, u32)> = None;
         loop {
@@ -463,7 +427,7 @@ impl HeadPart {
                 if shard.traces.get(ident.trace).is_some_and(|t| t.odd) {
                     odd.push(ident.trace);
                 } else if let Some(parent) = ident.first_parent()
-                    && self.is_visible(&shard, parent)
+                    && shard.is_visible(parent, self.view)
                     && taken.insert(parent)
                 {
                     found.push(parent);
@@ -493,7 +457,7 @@ impl HeadPart {
                 if shard.traces.get(ident.trace).is_some_and(|t| t.odd) {
                     odd.push((ident.trace, row, place));
                 } else if let Some(parent) = ident.first_parent()
-                    && self.is_visible(shard, parent)
+                    && shard.is_visible(parent, self.view)
                 {
                     class = shard.class_of.get(parent).copied().unwrap_or(NONE);
                 }
@@ -594,7 +558,7 @@ impl HeadPart {
 
     pub(crate) fn trace_start(&self, trace: u32) -> Result<Timestamp, Error> {
         let missing = Error::NoSuchTrace { trace };
-        let Some(lock) = self.lock().filter(|_| !self.is_superseded(trace)) else {
+        let Some(lock) = self.lock() else {
             return Err(missing);
         };
         let mut row = lock
@@ -728,7 +692,7 @@ impl HeadPart {
             return Ok(None);
         };
         let found = lock.read().find_trace(id);
-        Ok(found.filter(|&trace| !self.is_superseded(trace) && self.has_visible(lock, trace)))
+        Ok(found.filter(|&trace| self.has_visible(lock, trace)))
     }
 
     /// Whether a row of a trace is visible.
@@ -751,7 +715,7 @@ impl HeadPart {
     }
 
     pub(crate) fn trace(&self, trace: u32, ctl: &QueryControl) -> Result<Option<Trace>, Error> {
-        let Some(lock) = self.lock().filter(|_| !self.is_superseded(trace)) else {
+        let Some(lock) = self.lock() else {
             return Ok(None);
         };
         self.head.trace_of(lock, trace, self.view, ctl)
@@ -766,13 +730,11 @@ impl HeadPart {
         let Some(lock) = self.lock() else {
             return Ok(None);
         };
-        let by_page = self.superseded.is_none();
         let mut row = 0;
         while row < self.view.rows {
             ctl.check()?;
             let shard = lock.read();
-            let seen = |row| self.is_visible(&shard, row);
-            row = read::page_bounds(&shard, self.view.rows, row, by_page, &seen, &mut widen);
+            row = read::page_bounds(&shard, self.view, row, &mut widen);
         }
         let Some((min, max)) = bounds else {
             return Ok(None);
@@ -782,7 +744,7 @@ impl HeadPart {
 
     pub(crate) fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {
         let missing = Error::NoSuchTrace { trace };
-        let Some(lock) = self.lock().filter(|_| !self.is_superseded(trace)) else {
+        let Some(lock) = self.lock() else {
             return Err(missing);
         };
         let entry = lock

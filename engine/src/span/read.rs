@@ -287,27 +287,23 @@ fn find(lock: &RwLock<Shard>, at: Lsn, id: TraceId) -> Option<(u32, View, bool)>
     Some((place, shard.view(at), odd))
 }
 
-/// Widens the bounds by the page that begins at `row`; returns where the next one begins. What is known
-/// of the page as a whole is taken if `by_page` and if all of its rows count.
+/// Widens the bounds by the page that begins at `row`; returns where the next one begins.
 pub(crate) fn page_bounds(
     shard: &Shard,
-    rows: u32,
+    view: View,
     row: u32,
-    by_page: bool,
-    is_visible: &dyn Fn(u32) -> bool,
     widen: &mut impl FnMut(i64, i64),
 ) -> u32 {
     let next = row.saturating_add(number(PAGE_ROWS));
     let bounds = shard.bounds.get(row / number(PAGE_ROWS));
     if let Some(bounds) = bounds
-        && by_page
-        && next <= rows
+        && next <= view.rows
         && !shard.has_deletes()
     {
         widen(bounds.start_min, bounds.end_max);
         return next;
     }
-    for row in (row..next.min(rows)).filter(|&row| is_visible(row)) {
+    for row in (row..next.min(view.rows)).filter(|&row| shard.is_visible(row, view)) {
         if let (Some(&start), Some(&duration)) = (shard.starts.get(row), shard.durations.get(row)) {
             widen(start, start.wrapping_add_unsigned(duration));
         }

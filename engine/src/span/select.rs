@@ -77,7 +77,7 @@ impl ValueTest<'_> {
 }
 
 /// An attribute condition on a resource or a scope.
-type OwnerTag<'f> = (&'f str, ValueTest<'f>);
+pub(crate) type OwnerTag<'f> = (&'f str, ValueTest<'f>);
 
 /// An attribute condition that may hold on the span itself.
 #[derive(Clone, Copy)]

@@ -40,5 +40,6 @@ pub(crate) use loose::LooseRows;
 pub(crate) use owners::ClassRow;
 pub(crate) use reader::{RowCursor, SpanBlock};
 pub(crate) use rows::RowBounds;
+pub(crate) use trace::SpanReader;
 pub(crate) use traces::{TraceCursor, TraceRow};
 pub(crate) use writer::{RowRun, RowSource, SpanBlockOrigin, write_block};

@@ -116,7 +116,7 @@ fn sorted(id: TraceId, spans: Vec<Span>, linked: &[u32]) -> Trace {
 }
 
 /// Reads the spans of one trace.
-struct SpanReader<'b> {
+pub(crate) struct SpanReader<'b> {
     block: &'b SpanBlock,
     rows: RowCursor<'b>,
     trace: TraceId,
@@ -129,7 +129,12 @@ struct SpanReader<'b> {
 }
 
 impl<'b> SpanReader<'b> {
-    fn new(block: &'b SpanBlock, trace: TraceId, rows: Range<u32>) -> Result<Self, Error> {
+    /// Of a trace, given all its rows.
+    pub(crate) fn new(
+        block: &'b SpanBlock,
+        trace: TraceId,
+        rows: Range<u32>,
+    ) -> Result<Self, Error> {
         let mut span_ids = vec![[0; 8]; rows.len()];
         block.span_ids(rows.start, &mut span_ids)?;
         let mut orphans = Vec::new();
@@ -164,7 +169,8 @@ impl<'b> SpanReader<'b> {
         Ok(sent.and_then(|(_, id)| SpanId::new(*id)))
     }
 
-    fn span(&mut self, row: u32) -> Result<Span, Error> {
+    /// A row of it.
+    pub(crate) fn span(&mut self, row: u32) -> Result<Span, Error> {
         let class = self.rows.class(row)?;
         let class: ClassRow = *self
             .block
