@@ -20,6 +20,8 @@ use crate::{error::Error, memory::Memory};
 pub(crate) const PIECE_ROWS: usize = if cfg!(test) { 7 } else { 64 * 1024 };
 /// Candidates that are few: their relatives are found before the other set is asked.
 const FEW_ROWS: u64 = if cfg!(test) { 5 } else { 32 * 1024 };
+/// Rows within one part in so many of all are close to each other.
+const CLOSE_SHARE: u64 = 4;
 /// Traces whose ends are looked up, so that a question can be asked of their time alone.
 const FEW_TRACES: usize = if cfg!(test) { 2 } else { 64 };
 /// Candidates whose starts are looked at, so that a question can be asked of their time alone.
@@ -59,7 +61,7 @@ impl Evaluation<'_> {
         }
         if let Some(conditions) = set.conditions() {
             let narrowed = match within {
-                Some(rows) if rows.len() <= NARROWED_ROWS => self.narrowed(range, rows)?,
+                Some(rows) if self.are_close(rows) => self.narrowed(range, rows)?,
                 _ => Some(range),
             };
             let Some(range) = narrowed else {
@@ -286,6 +288,15 @@ impl Evaluation<'_> {
             found = found.or(&kept.map(|(row, _)| row).collect());
         }
         Ok(found)
+    }
+
+    /// Whether rows are few and near each other. Rows follow time, roughly: what lies all over the part
+    /// starts all over its time.
+    fn are_close(&self, rows: &SpanRows) -> bool {
+        let mut ends = rows.iter();
+        let (first, last) = (ends.next(), ends.next_back());
+        let spread = last.zip(first).map_or(0, |(last, first)| last - first);
+        rows.len() <= NARROWED_ROWS && u64::from(spread) <= self.part.spans() / CLOSE_SHARE
     }
 
     /// `range`, cut to where `rows` start; `None` if none starts in it.
