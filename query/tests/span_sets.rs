@@ -267,6 +267,56 @@ fn pages_of_spans_of_one_large_trace_are_exact() {
 }
 
 #[test]
+fn sealing_and_merging_between_pages_changes_nothing() {
+    let store = Store::new();
+    let write = |traces: std::ops::Range<u8>| {
+        for trace in traces {
+            let (id, start) = (u64::from(trace) * 10 + 1, i64::from(trace % 7) * 100);
+            store.write(
+                &[
+                    (trace + 1, id, 0, "frontend", start, start + 50, false),
+                    (
+                        trace + 1,
+                        id + 1,
+                        id,
+                        "cart",
+                        start + 10,
+                        start + 20,
+                        trace % 2 == 0,
+                    ),
+                ],
+                &[],
+            );
+        }
+    };
+    write(0..20);
+    store.engine.flush().unwrap();
+    write(20..40);
+    let set = "{} with child {status=error} or {status=error}";
+    let (whole, _) = store.page(set, 1_000, "");
+    assert_eq!(whole.len(), 40);
+    let (mut found, mut token) = (Vec::new(), String::new());
+    for page in 1.. {
+        let (spans, next) = store.page(set, 7, &token);
+        found.extend(spans);
+        match next {
+            Some(next) => token = next,
+            None => break,
+        }
+        match page {
+            1 => {
+                store.engine.flush().unwrap();
+            }
+            3 => {
+                store.engine.compact().unwrap();
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(found, whole);
+}
+
+#[test]
 fn spans_that_look_the_same_are_on_one_page() {
     let store = Store::new();
     // They differ in an attribute, which a list does not show.
