@@ -345,7 +345,10 @@ impl Committer {
     /// A frozen generation of spans is shown by new views no more.
     pub(crate) fn thaw_spans(&self, head: &Arc<SpanHead>) {
         let heads = self.heads.read();
-        heads.frozen_spans.lock().retain(|other| !Arc::ptr_eq(other, head));
+        heads
+            .frozen_spans
+            .lock()
+            .retain(|other| !Arc::ptr_eq(other, head));
     }
 
     /// Raises the floor below which spans are refused and traces hidden, for writes and snapshots to
@@ -478,7 +481,12 @@ impl Committer {
         let reservation = self.reserve(&prepared, record)?;
         let _order = self.order.lock();
         let deleted = Lsn(self.span_delete.load(Ordering::Relaxed));
-        if prepared.spans.recall().read_at.is_some_and(|at| at < deleted) {
+        if prepared
+            .spans
+            .recall()
+            .read_at
+            .is_some_and(|at| at < deleted)
+        {
             return Ok(Ordered::Overtaken {
                 batch: Box::new(prepared),
                 by: deleted,

@@ -166,7 +166,10 @@ impl Builder {
             },
             spans: SpanView {
                 blocks: files.span_parts(&span_blocks, floors_ns.spans)?,
-                tombstones: span_tombstones.into_iter().chain(replayed.span_deletes).collect(),
+                tombstones: span_tombstones
+                    .into_iter()
+                    .chain(replayed.span_deletes)
+                    .collect(),
                 floor_ns: floors_ns.spans,
                 ..SpanView::of(Arc::clone(&heads.spans))
             },
@@ -571,5 +574,4 @@ impl Engine {
     pub(crate) fn note_damage(&self, error: &Error, path: &Path) {
         self.inner.core.files.note_damage(error, path.to_owned());
     }
-
 }

@@ -350,7 +350,9 @@ impl StoreFiles {
         store.swap(|view| {
             show(view, made);
             let spans = &mut view.spans;
-            spans.blocks.sort_by_key(|part| (part.meta.last_lsn, part.meta.id));
+            spans
+                .blocks
+                .sort_by_key(|part| (part.meta.last_lsn, part.meta.id));
             let is_needed_by_spans = |t: &SpanTombstone| {
                 is_needed_for_spans(&version, t)
                     || spans.frozen.iter().any(|frozen| frozen.cut < t.lsn)
@@ -538,7 +540,12 @@ pub(crate) fn span_cut_changes(
         signal: Signal::Spans,
         lsn: cut,
     }];
-    let named = |t: &SpanTombstone| version.span_tombstones.iter().any(|known| known.lsn == t.lsn);
+    let named = |t: &SpanTombstone| {
+        version
+            .span_tombstones
+            .iter()
+            .any(|known| known.lsn == t.lsn)
+    };
     let moved = view
         .tombstones
         .iter()

@@ -124,7 +124,12 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
     let all = batches(&engine, &view.metrics, engine.stats().visible_lsn);
     assert_eq!(all.len() as u64, WRITERS * u64::from(times));
     assert!(all.values().all(|count| *count == SERIES));
-    let cuts: Vec<Lsn> = view.metrics.frozen.iter().map(|frozen| frozen.cut).collect();
+    let cuts: Vec<Lsn> = view
+        .metrics
+        .frozen
+        .iter()
+        .map(|frozen| frozen.cut)
+        .collect();
     assert!(cuts.is_sorted());
 
     // The log holds all generations; it comes back as one.
@@ -147,13 +152,22 @@ fn a_generation_gives_its_memory_back_when_its_last_reader_is_gone() {
             engine.committer().freeze(Lsn::ZERO).unwrap().is_none(),
             "empty"
         );
-        engine.committer().store.view().metrics.current.charged_bytes()
+        engine
+            .committer()
+            .store
+            .view()
+            .metrics
+            .current
+            .charged_bytes()
     };
     let held = engine.stats().memory_metric_head_bytes;
     let (_pin, view) = engine.committer().pin();
     let frozen_bytes = view.metrics.frozen[0].head.charged_bytes();
     assert!(frozen_bytes > empty);
-    engine.committer().store.swap(|view| view.metrics.frozen.clear());
+    engine
+        .committer()
+        .store
+        .swap(|view| view.metrics.frozen.clear());
     assert_eq!(engine.stats().memory_metric_head_bytes, held);
     drop(view);
     assert_eq!(engine.stats().memory_metric_head_bytes, held - frozen_bytes);
@@ -165,11 +179,22 @@ fn references_go_on_and_deletes_are_listed_for_frozen_generations() {
     let all = [Matcher::new(MatchOp::NotEqual, "writer", "").unwrap()];
     write(&engine, 0, 1);
     engine.delete_series(&all, TimeRange::ALL).unwrap();
-    assert!(engine.committer().store.view().metrics.tombstones.is_empty());
+    assert!(
+        engine
+            .committer()
+            .store
+            .view()
+            .metrics
+            .tombstones
+            .is_empty()
+    );
     write(&engine, 0, 2);
     let refs = engine.committer().store.view().metrics.current.next_ref();
     engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
-    assert_eq!(engine.committer().store.view().metrics.current.next_ref(), refs);
+    assert_eq!(
+        engine.committer().store.view().metrics.current.next_ref(),
+        refs
+    );
     let lsn = engine.delete_series(&all, TimeRange::ALL).unwrap();
     let view = engine.committer().store.view();
     let listed: Vec<Lsn> = view.metrics.tombstones.iter().map(|t| t.lsn).collect();

@@ -290,7 +290,9 @@ impl Core {
                 + head.label_text_bytes()
         });
         let spans = view.spans.frozen.iter().map(|frozen| &frozen.head);
-        let spans = spans.chain([&view.spans.current]).map(|head| head.stats().spans);
+        let spans = spans
+            .chain([&view.spans.current])
+            .map(|head| head.stats().spans);
         sizes.sum::<u64>() + spans.sum::<u64>() * SEALED_SPAN_BYTES + BLOCK_BYTES_MIN
     }
 
@@ -398,11 +400,7 @@ impl Core {
         Ok(())
     }
 
-    fn seal_frozen_spans(
-        &self,
-        flushed: &mut Flushed,
-        freed_bytes: &mut u64,
-    ) -> Result<(), Error> {
+    fn seal_frozen_spans(&self, flushed: &mut Flushed, freed_bytes: &mut u64) -> Result<(), Error> {
         loop {
             let view = self.committer.store.view();
             let Some(frozen) = view.spans.frozen.first().cloned() else {

@@ -14,11 +14,10 @@ use crate::{
     engine::Engine,
     error::Error,
     id::TraceId,
-    metric::{
-        Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary,
-    },
+    metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
     span::{
-        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart, listing,
+        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart,
+        listing,
     },
     store::View,
     time::TimeRange,
@@ -92,7 +91,8 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .select(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -115,7 +115,8 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .summary(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -131,7 +132,11 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<Labels>, Error> {
-        let found = self.met(self.view.metrics.series(self.pin.lsn(), matchers, range, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .series(self.pin.lsn(), matchers, range, query),
+        )?;
         self.fresh(found)
     }
 
@@ -148,7 +153,8 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let found =
             self.met(
-                self.view.metrics
+                self.view
+                    .metrics
                     .label_names(self.pin.lsn(), matchers, range, limit, query),
             )?;
         self.fresh(found)
@@ -169,7 +175,8 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let at = self.pin.lsn();
         let found = self.met(
-            self.view.metrics
+            self.view
+                .metrics
                 .label_values(at, name, matchers, prefix, range, limit, query),
         )?;
         self.fresh(found)
@@ -185,10 +192,12 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let found = self.met(
-            self.view.metrics
-                .exemplars(self.pin.lsn(), matchers, range, query),
-        )?;
+        let found = self.met(self.view.metrics.exemplars(
+            self.pin.lsn(),
+            matchers,
+            range,
+            query,
+        ))?;
         self.fresh(found)
     }
 
@@ -209,7 +218,11 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        let found = self.met(self.view.metrics.time_bounds(self.pin.lsn(), matchers, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .time_bounds(self.pin.lsn(), matchers, query),
+        )?;
         self.fresh(found)
     }
 
@@ -223,7 +236,11 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Cardinality, Error> {
-        let found = self.met(self.view.metrics.cardinality(self.pin.lsn(), by, limit, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .cardinality(self.pin.lsn(), by, limit, query),
+        )?;
         self.fresh(found)
     }
 
@@ -275,11 +292,14 @@ impl Snapshot {
     pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
         let damaged = &mut |error: Error| self.engine.note_damage(&error, Path::new(""));
         let parts = self.view.spans.parts(self.spans_at, damaged)?;
-        let of_heads = parts.iter().filter_map(|part| match part {
-            ViewPart::Head(head) => Some(SpanPart::of_head(head, self.spans_at)),
-            ViewPart::Block(..) => None,
-        });
-        self.fresh(of_heads.flatten().collect())
+        let mut opened = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                ViewPart::Block(block, hidden) => opened.push(SpanPart::of_block(block, hidden)),
+                ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.spans_at)),
+            }
+        }
+        self.fresh(opened)
     }
 
     /// Every span for which `filter` holds, in no particular order.
@@ -375,6 +395,12 @@ impl Snapshot {
             };
         }
         self.fresh(bounds)
+    }
+
+    /// The parts of the store as of the pin.
+    #[cfg(test)]
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     /// The engine this is a snapshot of.

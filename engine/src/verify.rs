@@ -393,6 +393,7 @@ fn cost(block: &Arc<Block>, damage: &PageDamage) -> String {
         Some(SectionKind::SpanRows | SectionKind::SpanIds) => "spans on this page".to_owned(),
         Some(
             SectionKind::SpanExtras
+            | SectionKind::SpanOrphans
             | SectionKind::SpanAttributes
             | SectionKind::SpanEvents
             | SectionKind::SpanLinks,

@@ -112,7 +112,7 @@ pub(crate) enum SectionKind {
     SpanRows = 18,
     /// Span ids in the order of rows.
     SpanIds = 19,
-    /// What few spans have: messages, trace states, counts of what was dropped, parents not here.
+    /// What few spans have: messages, trace states, counts of what was dropped.
     SpanExtras = 20,
     /// Attributes of spans.
     SpanAttributes = 21,
@@ -128,11 +128,13 @@ pub(crate) enum SectionKind {
     SpanDirectory = 26,
     /// The same again.
     SpanDirectoryCopy = 27,
+    /// Ids of parents that are not here.
+    SpanOrphans = 28,
 }
 
 impl SectionKind {
     /// All that this release knows.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Strings,
         Self::SeriesIndex,
         Self::Times,
@@ -152,6 +154,7 @@ impl SectionKind {
         Self::SpanSuperseded,
         Self::SpanDirectory,
         Self::SpanDirectoryCopy,
+        Self::SpanOrphans,
     ];
 
     /// The kind with this number, if it is known.
@@ -181,6 +184,7 @@ impl SectionKind {
             Self::SpanSuperseded => "span-superseded",
             Self::SpanDirectory => "span-directory",
             Self::SpanDirectoryCopy => "span-directory-copy",
+            Self::SpanOrphans => "span-orphans",
         }
     }
 }

@@ -147,9 +147,7 @@ fn decode_change(input: &mut &[u8]) -> Result<Change, EditError> {
         TAG_ADD_SPAN_TOMBSTONE => {
             Change::AddSpanTombstone(SpanTombstone::decode(input).map_err(EditError::Damaged)?)
         }
-        TAG_DROP_SPAN_TOMBSTONE => {
-            Change::DropSpanTombstone(Lsn(take_u64(input).ok_or(CUT)?))
-        }
+        TAG_DROP_SPAN_TOMBSTONE => Change::DropSpanTombstone(Lsn(take_u64(input).ok_or(CUT)?)),
         TAG_RETENTION_FLOOR => Change::RetentionFloor {
             signal: take_signal(input)?,
             time_ns: take_i64(input).ok_or(CUT)?,
@@ -263,13 +261,19 @@ mod tests {
             any::<u64>().prop_map(|lsn| Change::DropSpanTombstone(Lsn(lsn))),
             (any::<u64>(), 1u8..).prop_map(|(lsn, id)| {
                 let delete = SpanDelete::Trace(TraceId::new([id; 16]).unwrap());
-                Change::AddSpanTombstone(SpanTombstone { lsn: Lsn(lsn), delete })
+                Change::AddSpanTombstone(SpanTombstone {
+                    lsn: Lsn(lsn),
+                    delete,
+                })
             }),
             (any::<u64>(), range(), ".{0,9}").prop_map(|(lsn, range, text)| {
                 let filter = SpanFilter::in_range(range);
                 let filter = filter.and(SpanCondition::Service(StringMatch::equal(&text)));
                 let delete = SpanDelete::Matching(filter);
-                Change::AddSpanTombstone(SpanTombstone { lsn: Lsn(lsn), delete })
+                Change::AddSpanTombstone(SpanTombstone {
+                    lsn: Lsn(lsn),
+                    delete,
+                })
             }),
             (signal(), any::<i64>())
                 .prop_map(|(signal, time_ns)| Change::RetentionFloor { signal, time_ns }),

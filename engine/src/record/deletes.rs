@@ -306,14 +306,21 @@ mod tests {
             .and(SpanCondition::Name(StringMatch::equal("GET /")))
             .and(SpanCondition::Kind(SpanKind::Consumer))
             .and(SpanCondition::Status(StatusCode::Error))
-            .and(SpanCondition::DurationNs { min: 1, max: u64::MAX })
+            .and(SpanCondition::DurationNs {
+                min: 1,
+                max: u64::MAX,
+            })
             .and(SpanCondition::EventName(text("e.*")))
             .and(SpanCondition::ScopeName(text("")))
             .and(SpanCondition::StatusMessage(text("m")));
         for of in (0..6).filter_map(scope_of) {
             let matches = StringMatch::new(MatchOp::NotEqual, "7").unwrap();
             filter = filter
-                .and(SpanCondition::Tag { key: key(), of, matches })
+                .and(SpanCondition::Tag {
+                    key: key(),
+                    of,
+                    matches,
+                })
                 .and(SpanCondition::Exists { key: key(), of });
         }
         let mut bytes = Vec::new();

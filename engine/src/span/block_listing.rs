@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use super::{
     block::{
         SatelliteCursor,
-        attributes::{AttributeCursor, AttributeTable},
+        attributes::{AttributeCursor, AttributeTable, ValueType},
     },
     block_part::{BlockPart, Pace},
     block_tags::ItemKind,
@@ -39,9 +39,15 @@ impl BlockPart {
             TagScope::Any | TagScope::Span => {
                 let table = self.block.attributes();
                 let hidden = &self.hidden.rows;
-                names_of_table(table, TagScope::Span, prefix, hidden, ctl, into, &|having| {
-                    Ok((having - hidden).len())
-                })
+                names_of_table(
+                    table,
+                    TagScope::Span,
+                    prefix,
+                    hidden,
+                    ctl,
+                    into,
+                    &|having| Ok((having - hidden).len()),
+                )
             }
             TagScope::Resource | TagScope::Scope => {
                 for (owner, spans) in self.owner_counts(of, ctl)? {
@@ -184,6 +190,18 @@ impl BlockPart {
             into.add_all(values.iter(), 1);
         }
         Ok(())
+    }
+}
+
+impl From<ValueType> for AttributeType {
+    fn from(kind: ValueType) -> Self {
+        match kind {
+            ValueType::Str => Self::Str,
+            ValueType::Int => Self::Int,
+            ValueType::Double => Self::Double,
+            ValueType::Bool => Self::Bool,
+            ValueType::Other => Self::Other,
+        }
     }
 }
 

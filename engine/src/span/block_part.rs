@@ -438,7 +438,9 @@ impl BlockPart {
         let mut child = row.saturating_add(1);
         while child <= end {
             // How far to go on is found first: `each` may turn to other groups.
-            let next = child.saturating_add(1).saturating_add(cursor.subtree(child)?);
+            let next = child
+                .saturating_add(1)
+                .saturating_add(cursor.subtree(child)?);
             each(cursor, child)?;
             child = next;
         }
@@ -856,7 +858,7 @@ impl<'p> ContentHashes<'p> {
     fn read(&self) -> Result<HashMap<u32, u128>, Error> {
         let block = &self.part.block;
         let id = block.trace_id(self.trace)?;
-        let mut reader = SpanReader::new(block, id, self.rows.clone())?;
+        let mut reader = SpanReader::new(block, id, &self.rows)?;
         let visible = self.rows.clone().filter(|&row| self.part.is_visible(row));
         visible
             .map(|row| Ok((row, reader.span(row)?.content_hash())))

@@ -123,7 +123,11 @@ impl Candidates {
 }
 
 impl BlockPart {
-    pub(crate) fn select(&self, filter: &SpanFilter, ctl: &QueryControl) -> Result<SpanRows, Error> {
+    pub(crate) fn select(
+        &self,
+        filter: &SpanFilter,
+        ctl: &QueryControl,
+    ) -> Result<SpanRows, Error> {
         let plan = self.plan(filter, ctl)?;
         let rows = self.select_in(&plan, 0..self.block.rows(), ctl)?;
         Ok(SpanRows::from_bitmap(rows))
@@ -250,7 +254,10 @@ impl BlockPart {
             true => None,
             false => Some(ClassSet::of(&self.block, &classes, ctl)?),
         };
-        let (start, end) = (filter.range.start().as_nanos(), filter.range.end().as_nanos());
+        let (start, end) = (
+            filter.range.start().as_nanos(),
+            filter.range.end().as_nanos(),
+        );
         let bounds = self.start_bounds_ns();
         let covered = bounds.is_none_or(|(low, high)| start <= low && high <= end);
         Ok(Plan {
@@ -404,7 +411,10 @@ impl BlockPart {
         let starts = plan
             .starts_ns
             .is_none_or(|(low, high)| bounds.start_max_ns >= low && bounds.start_min_ns <= high);
-        starts && plan.durations_ns.is_none_or(|(min, _)| bounds.duration_max_ns >= min)
+        starts
+            && plan
+                .durations_ns
+                .is_none_or(|(min, _)| bounds.duration_max_ns >= min)
     }
 
     /// Which of the rows in `mask` match.
@@ -455,9 +465,7 @@ impl BlockPart {
                 test,
                 otherwise,
             } => self.with_tag(key, *test, otherwise.as_ref(), among, ctl),
-            RowCondition::Item { kind, key, test } => {
-                self.with_item(*kind, key, *test, among, ctl)
-            }
+            RowCondition::Item { kind, key, test } => self.with_item(*kind, key, *test, among, ctl),
         }
     }
 

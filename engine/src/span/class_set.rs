@@ -67,11 +67,7 @@ impl<A: Copy> Known<A> {
         }
     }
 
-    fn get(
-        &mut self,
-        number: u32,
-        find: impl FnOnce() -> Result<A, Error>,
-    ) -> Result<A, Error> {
+    fn get(&mut self, number: u32, find: impl FnOnce() -> Result<A, Error>) -> Result<A, Error> {
         match self.answers.get_mut(number as usize) {
             Some(Some(known)) => Ok(*known),
             Some(unknown) => Ok(*unknown.insert(find()?)),
@@ -121,7 +117,10 @@ impl ClassSet {
                     || scopes.get(class.scope, || {
                         let scope = block.scope(class.scope)?;
                         let tags = &conditions.scope_tags;
-                        let named = conditions.scope_names.iter().all(|m| m.matches(&scope.name));
+                        let named = conditions
+                            .scope_names
+                            .iter()
+                            .all(|m| m.matches(&scope.name));
                         Ok(named && owner_holds(&scope.attributes, tags, &mut scratch))
                     })?);
             right.push(holds);
@@ -145,7 +144,12 @@ impl ClassSet {
             }
             answers.push(resources.get(class.resource, || {
                 let resource = block.resource(class.resource)?;
-                Ok(test_attributes(&resource.attributes, key, test, &mut scratch))
+                Ok(test_attributes(
+                    &resource.attributes,
+                    key,
+                    test,
+                    &mut scratch,
+                ))
             })?);
         }
         Ok(answers)

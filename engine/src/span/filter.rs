@@ -182,8 +182,14 @@ fn each_value(span: &Span, key: &str, of: TagScope, each: &mut dyn FnMut(&Value)
         TagScope::Span => drop(look(&span.attributes)),
         TagScope::Resource => drop(look(&span.resource.attributes)),
         TagScope::Scope => drop(look(&span.scope.attributes)),
-        TagScope::Event => span.events.iter().for_each(|event| drop(look(&event.attributes))),
-        TagScope::Link => span.links.iter().for_each(|link| drop(look(&link.attributes))),
+        TagScope::Event => span
+            .events
+            .iter()
+            .for_each(|event| drop(look(&event.attributes))),
+        TagScope::Link => span
+            .links
+            .iter()
+            .for_each(|link| drop(look(&link.attributes))),
     }
 }
 

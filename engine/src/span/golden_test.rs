@@ -145,9 +145,7 @@ fn encode() -> Vec<u8> {
         push(&mut batch, span);
     }
     let mut writer = RecordWriter::default();
-    new_head(1)
-        .prepare(&mut batch, &mut writer)
-        .unwrap();
+    new_head(1).prepare(&mut batch, &mut writer).unwrap();
     writer.payload().to_vec()
 }
 

@@ -295,7 +295,9 @@ impl SpanHead {
         if let Some(shard) = aside.shards.first() {
             shard.write().apply(Lsn(2), data, &rows, &translation);
         }
-        let grown = before.into_iter().filter(|(id, rows)| aside.trace_rows(*id) != *rows);
+        let grown = before
+            .into_iter()
+            .filter(|(id, rows)| aside.trace_rows(*id) != *rows);
         grown.map(|(id, _)| id).collect()
     }
 

@@ -44,7 +44,11 @@ impl Hidden {
     ///
     /// # Errors
     /// [`Error::CorruptBlock`].
-    pub(crate) fn hide_rows(&mut self, block: &SpanBlock, rows: &RoaringBitmap) -> Result<(), Error> {
+    pub(crate) fn hide_rows(
+        &mut self,
+        block: &SpanBlock,
+        rows: &RoaringBitmap,
+    ) -> Result<(), Error> {
         self.rows |= rows;
         // Rows of a trace follow each other.
         let mut known = 0..0;

@@ -9,6 +9,8 @@
 //! | `catalog.rs` | names, keys, resources, scopes of all shards |
 //! | `parents.rs` | the parent rule |
 //! | `part.rs`, `head_part.rs` | a part of the store as a snapshot sees it: what queries ask |
+//! | `block_part.rs`, `block_select.rs`, `block_newest.rs`, `block_tags.rs`, `block_listing.rs` | a block as a part |
+//! | `class_set.rs`, `row_set.rs` | sets of classes, sets of rows |
 //! | `family.rs` | relatives, depths and own times within a trace |
 //! | `view.rs`, `recall.rs`, `hidden.rs` | the parts of the store, and how a trace stays whole in one of them |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
@@ -22,7 +24,13 @@ mod arena;
 mod axis;
 pub(crate) mod batch;
 pub(crate) mod block;
+mod block_listing;
+mod block_newest;
+mod block_part;
+mod block_select;
+mod block_tags;
 mod catalog;
+mod class_set;
 mod column;
 pub(crate) mod dictionary;
 mod family;
@@ -45,6 +53,7 @@ mod read;
 pub(crate) mod recall;
 pub(crate) mod rest;
 mod row_list;
+mod row_set;
 mod rows;
 mod select;
 mod shard;
@@ -61,13 +70,12 @@ pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
     SpanWriter,
 };
+pub(crate) use block::SpanBlock;
 pub use catalog::SymbolId;
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};
-pub(crate) use block::SpanBlock;
 pub(crate) use hidden::Hidden;
-pub(crate) use view::{FrozenSpans, SpanBlockPart, SpanView, ViewPart};
 pub use hit::SpanHit;
 pub use listing::{TagName, TagValue};
 pub use model::{
@@ -76,3 +84,4 @@ pub use model::{
 };
 pub use part::{NewestTrace, RowValues, SpanClass, SpanPart};
 pub use rows::SpanRows;
+pub(crate) use view::{FrozenSpans, SpanBlockPart, SpanView, ViewPart};

@@ -13,10 +13,13 @@ use rootline_wal::Lsn;
 
 use super::{
     axis::Axis,
+    block::SpanBlock,
+    block_part::BlockPart,
     catalog::SymbolId,
     filter::{SpanFilter, TagScope},
     head::SpanHead,
     head_part::HeadPart,
+    hidden::Hidden,
     hit::SpanHit,
     listing::{NameCounts, ValueCounts},
     model::{SpanKind, StatusCode, Trace, TraceSummary},
@@ -38,6 +41,7 @@ pub struct SpanPart {
 
 #[derive(Clone, Debug)]
 enum Inner {
+    Block(BlockPart),
     Head(HeadPart),
 }
 
@@ -84,6 +88,7 @@ pub struct NewestTrace {
 macro_rules! ask {
     ($self:expr, $part:ident => $answer:expr) => {
         match &$self.inner {
+            Inner::Block($part) => $answer,
             Inner::Head($part) => $answer,
         }
     };
@@ -93,6 +98,13 @@ impl SpanPart {
     /// The shards of a generation as of `at`.
     pub(crate) fn of_head(head: &Arc<SpanHead>, at: Lsn) -> impl Iterator<Item = Self> {
         (0..head.shards()).map(move |shard| Self::from(HeadPart::new(head, shard, at)))
+    }
+
+    /// A block, less what is hidden of it.
+    pub(crate) fn of_block(block: Arc<SpanBlock>, hidden: Arc<Hidden>) -> Self {
+        Self {
+            inner: Inner::Block(BlockPart::new(block, hidden)),
+        }
     }
 
     /// Spans in it, visible or not: an upper bound.

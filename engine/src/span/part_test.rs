@@ -4,13 +4,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
 };
 
 use proptest::prelude::*;
-use rootline_wal::Lsn;
+use rootline_wal::{Lsn, PowerCutStorage, Storage, StoreId};
 
 use super::{
+    block::{LooseRows, RowRun, RowSource, SpanBlock, SpanBlockOrigin, write_block},
+    hidden::Hidden,
     tests::{
         Op, apply_all, control, filters, naive_match, naive_parents, naive_values, new_head, ops,
         plain, trace_id, visible, write,
@@ -18,6 +21,7 @@ use super::{
     *,
 };
 use crate::{
+    block::{Block, BlockId},
     control::{QueryControl, QueryLimits},
     id::TraceId,
     time::{TimeRange, Timestamp},
@@ -63,14 +67,14 @@ struct Row {
 }
 
 /// A trace, read the plain way.
-pub(super) struct Known {
+struct Known {
     spans: Vec<Span>,
     parents: Vec<Option<u32>>,
     rows: Vec<Row>,
 }
 
 impl Known {
-    pub(super) fn new(spans: Vec<Span>) -> Self {
+    fn new(spans: Vec<Span>) -> Self {
         let parents = naive_parents(&spans);
         let rows = (0..spans.len())
             .map(|i| row_of(&spans, &parents, i))
@@ -239,7 +243,7 @@ fn all_rows(
 }
 
 /// Compares all that parts answer for two filters with what the traces say.
-pub(super) fn check(parts: &[SpanPart], traces: &[Known], filter: &SpanFilter, among: &SpanFilter) {
+fn check(parts: &[SpanPart], traces: &[Known], filter: &SpanFilter, among: &SpanFilter) {
     let ctl = &control();
     let matching = |trace: &Known, filter: &SpanFilter| -> Vec<usize> {
         let all = 0..trace.spans.len();
@@ -412,7 +416,7 @@ fn values_at<'s>(span: &'s Span, key: &str, of: TagScope) -> BTreeSet<(String, A
 
 /// Compares names, values, services, operations and bounds with what the traces say. A span with two
 /// values of one type that read the same counts for each of them, so those are left out by the callers.
-pub(super) fn check_listings(parts: &[SpanPart], traces: &[Known]) {
+fn check_listings(parts: &[SpanPart], traces: &[Known]) {
     let ctl = &control();
     let spans: Vec<&Span> = traces.iter().flat_map(|trace| &trace.spans).collect();
     let services: BTreeSet<String> = spans.iter().map(|s| s.service().to_owned()).collect();
@@ -515,6 +519,128 @@ proptest! {
     }
 }
 
+// ---- blocks -------------------------------------------------------------------------------------
+
+/// The head's spans at an LSN as a block; `None` if there are none.
+fn sealed(head: &SpanHead, at: Lsn) -> Option<Arc<SpanBlock>> {
+    let (dir, store) = (Path::new("/blocks"), StoreId::from_bytes([7; 16]));
+    let storage: Arc<dyn Storage> = Arc::new(PowerCutStorage::new());
+    storage.create_dir_all(dir).unwrap();
+    let go = &mut || Ok(());
+    let loose = LooseRows::from_head(head, at, go).unwrap();
+    let runs = [RowRun {
+        source: 0,
+        first_row: 0,
+        rows: loose.rows(),
+    }];
+    let origin = SpanBlockOrigin {
+        first_lsn: Lsn(1),
+        last_lsn: at,
+        clean_lsn: at,
+        level: 0,
+        sources: Vec::new(),
+        created_ns: 0,
+    };
+    let (id, sources) = (BlockId(1), [RowSource::Loose(&loose)]);
+    write_block(&storage, dir, store, id, &sources, &runs, &[], origin, go).unwrap()?;
+    let block = Block::open(&storage, dir, Some(store), id, &Arc::default()).unwrap();
+    Some(Arc::new(SpanBlock::open(Arc::new(block), None).unwrap()))
+}
+
+fn whole(block: &Arc<SpanBlock>) -> SpanPart {
+    SpanPart::of_block(Arc::clone(block), Arc::default())
+}
+
+/// A block without the spans that a filter finds in it.
+fn without(block: &Arc<SpanBlock>, filter: &SpanFilter) -> SpanPart {
+    let found = whole(block).select(filter, &control()).unwrap();
+    let mut hidden = Hidden::default();
+    hidden.hide_rows(block, found.as_bitmap()).unwrap();
+    SpanPart::of_block(Arc::clone(block), Arc::new(hidden))
+}
+
+/// The same ops with other traces.
+fn shifted(ops: &[Op], by: u8) -> Vec<Op> {
+    let shift = |id: TraceId| TraceId::new([id.as_bytes()[0] + by; 16]).unwrap();
+    let ops = ops.iter().cloned();
+    ops.map(|op| match op {
+        Op::Write(mut spans) => {
+            for span in &mut spans {
+                span.trace_id = shift(span.trace_id);
+            }
+            Op::Write(spans)
+        }
+        Op::Delete(id) => Op::Delete(shift(id)),
+    })
+    .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_block_answers_as_its_traces_do(
+        ops in ops(),
+        filters in prop::collection::vec(filters(), 3),
+    ) {
+        let head = new_head(2);
+        apply_all(&head, &ops, false);
+        let at = Lsn(ops.len() as u64);
+        let traces = known(&ops, ops.len());
+        let parts: Vec<_> = sealed(&head, at).iter().map(whole).collect();
+        for (filter, among) in filters.iter().zip(filters.iter().rev()) {
+            check(&parts, &traces, filter, among);
+        }
+        check_listings(&parts, &traces);
+    }
+
+    /// What is left of traces behaves as if the hidden spans had never come.
+    #[test]
+    fn what_is_left_of_a_block_answers_for_itself(
+        ops in ops(),
+        hidden in filters(),
+        filters in prop::collection::vec(filters(), 3),
+    ) {
+        let head = new_head(2);
+        apply_all(&head, &ops, false);
+        let at = Lsn(ops.len() as u64);
+        let left = known(&ops, ops.len()).into_iter().filter_map(|trace| {
+            let spans = trace.spans.into_iter().filter(|span| !naive_match(span, &hidden));
+            let spans: Vec<Span> = spans.collect();
+            (!spans.is_empty()).then(|| Known::new(spans))
+        });
+        let traces: Vec<Known> = left.collect();
+        let parts: Vec<_> =
+            sealed(&head, at).iter().map(|block| without(block, &hidden)).collect();
+        for (filter, among) in filters.iter().zip(filters.iter().rev()) {
+            check(&parts, &traces, filter, among);
+        }
+        check_listings(&parts, &traces);
+    }
+
+    #[test]
+    fn blocks_and_heads_are_added_up(
+        sealed_ops in ops(),
+        ops in ops(),
+        filters in prop::collection::vec(filters(), 2),
+    ) {
+        let (old, new) = (new_head(1), Arc::new(new_head(2)));
+        let ops = shifted(&ops, 3);
+        apply_all(&old, &sealed_ops, false);
+        apply_all(&new, &ops, false);
+        let mut parts: Vec<_> =
+            sealed(&old, Lsn(sealed_ops.len() as u64)).iter().map(whole).collect();
+        parts.extend(SpanPart::of_head(&new, Lsn(ops.len() as u64)));
+        let mut traces = known(&sealed_ops, sealed_ops.len());
+        let shifted = (3..6).map(|trace| visible(&ops, ops.len(), trace_id(trace)));
+        traces.extend(shifted.filter(|spans| !spans.is_empty()).map(Known::new));
+        for (filter, among) in filters.iter().zip(filters.iter().rev()) {
+            check(&parts, &traces, filter, among);
+        }
+        check_listings(&parts, &traces);
+    }
+}
+
 /// A chain, a star and twins: none may be quadratic or recurse, or this test does not end.
 #[test]
 fn huge_traces_of_every_shape_are_walked_in_linear_time() {
@@ -531,10 +657,12 @@ fn huge_traces_of_every_shape_are_walked_in_linear_time() {
     }
     let parts: Vec<_> = SpanPart::of_head(&head, Lsn(9)).collect();
     walk_giants(&parts[0], 140_000);
+    let block = sealed(&head, Lsn(9)).unwrap();
+    walk_giants(&whole(&block), 140_000);
 }
 
 /// Every axis and column over all rows.
-pub(super) fn walk_giants(part: &SpanPart, spans: u64) {
+fn walk_giants(part: &SpanPart, spans: u64) {
     let ctl = &control();
     let all = part
         .select(&SpanFilter::in_range(TimeRange::ALL), ctl)

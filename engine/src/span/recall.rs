@@ -327,6 +327,12 @@ fn push(batch: &mut SpanBatch, owners: &mut Owners, span: &Span) -> Result<(), E
         dropped_attributes_count: span.dropped_attributes_count,
         dropped_events_count: span.dropped_events_count,
         dropped_links_count: span.dropped_links_count,
-        ..SpanFields::new(span.trace_id, span.span_id, &span.name, span.start, span.end)
+        ..SpanFields::new(
+            span.trace_id,
+            span.span_id,
+            &span.name,
+            span.start,
+            span.end,
+        )
     })
 }

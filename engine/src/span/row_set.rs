@@ -67,7 +67,11 @@ impl RowSetBuilder {
             }
             return;
         }
-        let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let bytes: Vec<u8> = self
+            .words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
         self.rows |= RoaringBitmap::from_lsb0_bytes(first, &bytes);
         self.words.fill(0);
     }
@@ -86,7 +90,13 @@ pub(super) fn mask_of_range(group: u32, rows: &std::ops::Range<u32>) -> GroupMas
     for (word, at) in mask.iter_mut().zip((first..).step_by(64)) {
         let from = rows.start.saturating_sub(at).min(64);
         let to = rows.end.saturating_sub(at).min(64);
-        let below = |bits: u32| if bits == 64 { u64::MAX } else { (1u64 << bits) - 1 };
+        let below = |bits: u32| {
+            if bits == 64 {
+                u64::MAX
+            } else {
+                (1u64 << bits) - 1
+            }
+        };
         *word = below(to) & !below(from.min(to));
     }
     mask

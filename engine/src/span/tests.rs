@@ -114,9 +114,7 @@ pub(super) fn write(head: &SpanHead, lsn: u64, spans: &[Span], replayed: bool) {
 
 pub(super) fn write_batch(head: &SpanHead, lsn: u64, batch: &mut SpanBatch, replayed: bool) {
     let mut record = RecordWriter::default();
-    let mut prepared = head
-        .prepare(batch, &mut record)
-        .unwrap();
+    let mut prepared = head.prepare(batch, &mut record).unwrap();
     if replayed && !record.is_empty() {
         let part = parts(Lsn(lsn), record.payload()).next().unwrap().unwrap();
         assert_eq!(part.tag, Tag::Spans);

@@ -217,7 +217,12 @@ impl SpanBlockPart {
         damaged: Damaged<'_>,
     ) -> Result<(), Error> {
         let mut traces = Vec::new();
-        for head in view.frozen.iter().map(|frozen| &frozen.head).chain([&view.current]) {
+        for head in view
+            .frozen
+            .iter()
+            .map(|frozen| &frozen.head)
+            .chain([&view.current])
+        {
             head.recalled_between(after, at, &mut |id| traces.push(id));
         }
         for id in traces {
@@ -281,7 +286,9 @@ fn hide_expired(block: &SpanBlock, floor_ns: i64, hidden: &mut Hidden) -> Result
             break;
         }
         if end_ns < floor_ns {
-            hidden.rows.insert_range(block.trace_rows_with(trace, &mut cursor)?);
+            hidden
+                .rows
+                .insert_range(block.trace_rows_with(trace, &mut cursor)?);
             hidden.partial.remove(trace);
         }
     }
@@ -319,7 +326,10 @@ impl SpanView {
     /// The oldest record that spans of a generation came in.
     pub(crate) fn oldest_lsn(&self) -> Option<Lsn> {
         let heads = self.frozen.iter().map(|frozen| &frozen.head);
-        heads.chain([&self.current]).filter_map(|head| head.oldest_lsn()).min()
+        heads
+            .chain([&self.current])
+            .filter_map(|head| head.oldest_lsn())
+            .min()
     }
 
     /// An upper bound of the spans of one trace.
@@ -337,7 +347,10 @@ impl SpanView {
     /// [`Error::CorruptBlock`], [`Error::Storage`].
     pub(crate) fn trace_rows(&self, id: TraceId) -> Result<u64, Error> {
         let frozen = self.frozen.iter().rev();
-        if let Some(rows) = frozen.filter_map(|frozen| frozen.head.trace_rows(id)).next() {
+        if let Some(rows) = frozen
+            .filter_map(|frozen| frozen.head.trace_rows(id))
+            .next()
+        {
             return Ok(u64::from(rows));
         }
         for part in self.blocks.iter().rev() {
@@ -390,7 +403,12 @@ impl SpanView {
     /// The traces that unsealed generations have recalled.
     pub(crate) fn recalled(&self) -> Vec<TraceId> {
         let mut recalled = Vec::new();
-        for head in self.frozen.iter().map(|frozen| &frozen.head).chain([&self.current]) {
+        for head in self
+            .frozen
+            .iter()
+            .map(|frozen| &frozen.head)
+            .chain([&self.current])
+        {
             head.recalled_between(Lsn::ZERO, Lsn(u64::MAX), &mut |id| recalled.push(id));
         }
         recalled

@@ -1,15 +1,23 @@
 //! A trace stays whole in one part whatever comes when: generations, recall, deletes, reopening.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
+use proptest::{collection::vec, prelude::*};
 use rootline_wal::{Lsn, PowerCutStorage};
 
 use crate::{
     Engine, QueryControl, QueryLimits, ResourceFields, ScopeFields, Settings, Snapshot, SpanFields,
     SpanFilter, SpanId, TimeRange, Timestamp, Trace, TraceId, ValueRef,
-    span::{SpanCondition, StringMatch, TagScope},
+    span::{SpanCondition, StringMatch, TagScope, ViewPart},
 };
+
+/// Numbers of traces: from 1 to this.
+const TRACES: u8 = 5;
 
 pub(super) fn open(disk: &PowerCutStorage) -> Engine {
     let settings = Settings {
@@ -26,7 +34,7 @@ pub(super) fn open(disk: &PowerCutStorage) -> Engine {
 }
 
 /// What a span is made of: trace, id, parent (0 for none), start; the rest follows from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Sent {
     pub(super) trace: u8,
     pub(super) span: u8,
@@ -79,9 +87,22 @@ pub(super) fn control(engine: &Engine) -> QueryControl {
     engine.query_control(None, QueryLimits::default())
 }
 
-pub(super) fn trace(snapshot: &Snapshot, trace: u8) -> Option<Trace> {
-    let query = control(snapshot.engine());
-    snapshot.trace(trace_id(trace), &query).unwrap()
+/// A trace, from the parts; it is in one at most.
+pub(super) fn trace(snapshot: &Snapshot, of: u8) -> Option<Trace> {
+    let (query, id, at) = (control(snapshot.engine()), trace_id(of), snapshot.lsn());
+    let mut damaged = |error| panic!("{error}");
+    let parts = snapshot.view().spans.parts(at, &mut damaged).unwrap();
+    let mut found = parts.into_iter().filter_map(|part| match part {
+        ViewPart::Head(head) => head.trace(at, id, &query).unwrap(),
+        ViewPart::Block(block, hidden) => {
+            let trace = block.find_trace(id).unwrap()?;
+            let is_hidden = hidden.hides_all(block.trace_rows(trace).unwrap());
+            (!is_hidden).then(|| block.trace(trace, &hidden, &query).unwrap())
+        }
+    });
+    let trace = found.next();
+    assert_eq!(found.next(), None, "trace {of} is in two parts");
+    trace
 }
 
 /// Span numbers of a trace with those of their parents, by start.
@@ -96,24 +117,9 @@ pub(super) fn shape(snapshot: &Snapshot, of: u8) -> Vec<(u8, u8)> {
 }
 
 /// Spans that all parts together show, by trace.
-pub(super) fn counted(snapshot: &Snapshot) -> std::collections::BTreeMap<TraceId, u64> {
-    let query = control(snapshot.engine());
-    let mut counts = std::collections::BTreeMap::new();
-    for part in snapshot.span_parts().unwrap() {
-        let filter = SpanFilter::in_range(TimeRange::ALL);
-        let rows = part.select(&filter, &query).unwrap();
-        assert_eq!(part.count(&filter, &query).unwrap(), rows.len());
-        let mut traces = Vec::new();
-        part.traces(&rows, &query, &mut traces).unwrap();
-        let mut here = std::collections::BTreeMap::new();
-        for trace in traces {
-            *here.entry(part.trace_id(trace).unwrap()).or_insert(0) += 1;
-        }
-        for (id, count) in here {
-            assert!(counts.insert(id, count).is_none(), "{id} is in two parts");
-        }
-    }
-    counts
+pub(super) fn counted(snapshot: &Snapshot) -> BTreeMap<TraceId, usize> {
+    let traces = (1..=TRACES).filter_map(|of| trace(snapshot, of));
+    traces.map(|trace| (trace.id, trace.spans.len())).collect()
 }
 
 fn freeze(engine: &Engine) {
@@ -123,7 +129,10 @@ fn freeze(engine: &Engine) {
 #[test]
 fn a_late_span_finds_its_parent_in_a_frozen_generation() {
     let engine = open(&PowerCutStorage::new());
-    write(&engine, &[sent(1, 1, 0, 100), sent(1, 2, 1, 110), sent(2, 1, 0, 5)]);
+    write(
+        &engine,
+        &[sent(1, 1, 0, 100), sent(1, 2, 1, 110), sent(2, 1, 0, 5)],
+    );
     freeze(&engine);
     let before = engine.snapshot().unwrap();
     write(&engine, &[sent(1, 3, 2, 120)]);
@@ -191,7 +200,13 @@ fn deletes_hold_across_generations_and_what_is_sent_again_comes_back() {
     write(&engine, &[first[2]]);
     let back = engine.snapshot().unwrap();
     assert_eq!(shape(&back, 1), [(3, 0)]);
-    for (snapshot, spans) in [(before, 3), (deleted, 2), (recalled, 3), (again, 4), (back, 1)] {
+    for (snapshot, spans) in [
+        (before, 3),
+        (deleted, 2),
+        (recalled, 3),
+        (again, 4),
+        (back, 1),
+    ] {
         assert_eq!(counted(&snapshot)[&trace_id(1)], spans);
     }
     assert!(counted(&gone).is_empty());
@@ -205,7 +220,10 @@ fn a_trace_takes_no_more_spans_than_it_may_have() {
         ..Settings::default()
     };
     let builder = Engine::builder(Path::new("/data")).settings(settings);
-    let engine = builder.storage(Arc::new(PowerCutStorage::new())).open().unwrap();
+    let engine = builder
+        .storage(Arc::new(PowerCutStorage::new()))
+        .open()
+        .unwrap();
     write(&engine, &[sent(1, 1, 0, 1), sent(1, 2, 0, 1)]);
     freeze(&engine);
     write(&engine, &[sent(1, 3, 0, 1), sent(2, 1, 0, 1)]);
@@ -222,4 +240,140 @@ fn a_trace_takes_no_more_spans_than_it_may_have() {
     assert_eq!((outcome.spans, outcome.rejections.spans), (1, 1));
     let reason = outcome.rejections.first_reason.unwrap();
     assert!(reason.contains("trace-spans-max"), "{reason}");
+}
+
+#[test]
+fn sealed_spans_come_back_from_blocks_and_late_ones_join_them() {
+    let disk = PowerCutStorage::new();
+    let engine = open(&disk);
+    write(
+        &engine,
+        &[sent(1, 1, 0, 100), sent(1, 2, 1, 110), sent(2, 1, 0, 5)],
+    );
+    let before = engine.snapshot().unwrap();
+    let flushed = engine.flush().unwrap();
+    assert_eq!((flushed.blocks, flushed.spans), (1, 3));
+    assert_eq!(engine.flush().unwrap().blocks, 0, "nothing is left");
+    let sealed = engine.snapshot().unwrap();
+    assert_eq!(engine.stats().spans.spans, 0, "sealed memory is given back");
+    assert_eq!(shape(&sealed, 1), [(1, 0), (2, 1)]);
+    write(&engine, &[sent(1, 3, 2, 120), sent(1, 1, 0, 100)]);
+    write(&engine, &[sent(2, 1, 0, 5)]);
+    let late = engine.snapshot().unwrap();
+    for snapshot in [&before, &sealed] {
+        assert_eq!(shape(snapshot, 1), [(1, 0), (2, 1)]);
+        assert_eq!(shape(snapshot, 2), [(1, 0)]);
+    }
+    assert_eq!(shape(&late, 1), [(1, 0), (2, 1), (3, 2)]);
+    engine.flush().unwrap();
+    let again = engine.snapshot().unwrap();
+    for snapshot in [&late, &again] {
+        assert_eq!(shape(snapshot, 1), [(1, 0), (2, 1), (3, 2)]);
+        assert_eq!(shape(snapshot, 2), [(1, 0)]);
+    }
+    drop((before, sealed, late, again));
+    write(&engine, &[sent(1, 4, 3, 130)]);
+    drop(engine);
+    disk.cut(None);
+    let engine = open(&disk.restarted());
+    let reopened = engine.snapshot().unwrap();
+    assert_eq!(shape(&reopened, 1), [(1, 0), (2, 1), (3, 2), (4, 3)]);
+    assert_eq!(shape(&reopened, 2), [(1, 0)]);
+    assert_eq!(engine.stats().spans.spans, 4, "recalled in replay");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<Sent>),
+    DeleteTrace(u8),
+    Freeze,
+    Flush,
+    Compact,
+    Look,
+    Crash,
+    Close,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let span = (1..=TRACES, 1u8..6, 0u8..6, 0i64..4);
+    let span = span.prop_map(|(trace, span, parent, start)| sent(trace, span, parent, start));
+    prop_oneof![
+        8 => vec(span, 1..6).prop_map(Step::Write),
+        1 => (1..=TRACES).prop_map(Step::DeleteTrace),
+        2 => Just(Step::Freeze),
+        3 => Just(Step::Flush),
+        2 => Just(Step::Compact),
+        1 => Just(Step::Look),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Close),
+    ]
+}
+
+/// The traces of these spans if they had all come at once.
+fn at_once(spans: &BTreeSet<Sent>) -> Vec<Option<Trace>> {
+    let engine = open(&PowerCutStorage::new());
+    if !spans.is_empty() {
+        write(&engine, &spans.iter().copied().collect::<Vec<_>>());
+    }
+    let snapshot = engine.snapshot().unwrap();
+    (1..=TRACES).map(|of| trace(&snapshot, of)).collect()
+}
+
+fn check(snapshot: &Snapshot, spans: &BTreeSet<Sent>) {
+    for (of, expected) in (1..=TRACES).zip(at_once(spans)) {
+        assert_eq!(trace(snapshot, of), expected, "trace {of}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// Any interleaving of writes, deletes, flushes, merges and restarts answers as if what is left had
+    /// come at once; snapshots keep their answer.
+    #[test]
+    fn whatever_happens_to_a_trace_it_is_answered_whole(steps in vec(step(), 1..40)) {
+        let mut disk = PowerCutStorage::new();
+        let mut engine = open(&disk);
+        let mut spans = BTreeSet::new();
+        let mut looks: Vec<(Snapshot, BTreeSet<Sent>)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Write(new) => {
+                    write(&engine, &new);
+                    spans.extend(new);
+                }
+                Step::DeleteTrace(of) => {
+                    engine.delete_trace(trace_id(of)).unwrap();
+                    spans.retain(|span: &Sent| span.trace != of);
+                }
+                Step::Freeze => freeze(&engine),
+                Step::Flush => {
+                    engine.flush().unwrap();
+                }
+                Step::Compact => {
+                    engine.compact().unwrap();
+                }
+                Step::Look => looks.push((engine.snapshot().unwrap(), spans.clone())),
+                Step::Crash | Step::Close => {
+                    for (snapshot, seen) in looks.drain(..) {
+                        check(&snapshot, &seen);
+                    }
+                    if matches!(step, Step::Close) {
+                        engine.close_within(std::time::Duration::from_secs(60)).unwrap();
+                    }
+                    drop(engine);
+                    disk.cut(None);
+                    disk = disk.restarted();
+                    engine = open(&disk);
+                }
+            }
+        }
+        check(&engine.snapshot().unwrap(), &spans);
+        for (snapshot, seen) in &looks {
+            check(snapshot, seen);
+        }
+        engine.flush().unwrap();
+        engine.compact().unwrap();
+        check(&engine.snapshot().unwrap(), &spans);
+    }
 }

@@ -43,7 +43,10 @@ fn mix(mut h: u64) -> u64 {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "low bits are what is meant")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "low bits are what is meant"
+)]
 fn fingerprint(hash: u64) -> u16 {
     (hash ^ (hash >> 32)) as u16
 }
@@ -70,7 +73,10 @@ impl FuseFilter {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "low bits are what is meant")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "low bits are what is meant"
+    )]
     fn places(&self, hash: u64) -> [usize; 3] {
         let first_slots = u64::from(self.segments) * u64::from(self.segment_slots);
         let first = ((u128::from(hash) * u128::from(first_slots)) >> 64) as usize;

@@ -65,7 +65,8 @@ impl GroupsWriter {
         integers::encode_group(&self.open, &mut self.scratch);
         let offset_bytes = writer.write(&self.scratch)?;
         self.start_bytes.get_or_insert(offset_bytes);
-        self.lengths.push(i64::try_from(self.scratch.len()).unwrap_or(i64::MAX));
+        self.lengths
+            .push(i64::try_from(self.scratch.len()).unwrap_or(i64::MAX));
         self.values += self.open.len() as u64;
         self.open.clear();
         Ok(())
@@ -130,7 +131,9 @@ impl Groups {
             end_bytes = end_bytes.checked_add(length).ok_or("groups too long")?;
             ends_bytes.push(end_bytes);
         }
-        start_bytes.checked_add(end_bytes).ok_or("groups too long")?;
+        start_bytes
+            .checked_add(end_bytes)
+            .ok_or("groups too long")?;
         Ok(Self {
             section,
             values,

@@ -12,7 +12,9 @@ use super::{
         dictionary::number,
         model::{Resource, Scope},
     },
+    attributes::LooseAttributes,
     owners::{ClassRow, OwnerSource},
+    satellites::LooseItems,
     traces::TraceRow,
 };
 use crate::{error::Error, id::TraceId};
@@ -36,6 +38,11 @@ pub(crate) struct LooseRows {
     pub(super) durations_ns: Vec<u64>,
     /// Rows without a parent that were sent with one, and its id.
     pub(super) orphans: Vec<(u32, [u8; 8])>,
+    /// Of rows.
+    pub(super) attributes: LooseAttributes,
+    pub(super) extras: LooseItems,
+    pub(super) events: LooseItems,
+    pub(super) links: LooseItems,
 }
 
 /// A row without what hangs on it.
@@ -63,7 +70,8 @@ impl LooseRows {
     /// Memory held.
     pub(crate) fn heap_bytes(&self) -> usize {
         let rows = self.class_of.capacity() + self.parents.capacity() + self.subtrees.capacity();
-        let wide = self.span_ids.capacity() + self.starts_ns.capacity() + self.durations_ns.capacity();
+        let wide =
+            self.span_ids.capacity() + self.starts_ns.capacity() + self.durations_ns.capacity();
         rows * 4
             + wide * 8
             + self.orphans.capacity() * size_of::<(u32, [u8; 8])>()
@@ -71,6 +79,10 @@ impl LooseRows {
             + self.symbols.capacity() * size_of::<Arc<str>>()
             + (self.resources.capacity() + self.scopes.capacity()) * size_of::<usize>()
             + self.classes.capacity() * size_of::<ClassRow>()
+            + self.attributes.heap_bytes()
+            + self.extras.heap_bytes()
+            + self.events.heap_bytes()
+            + self.links.heap_bytes()
     }
 
     /// Makes room for so many more rows.
@@ -81,48 +93,38 @@ impl LooseRows {
         self.subtrees.reserve_exact(rows);
         self.starts_ns.reserve_exact(rows);
         self.durations_ns.reserve_exact(rows);
-    }
-}
-
-/// Appends the rows of one trace.
-#[derive(Debug)]
-pub(super) struct TraceAppender<'l> {
-    pub(super) loose: &'l mut LooseRows,
-    trace: TraceRow,
-}
-
-impl<'l> TraceAppender<'l> {
-    pub(super) fn new(loose: &'l mut LooseRows, id: TraceId) -> Self {
-        let trace = TraceRow {
-            id,
-            first_row: loose.rows(),
-            start_ns: i64::MAX,
-            end_ns: i64::MIN,
-        };
-        Self { loose, trace }
+        self.attributes.ends.reserve_exact(rows);
     }
 
-    /// Appends a row, in preorder, with the distance back to its parent and its descendants.
-    pub(super) fn push(&mut self, row: &PlainRow, parent: u32, subtree: u32) {
-        let end_ns = row.start_ns.wrapping_add_unsigned(row.duration_ns);
-        self.trace.start_ns = self.trace.start_ns.min(row.start_ns);
-        self.trace.end_ns = self.trace.end_ns.max(end_ns);
-        let loose = &mut *self.loose;
+    /// Appends the plain columns of a row, with the distance back to its parent and its descendants. Its
+    /// trace's rows come in preorder.
+    pub(super) fn push_row(&mut self, row: &PlainRow, parent: u32, subtree: u32) {
         if parent == 0 && row.parent_id != [0; 8] {
-            loose.orphans.push((loose.rows(), row.parent_id));
+            self.orphans.push((self.rows(), row.parent_id));
         }
-        loose.class_of.push(row.class);
-        loose.span_ids.push(row.span_id);
-        loose.parents.push(parent);
-        loose.subtrees.push(subtree);
-        loose.starts_ns.push(row.start_ns);
-        loose.durations_ns.push(row.duration_ns);
+        self.class_of.push(row.class);
+        self.span_ids.push(row.span_id);
+        self.parents.push(parent);
+        self.subtrees.push(subtree);
+        self.starts_ns.push(row.start_ns);
+        self.durations_ns.push(row.duration_ns);
     }
 
-    /// Ends the trace; one without a row is none.
-    pub(super) fn finish(self) {
-        if self.loose.rows() > self.trace.first_row {
-            self.loose.traces.push(self.trace);
+    /// Makes the rows from `first_row` on a trace; if there is none, there is no trace.
+    pub(super) fn end_trace(&mut self, id: TraceId, first_row: u32) {
+        let starts = self.starts_ns.get(first_row as usize..).unwrap_or_default();
+        let durations = self.durations_ns.get(first_row as usize..);
+        let ends = starts.iter().zip(durations.unwrap_or_default());
+        let end_ns = ends
+            .map(|(start, duration)| start.wrapping_add_unsigned(*duration))
+            .max();
+        if let (Some(&start_ns), Some(end_ns)) = (starts.iter().min(), end_ns) {
+            self.traces.push(TraceRow {
+                id,
+                first_row,
+                start_ns,
+                end_ns,
+            });
         }
     }
 }
@@ -138,7 +140,11 @@ impl OwnerSource for LooseRows {
     }
 
     fn resource(&self, resource: u32) -> Result<Arc<Resource>, Error> {
-        Ok(self.resources.get(resource as usize).cloned().unwrap_or_default())
+        Ok(self
+            .resources
+            .get(resource as usize)
+            .cloned()
+            .unwrap_or_default())
     }
 
     fn scope(&self, scope: u32) -> Result<Arc<Scope>, Error> {

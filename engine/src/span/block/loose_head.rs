@@ -24,11 +24,13 @@ use super::{
         parents::{self, NO_PARENT, Node},
         shard::{Buffers, NONE, Shard, View},
     },
-    loose::{LooseRows, PlainRow, TraceAppender},
+    attributes::LooseAttributes,
+    loose::{LooseRows, PlainRow},
     order::Preorder,
     owners::ClassRow,
+    satellites,
 };
-use crate::{control::CHECK_ROWS, error::Error, id::TraceId};
+use crate::{control::CHECK_ROWS, error::Error, id::TraceId, value::ValueRef};
 
 /// The visible rows of a shard, by trace.
 struct ShardRows {
@@ -36,9 +38,24 @@ struct ShardRows {
     rows: Vec<u32>,
     /// Where in `rows` the rows of each trace end.
     ends: Vec<u32>,
-    /// For each class of the shard, the class of the loose rows; [`NONE`] until it is met.
-    class_of: Vec<u32>,
+    maps: ShardMaps,
 }
+
+/// What the numbers of a shard are in the loose rows; [`NONE`] until it is met.
+#[derive(Debug, Default)]
+struct ShardMaps {
+    class_of: Vec<u32>,
+    /// By tag of the shard, for attributes of spans, of events, of links.
+    pairs: [Vec<u32>; 3],
+}
+
+/// What the keys of the catalogue are in the tables of attributes: of spans, of events, of links.
+#[derive(Debug)]
+struct KeyMaps([Vec<u32>; 3]);
+
+const SPANS: usize = 0;
+const EVENTS: usize = 1;
+const LINKS: usize = 2;
 
 /// A trace to append.
 struct Found {
@@ -55,7 +72,9 @@ impl LooseRows {
         cut: Lsn,
         ctl: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let shards: Vec<(&RwLock<Shard>, View)> = head.views(cut).collect();
+        let shards = (0..head.shards()).filter_map(|shard| head.shard(shard));
+        let shards = shards.map(|lock| (lock, lock.read().view(cut)));
+        let shards: Vec<(&RwLock<Shard>, View)> = shards.collect();
         let mut loose = Self::default();
         let mut grouped = Vec::new();
         let mut found = Vec::new();
@@ -66,14 +85,26 @@ impl LooseRows {
         loose.copy_tables(&head.catalog().read());
         loose.reserve(grouped.iter().map(|shard| shard.rows.len()).sum());
         let mut trace = TraceArranger::default();
+        let mut keys = KeyMaps(std::array::from_fn(|_| vec![NONE; loose.symbols.len()]));
+        let mut buffers = Buffers::default();
         let mut until_check = CHECK_ROWS;
         for found in &found {
             let shard = &mut grouped[found.shard];
             let (lock, _) = shards[found.shard];
-            let from = found.trace.checked_sub(1).map_or(0, |t| shard.ends[t as usize]);
+            let from = found
+                .trace
+                .checked_sub(1)
+                .map_or(0, |t| shard.ends[t as usize]);
             let rows = &shard.rows[from as usize..shard.ends[found.trace as usize] as usize];
             trace.arrange(lock, head.catalog(), found.trace, rows);
-            loose.append(lock, found.id, &trace, &mut shard.class_of);
+            loose.append(
+                lock,
+                found.id,
+                &trace,
+                &mut shard.maps,
+                &mut keys,
+                &mut buffers,
+            )?;
             until_check = until_check.saturating_sub(rows.len());
             if until_check == 0 {
                 ctl()?;
@@ -99,9 +130,11 @@ impl LooseRows {
         lock: &RwLock<Shard>,
         id: TraceId,
         trace: &TraceArranger,
-        class_of: &mut [u32],
-    ) {
-        let mut appender = TraceAppender::new(self, id);
+        maps: &mut ShardMaps,
+        keys: &mut KeyMaps,
+        buffers: &mut Buffers,
+    ) -> Result<(), Error> {
+        let first_row = self.rows();
         let tree = trace.preorder.parents.iter().zip(&trace.preorder.subtrees);
         let mut rows = trace.preorder.order.iter().zip(tree);
         // Readers of the head share the lock; a delete waits for a slice of a large trace at most.
@@ -109,13 +142,132 @@ impl LooseRows {
             let shard = lock.read();
             for (&place, (&parent, &subtree)) in rows.by_ref().take(CHECK_ROWS) {
                 let row = trace.sorted[place as usize].row;
-                if let Some(plain) = plain_row(appender.loose, &shard, row, class_of) {
-                    appender.push(&plain, parent, subtree);
-                }
+                let Some(plain) = plain_row(self, &shard, row, &mut maps.class_of) else {
+                    continue;
+                };
+                self.push_row(&plain, parent, subtree);
+                shard.rest_of(row, buffers);
+                self.append_tails(&shard, &plain, maps, keys, buffers)?;
             }
         }
-        appender.finish();
+        self.end_trace(id, first_row);
+        Ok(())
     }
+
+    /// Appends the attributes of the row pushed last, and what else hangs on it.
+    fn append_tails(
+        &mut self,
+        shard: &Shard,
+        plain: &PlainRow,
+        maps: &mut ShardMaps,
+        keys: &mut KeyMaps,
+        buffers: &Buffers,
+    ) -> Result<(), Error> {
+        let row = self.rows().saturating_sub(1);
+        let Self {
+            symbols,
+            attributes,
+            extras,
+            events,
+            links,
+            ..
+        } = self;
+        let mut append = |table: usize, to: &mut LooseAttributes, tags: &[u32]| {
+            let (pairs, keys) = (&mut maps.pairs[table], &mut keys.0[table]);
+            append_tags(shard, tags, pairs, keys, symbols, to)
+        };
+        append(SPANS, attributes, &buffers.tags)?;
+        let rest = &buffers.rest;
+        let text = |number: u32| ValueRef::Str(shard.tags.text(number));
+        let count = |count: u32| ValueRef::Int(count.into());
+        if let Some(message) = rest.status_message {
+            extras.field(satellites::MESSAGE, text(message))?;
+        }
+        if let Some(state) = rest.trace_state {
+            extras.field(satellites::TRACE_STATE, text(state))?;
+        }
+        for (key, dropped) in [
+            (satellites::DROPPED_ATTRIBUTES, rest.dropped_attributes),
+            (satellites::DROPPED_EVENTS, rest.dropped_events),
+            (satellites::DROPPED_LINKS, rest.dropped_links),
+        ] {
+            if dropped != 0 {
+                extras.field(key, count(dropped))?;
+            }
+        }
+        extras.end_if_any(row);
+        let mut from = 0;
+        for event in &rest.events {
+            let since_ns = event.time_ns.wrapping_sub(plain.start_ns);
+            events.field(satellites::TIME, ValueRef::Int(since_ns))?;
+            events.field(satellites::NAME, text(event.name))?;
+            if event.dropped != 0 {
+                events.field(satellites::DROPPED, count(event.dropped))?;
+            }
+            events.end(row);
+            let to = event.tags_end as usize;
+            let tags = rest.event_tags.get(from..to).unwrap_or_default();
+            append(EVENTS, &mut events.attributes, tags)?;
+            from = to;
+        }
+        from = 0;
+        for link in &rest.links {
+            if link.trace_id != [0; 16] {
+                links.field(satellites::TRACE, ValueRef::Bytes(&link.trace_id))?;
+            }
+            if link.span_id != [0; 8] {
+                links.field(satellites::SPAN, ValueRef::Bytes(&link.span_id))?;
+            }
+            if let Some(state) = link.trace_state {
+                links.field(satellites::TRACE_STATE, text(state))?;
+            }
+            if link.flags != 0 {
+                links.field(satellites::FLAGS, count(link.flags))?;
+            }
+            if link.dropped != 0 {
+                links.field(satellites::DROPPED, count(link.dropped))?;
+            }
+            links.end(row);
+            let to = link.tags_end as usize;
+            let tags = rest.link_tags.get(from..to).unwrap_or_default();
+            append(LINKS, &mut links.attributes, tags)?;
+            from = to;
+        }
+        Ok(())
+    }
+}
+
+/// Appends an item with these tags of the shard. Each tag is looked at once: then an array knows it.
+fn append_tags(
+    shard: &Shard,
+    tags: &[u32],
+    pairs: &mut Vec<u32>,
+    keys: &mut [u32],
+    symbols: &[Arc<str>],
+    to: &mut LooseAttributes,
+) -> Result<(), Error> {
+    if pairs.len() < shard.tags.len() as usize && !tags.is_empty() {
+        pairs.resize(shard.tags.len() as usize, NONE);
+    }
+    for &tag in tags {
+        let Some(pair) = pairs.get_mut(tag as usize) else {
+            continue;
+        };
+        if *pair == NONE {
+            let (symbol, value) = shard.tags.get(tag);
+            let Some(key) = keys.get_mut(symbol as usize) else {
+                continue;
+            };
+            if *key == NONE {
+                *key = number(to.keys.len());
+                to.keys.push(Arc::clone(&symbols[symbol as usize]));
+            }
+            *pair = to.values.push(*key, value).ok_or(satellites::TOO_LARGE)?;
+        }
+        to.tags.push(*pair);
+    }
+    to.push_tags([]);
+    Ok(())
 }
 
 fn plain_row(
@@ -200,7 +352,10 @@ fn group_by_trace(
     Ok(ShardRows {
         rows,
         ends,
-        class_of: vec![NONE; classes],
+        maps: ShardMaps {
+            class_of: vec![NONE; classes],
+            ..ShardMaps::default()
+        },
     })
 }
 
@@ -271,7 +426,8 @@ impl TraceArranger {
                 });
                 // Every id has one row and every parent starts before its child: the links are the
                 // rule. One that a delete hides is not among the rows.
-                let parent = ident.and_then(|ident| rows.binary_search(&ident.first_parent()?).ok());
+                let parent =
+                    ident.and_then(|ident| rows.binary_search(&ident.first_parent()?).ok());
                 parent_of.push(parent.map_or(NO_PARENT, number));
             }
             shard.traces.get(trace).is_some_and(|entry| entry.odd)
@@ -298,7 +454,10 @@ impl TraceArranger {
             .iter()
             .map(|row| {
                 let parent = parent_of[row.place as usize];
-                sorted_place.get(parent as usize).copied().unwrap_or(NO_PARENT)
+                sorted_place
+                    .get(parent as usize)
+                    .copied()
+                    .unwrap_or(NO_PARENT)
             })
             .collect();
         preorder.arrange(&parent_of);

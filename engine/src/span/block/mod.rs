@@ -6,11 +6,14 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `loose.rs`, `loose_head.rs` | rows in memory, of a head |
+//! | `loose.rs`, `loose_head.rs`, `loose_traces.rs` | rows in memory: of a head, of traces |
 //! | `order.rs` | the order of rows inside a trace |
 //! | `writer.rs`, `reader.rs` | a whole block |
+//! | `merge.rs` | one block of several |
 //! | `trace.rs` | a whole trace |
 //! | `directory.rs` | where everything lies: read when a block is opened, stands twice |
+//! | `attributes/`, `column/` | attributes of rows, events and links |
+//! | `satellites.rs` | events, links, extras |
 //! | `groups.rs`, `sparse.rs` | a column of integers, rows of items that few rows have |
 //! | `traces.rs`, `fuse.rs` | ids of traces and the filter over them |
 //! | `owners.rs` | names, resources, scopes, classes |
@@ -23,11 +26,14 @@ mod fuse;
 mod groups;
 mod loose;
 mod loose_head;
+mod loose_traces;
+mod merge;
 mod order;
 mod orphans;
 mod owners;
 mod reader;
 mod rows;
+mod satellites;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -37,9 +43,14 @@ mod writer;
 
 pub(crate) use groups::{GROUP_ROWS, group_of};
 pub(crate) use loose::LooseRows;
+pub(crate) use loose_traces::LooseBuilder;
+pub(crate) use merge::merge;
 pub(crate) use owners::ClassRow;
 pub(crate) use reader::{RowCursor, SpanBlock};
 pub(crate) use rows::RowBounds;
+pub(crate) use satellites::{
+    MESSAGE as STATUS_MESSAGE, NAME as EVENT_NAME, SatelliteCursor, Satellites,
+};
 pub(crate) use trace::SpanReader;
 pub(crate) use traces::{TraceCursor, TraceRow};
 pub(crate) use writer::{RowRun, RowSource, SpanBlockOrigin, write_block};

@@ -138,7 +138,9 @@ mod tests {
         let chain: Vec<u32> = (0..1_000_000).map(|i: u32| i.wrapping_sub(1)).collect();
         let got = arranged(&chain);
         assert_eq!((got.subtrees[0], got.parents[999_999]), (999_999, 1));
-        let star: Vec<u32> = (0..1_000_000).map(|i| if i == 0 { NO } else { 0 }).collect();
+        let star: Vec<u32> = (0..1_000_000)
+            .map(|i| if i == 0 { NO } else { 0 })
+            .collect();
         let got = arranged(&star);
         assert_eq!((got.subtrees[0], got.parents[999_999]), (999_999, 999_999));
     }

@@ -1,7 +1,7 @@
 //! Rows without a parent that were sent with one: it is not here, is the span itself, or would close a
 //! cycle. Of all others, what was sent is the id of the parent's row.
 //!
-//! Part of the section of extras: the rows (`sparse.rs`), then the ids, 8 bytes each.
+//! Their section: the rows (`sparse.rs`), then the ids, 8 bytes each.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::{
     varint,
 };
 
-pub(super) const SECTION: SectionKind = SectionKind::SpanExtras;
+pub(super) const SECTION: SectionKind = SectionKind::SpanOrphans;
 const ID_BYTES: u64 = 8;
 
 /// Writes them; the section has begun. Rows rise.

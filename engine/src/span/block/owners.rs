@@ -121,10 +121,7 @@ fn mapped(
 impl Owners {
     /// Unites what is used of the sources' tables. `counts` says by source how many rows of each of its
     /// classes are taken.
-    pub(super) fn unite(
-        sources: &[&dyn OwnerSource],
-        counts: &[Vec<u64>],
-    ) -> Result<Self, Error> {
+    pub(super) fn unite(sources: &[&dyn OwnerSource], counts: &[Vec<u64>]) -> Result<Self, Error> {
         let mut symbols = Interner::new();
         // Sorted by service first.
         let mut resources: Interner<(Arc<str>, Vec<u8>)> = Interner::new();
@@ -213,8 +210,17 @@ impl Owners {
             varint::put_bytes(head, symbol.as_bytes());
         }
         varint::put_u64(head, self.resources.len() as u64);
-        put_integers(head, self.resources.iter().map(|(_, service)| i64::from(*service)));
-        write_items(writer, head, self.resources.iter().map(|(bytes, _)| bytes.as_slice()))?;
+        put_integers(
+            head,
+            self.resources
+                .iter()
+                .map(|(_, service)| i64::from(*service)),
+        );
+        write_items(
+            writer,
+            head,
+            self.resources.iter().map(|(bytes, _)| bytes.as_slice()),
+        )?;
         varint::put_u64(head, self.scopes.len() as u64);
         write_items(writer, head, self.scopes.iter().map(Vec::as_slice))?;
         varint::put_u64(head, self.classes.len() as u64);
@@ -228,7 +234,10 @@ impl Owners {
             |class| class.flags,
         ];
         for column in columns {
-            put_integers(head, self.classes.iter().map(|class| i64::from(column(class))));
+            put_integers(
+                head,
+                self.classes.iter().map(|class| i64::from(column(class))),
+            );
         }
         put_integers(head, self.counts.iter().map(|count| count.cast_signed()));
         Ok(())
@@ -323,7 +332,9 @@ impl OwnerTables {
         let scope_count = head.u32()?;
         let scopes = Items::open(scope_count, head)?;
         let count = head.u32()?;
-        if count > rows || (count > 0 && (symbols.is_empty() || resource_count == 0 || scope_count == 0)) {
+        if count > rows
+            || (count > 0 && (symbols.is_empty() || resource_count == 0 || scope_count == 0))
+        {
             return Err("classes of nothing");
         }
         let statuses = head.numbers(count, 2)?;
@@ -395,7 +406,9 @@ impl OwnerTables {
     }
 
     pub(super) fn resource(&self, block: &Block, resource: u32) -> Result<Arc<Resource>, Error> {
-        self.resources.get(block, resource, decode_resource).map(Arc::new)
+        self.resources
+            .get(block, resource, decode_resource)
+            .map(Arc::new)
     }
 
     pub(super) fn scope(&self, block: &Block, scope: u32) -> Result<Arc<Scope>, Error> {

@@ -9,15 +9,20 @@
 //!
 //! No locks; shared in an `Arc`. Whoever reads owns cursors.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     super::model::{Resource, Scope},
+    attributes::{AttributeTable, ItemClasses},
     directory::Directory,
     groups::{GROUP_ROWS, GroupCache},
     orphans::Orphans,
     owners::{ClassRow, OwnerSource, OwnerTables},
     rows::{RowBounds, RowGroups, Rows},
+    satellites::Satellites,
     traces::{TraceCursor, Traces},
 };
 use crate::{
@@ -37,9 +42,15 @@ pub(crate) struct SpanBlock {
     row_count: u32,
     traces: Traces,
     owners: OwnerTables,
-    rows: Rows,
+    rows: Arc<Rows>,
     orphans: Orphans,
+    attributes: AttributeTable,
+    extras: Option<Satellites>,
+    events: Option<Satellites>,
+    links: Option<Satellites>,
     superseded: Vec<TraceId>,
+    /// Keys that some resource has, sorted: found when first asked for.
+    resource_keys: OnceLock<Vec<Arc<str>>>,
     /// What it holds, on the ledger.
     _held: Option<Reservation>,
 }
@@ -55,9 +66,23 @@ impl SpanBlock {
         let owners = owners.map_err(damaged)?;
         let classes = u32::try_from(owners.classes().len()).unwrap_or(u32::MAX);
         let rows = Rows::open(directory.reader(SectionKind::SpanRows), row_count, classes);
-        let rows = rows.map_err(damaged)?;
-        let mut extras = directory.reader(SectionKind::SpanExtras);
-        let orphans = Orphans::open(&mut extras, row_count).map_err(damaged)?;
+        let rows = Arc::new(rows.map_err(damaged)?);
+        let mut head = directory.reader(SectionKind::SpanOrphans);
+        let orphans = Orphans::open(&mut head, row_count).map_err(damaged)?;
+        let classes = Arc::new(RowClasses {
+            block: Arc::clone(&block),
+            rows: Arc::clone(&rows),
+        });
+        let section = SectionKind::SpanAttributes;
+        let head = directory.head(section);
+        let attributes = AttributeTable::open(Arc::clone(&block), section, head, classes)?;
+        if attributes.items() != row_count {
+            return Err(damaged("attributes of another number of rows"));
+        }
+        let items = |section| Satellites::open(&block, section, directory.head(section), row_count);
+        let extras = items(SectionKind::SpanExtras)?;
+        let events = items(SectionKind::SpanEvents)?;
+        let links = items(SectionKind::SpanLinks)?;
         let traces = Traces::open(&block, directory.reader(SectionKind::SpanTraces), row_count)?;
         if u64::from(traces.len()) != block.meta().series {
             return Err(damaged("directory and footer disagree about the traces"));
@@ -65,7 +90,9 @@ impl SpanBlock {
         if block.section(SectionKind::SpanIds)?.len_bytes() != u64::from(row_count) * ID_BYTES {
             return Err(damaged("span ids of another number of rows"));
         }
-        let (ids, rest) = directory.head(SectionKind::SpanSuperseded).as_chunks::<16>();
+        let (ids, rest) = directory
+            .head(SectionKind::SpanSuperseded)
+            .as_chunks::<16>();
         let superseded: Option<Vec<TraceId>> = ids.iter().map(|id| TraceId::new(*id)).collect();
         let superseded = superseded
             .filter(|ids| rest.is_empty() && ids.is_sorted_by(|a, b| a < b))
@@ -77,7 +104,12 @@ impl SpanBlock {
             owners,
             rows,
             orphans,
+            attributes,
+            extras,
+            events,
+            links,
             superseded,
+            resource_keys: OnceLock::new(),
             _held: None,
         };
         let bytes = opened.heap_bytes() as u64;
@@ -95,6 +127,12 @@ impl SpanBlock {
             + self.owners.heap_bytes()
             + self.rows.heap_bytes()
             + self.orphans.heap_bytes()
+            + self.attributes.heap_bytes()
+            + [&self.extras, &self.events, &self.links]
+                .into_iter()
+                .flatten()
+                .map(Satellites::heap_bytes)
+                .sum::<usize>()
             + self.superseded.capacity() * size_of::<TraceId>()
     }
 
@@ -131,7 +169,8 @@ impl SpanBlock {
 
     /// The number of a trace, if the block has it, hidden or not.
     pub(crate) fn find_trace(&self, id: TraceId) -> Result<Option<u32>, Error> {
-        self.traces.find(&self.block, id, &mut TraceCursor::default())
+        self.traces
+            .find(&self.block, id, &mut TraceCursor::default())
     }
 
     /// A trace's id. For many, see [`trace_id_with`](Self::trace_id_with).
@@ -206,7 +245,11 @@ impl SpanBlock {
 
     /// Rows of a class, hidden or not.
     pub(crate) fn class_rows(&self, class: u32) -> u64 {
-        self.owners.counts().get(class as usize).copied().unwrap_or(0)
+        self.owners
+            .counts()
+            .get(class as usize)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Texts of names and services by number, sorted.
@@ -222,6 +265,11 @@ impl SpanBlock {
     /// Scopes are numbered below this.
     pub(crate) fn scope_count(&self) -> u32 {
         self.owners.scope_count()
+    }
+
+    /// Room for the keys that some resource has, sorted.
+    pub(crate) fn resource_keys(&self) -> &OnceLock<Vec<Arc<str>>> {
+        &self.resource_keys
     }
 
     /// The symbol of a resource's service.
@@ -321,9 +369,42 @@ impl SpanBlock {
         Ok(id)
     }
 
+    /// Attributes of rows.
+    pub(crate) fn attributes(&self) -> &AttributeTable {
+        &self.attributes
+    }
+
+    /// What few spans have, an item a row.
+    pub(crate) fn extras(&self) -> Option<&Satellites> {
+        self.extras.as_ref()
+    }
+
+    /// Events of rows, in the order sent.
+    pub(crate) fn events(&self) -> Option<&Satellites> {
+        self.events.as_ref()
+    }
+
+    /// Links of rows, in the order sent.
+    pub(crate) fn links(&self) -> Option<&Satellites> {
+        self.links.as_ref()
+    }
+
     /// An error about what stands in a section.
     pub(super) fn damage(&self, section: SectionKind, reason: &str) -> Error {
         self.block.damage(section, 0, reason)
+    }
+}
+
+/// The classes of rows, by which their attributes are written.
+#[derive(Debug)]
+struct RowClasses {
+    block: Arc<Block>,
+    rows: Arc<Rows>,
+}
+
+impl ItemClasses for RowClasses {
+    fn class_group(&self, group: u32, out: &mut Vec<u32>) -> Result<(), Error> {
+        self.rows.class_group(&self.block, group, out)
     }
 }
 

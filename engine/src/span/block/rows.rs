@@ -133,11 +133,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn open(
-        mut head: HeadReader<'_>,
-        rows: u32,
-        classes: u32,
-    ) -> Result<Self, Wrong> {
+    pub(super) fn open(mut head: HeadReader<'_>, rows: u32, classes: u32) -> Result<Self, Wrong> {
         let head = &mut head;
         let class = Groups::open(SECTION, rows, head)?;
         let parent = Groups::open(SECTION, rows, head)?;
@@ -180,7 +176,10 @@ impl Rows {
             &self.start,
             &self.duration,
         ];
-        columns.iter().map(|groups| groups.heap_bytes()).sum::<usize>()
+        columns
+            .iter()
+            .map(|groups| groups.heap_bytes())
+            .sum::<usize>()
             + self.bounds.capacity() * size_of::<RowBounds>()
     }
 
@@ -210,7 +209,9 @@ impl Rows {
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
         let count = self.count;
-        load_numbers(&self.subtree, block, group, out, |row, subtree| subtree < count - row)
+        load_numbers(&self.subtree, block, group, out, |row, subtree| {
+            subtree < count - row
+        })
     }
 
     /// `parents` is the same group of that column.
@@ -272,7 +273,11 @@ fn load_numbers(
     if right {
         Ok(())
     } else {
-        Err(block.damage(SECTION, 0, format!("group {group} of a column is out of its range")))
+        Err(block.damage(
+            SECTION,
+            0,
+            format!("group {group} of a column is out of its range"),
+        ))
     }
 }
 
@@ -342,14 +347,16 @@ impl RowGroups {
     /// The distance back to the parent; 0: none.
     #[inline]
     pub(super) fn parent(&mut self, rows: &Rows, block: &Block, row: u32) -> Result<u32, Error> {
-        self.parent
-            .get(block, row, |group, out| rows.parent_group(block, group, out))
+        self.parent.get(block, row, |group, out| {
+            rows.parent_group(block, group, out)
+        })
     }
 
     #[inline]
     pub(super) fn subtree(&mut self, rows: &Rows, block: &Block, row: u32) -> Result<u32, Error> {
-        self.subtree
-            .get(block, row, |group, out| rows.subtree_group(block, group, out))
+        self.subtree.get(block, row, |group, out| {
+            rows.subtree_group(block, group, out)
+        })
     }
 
     #[inline]
@@ -372,7 +379,8 @@ impl RowGroups {
         block: &Block,
         row: u32,
     ) -> Result<u64, Error> {
-        self.duration
-            .get(block, row, |group, out| rows.duration_group(block, group, out))
+        self.duration.get(block, row, |group, out| {
+            rows.duration_group(block, group, out)
+        })
     }
 }

@@ -8,11 +8,13 @@ use super::{
     super::{
         dictionary::number,
         hidden::Hidden,
-        model::{Resource, Scope, Span, Trace},
+        model::{Attributes, Event, Link, Resource, Scope, Span, Trace},
         parents::{self, NO_PARENT, Node},
     },
+    attributes::AttributeCursor,
     owners::ClassRow,
     reader::{RowCursor, SpanBlock},
+    satellites::{self, SatelliteCursor, Satellites},
     writer::Go,
 };
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
     error::Error,
     id::{SpanId, TraceId},
     time::Timestamp,
+    value::Value,
 };
 
 impl SpanBlock {
@@ -50,7 +53,7 @@ impl SpanBlock {
             .clone()
             .filter(|&row| !hidden.rows.contains(row))
             .collect();
-        let mut reader = SpanReader::new(self, id, rows)?;
+        let mut reader = SpanReader::new(self, id, &rows)?;
         let mut spans = Vec::new();
         let mut linked = Vec::new();
         for rows in visible.chunks(CHECK_ROWS) {
@@ -62,11 +65,17 @@ impl SpanBlock {
                 spans.push(reader.span(row)?);
             }
         }
-        if hidden.partial.contains(trace) {
+        if visible.len() < rows.len() {
             linked = resolved(&spans);
         }
         Ok(sorted(id, spans, &linked))
     }
+}
+
+/// A trace of spans whose parents are found by the rule.
+pub(super) fn whole_trace(id: TraceId, spans: Vec<Span>) -> Trace {
+    let linked = resolved(&spans);
+    sorted(id, spans, &linked)
 }
 
 /// The parents of spans by the rule, as places.
@@ -115,7 +124,7 @@ fn sorted(id: TraceId, spans: Vec<Span>, linked: &[u32]) -> Trace {
     Trace { id, spans, parents }
 }
 
-/// Reads the spans of one trace.
+/// Reads the spans of one trace. Rows are asked for in rising order.
 pub(crate) struct SpanReader<'b> {
     block: &'b SpanBlock,
     rows: RowCursor<'b>,
@@ -126,6 +135,81 @@ pub(crate) struct SpanReader<'b> {
     orphans: Vec<(u32, [u8; 8])>,
     resources: HashMap<u32, Arc<Resource>>,
     scopes: HashMap<u32, Arc<Scope>>,
+    attributes: AttributeCursor,
+    extras: Option<ItemReader<'b>>,
+    events: Option<ItemReader<'b>>,
+    links: Option<ItemReader<'b>>,
+}
+
+/// Reads the items of the rows of one trace, which are asked for in rising order.
+struct ItemReader<'b> {
+    block: &'b SpanBlock,
+    items: &'b Satellites,
+    cursor: SatelliteCursor,
+    /// Not read yet.
+    left: Range<u32>,
+    fields: Attributes,
+    attributes: Attributes,
+}
+
+impl<'b> ItemReader<'b> {
+    fn new(
+        block: &'b SpanBlock,
+        items: Option<&'b Satellites>,
+        rows: &Range<u32>,
+    ) -> Result<Option<Self>, Error> {
+        let Some(items) = items else { return Ok(None) };
+        let mut cursor = SatelliteCursor::default();
+        let left = items.items_of(block.block(), rows.clone(), &mut cursor)?;
+        Ok((!left.is_empty()).then_some(Self {
+            block,
+            items,
+            cursor,
+            left,
+            fields: Attributes::new(),
+            attributes: Attributes::new(),
+        }))
+    }
+
+    /// Reads the next item of `row` into `fields` and `attributes`; `false` if there is none.
+    fn next_of(&mut self, row: u32) -> Result<bool, Error> {
+        while !self.left.is_empty() {
+            let item = self.left.start;
+            let of = self.items.row(self.block.block(), item, &mut self.cursor)?;
+            if of > row {
+                return Ok(false);
+            }
+            self.left.start += 1;
+            if of == row {
+                let Self {
+                    items,
+                    cursor,
+                    fields,
+                    attributes,
+                    ..
+                } = self;
+                items.read(item, cursor, fields, attributes)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A text of a field.
+fn text(value: Value) -> String {
+    match value {
+        Value::Str(text) => text,
+        _ => String::new(),
+    }
+}
+
+/// A count of a field.
+fn count(value: &Value) -> u32 {
+    match value {
+        Value::Int(count) => u32::try_from(*count).unwrap_or(0),
+        _ => 0,
+    }
 }
 
 impl<'b> SpanReader<'b> {
@@ -133,7 +217,7 @@ impl<'b> SpanReader<'b> {
     pub(crate) fn new(
         block: &'b SpanBlock,
         trace: TraceId,
-        rows: Range<u32>,
+        rows: &Range<u32>,
     ) -> Result<Self, Error> {
         let mut span_ids = vec![[0; 8]; rows.len()];
         block.span_ids(rows.start, &mut span_ids)?;
@@ -148,6 +232,10 @@ impl<'b> SpanReader<'b> {
             orphans,
             resources: HashMap::new(),
             scopes: HashMap::new(),
+            attributes: AttributeCursor::default(),
+            extras: ItemReader::new(block, block.extras(), rows)?,
+            events: ItemReader::new(block, block.events(), rows)?,
+            links: ItemReader::new(block, block.links(), rows)?,
         })
     }
 
@@ -172,15 +260,18 @@ impl<'b> SpanReader<'b> {
     /// A row of it.
     pub(crate) fn span(&mut self, row: u32) -> Result<Span, Error> {
         let class = self.rows.class(row)?;
-        let class: ClassRow = *self
-            .block
-            .classes()
-            .get(class as usize)
-            .ok_or_else(|| self.block.damage(SectionKind::SpanRows, "a class past the last"))?;
+        let class: ClassRow = *self.block.classes().get(class as usize).ok_or_else(|| {
+            self.block
+                .damage(SectionKind::SpanRows, "a class past the last")
+        })?;
         let start_ns = self.rows.start_ns(row)?;
         let duration_ns = self.rows.duration_ns(row)?;
         let name = self.block.symbols().get(class.name as usize).cloned();
-        Ok(Span {
+        let mut attributes = Attributes::new();
+        self.block
+            .attributes()
+            .attributes(row, &mut self.attributes, &mut attributes)?;
+        let mut span = Span {
             trace_id: self.trace,
             span_id: self.span_id(row)?,
             parent_span_id: self.parent_id(row)?,
@@ -190,7 +281,7 @@ impl<'b> SpanReader<'b> {
             kind: class.kind,
             start: Timestamp::from_nanos(start_ns),
             end: Timestamp::from_nanos(start_ns.wrapping_add_unsigned(duration_ns)),
-            attributes: Vec::new(),
+            attributes,
             dropped_attributes_count: 0,
             events: Vec::new(),
             dropped_events_count: 0,
@@ -200,7 +291,87 @@ impl<'b> SpanReader<'b> {
             status_message: String::new(),
             resource: self.resource(class.resource)?,
             scope: self.scope(class.scope)?,
-        })
+        };
+        self.add_extras(row, &mut span)?;
+        self.add_events(row, &mut span)?;
+        self.add_links(row, &mut span)?;
+        Ok(span)
+    }
+
+    fn add_extras(&mut self, row: u32, span: &mut Span) -> Result<(), Error> {
+        let Some(extras) = &mut self.extras else {
+            return Ok(());
+        };
+        while extras.next_of(row)? {
+            for (key, value) in extras.fields.drain(..) {
+                match &*key {
+                    satellites::MESSAGE => span.status_message = text(value),
+                    satellites::TRACE_STATE => span.trace_state = text(value),
+                    satellites::DROPPED_ATTRIBUTES => span.dropped_attributes_count = count(&value),
+                    satellites::DROPPED_EVENTS => span.dropped_events_count = count(&value),
+                    satellites::DROPPED_LINKS => span.dropped_links_count = count(&value),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_events(&mut self, row: u32, span: &mut Span) -> Result<(), Error> {
+        let Some(events) = &mut self.events else {
+            return Ok(());
+        };
+        while events.next_of(row)? {
+            let mut event = Event {
+                time: span.start,
+                name: String::new(),
+                attributes: std::mem::take(&mut events.attributes),
+                dropped_attributes_count: 0,
+            };
+            for (key, value) in events.fields.drain(..) {
+                match (&*key, &value) {
+                    (satellites::TIME, Value::Int(since_ns)) => {
+                        let time_ns = span.start.as_nanos().wrapping_add(*since_ns);
+                        event.time = Timestamp::from_nanos(time_ns);
+                    }
+                    (satellites::NAME, _) => event.name = text(value),
+                    (satellites::DROPPED, _) => event.dropped_attributes_count = count(&value),
+                    _ => {}
+                }
+            }
+            span.events.push(event);
+        }
+        Ok(())
+    }
+
+    fn add_links(&mut self, row: u32, span: &mut Span) -> Result<(), Error> {
+        let Some(links) = &mut self.links else {
+            return Ok(());
+        };
+        while links.next_of(row)? {
+            let mut link = Link {
+                trace_id: None,
+                span_id: None,
+                trace_state: String::new(),
+                flags: 0,
+                attributes: std::mem::take(&mut links.attributes),
+                dropped_attributes_count: 0,
+            };
+            for (key, value) in links.fields.drain(..) {
+                match (&*key, &value) {
+                    (satellites::TRACE, Value::Bytes(id)) => {
+                        link.trace_id = TraceId::from_slice(id);
+                    }
+                    (satellites::SPAN, Value::Bytes(id)) => link.span_id = SpanId::from_slice(id),
+                    (satellites::TRACE_STATE, _) => link.trace_state = text(value),
+                    (satellites::FLAGS, _) => link.flags = count(&value),
+                    (satellites::DROPPED, _) => link.dropped_attributes_count = count(&value),
+                    _ => {}
+                }
+            }
+            span.links.push(link);
+        }
+        Ok(())
     }
 
     fn resource(&mut self, resource: u32) -> Result<Arc<Resource>, Error> {

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     directory::{HeadReader, Wrong, put_integers},
     fuse::FuseFilter,
-    groups::{self, GroupCache, Groups, GROUP_ROWS, group_of},
+    groups::{self, GROUP_ROWS, GroupCache, Groups, group_of},
 };
 use crate::{
     block::{Block, BlockWriter, PAGE_BYTES_MAX, SectionKind},
@@ -130,7 +130,9 @@ impl Traces {
     pub(super) fn open(block: &Block, mut head: HeadReader<'_>, rows: u32) -> Result<Self, Error> {
         let damaged = |reason| block.damage(SectionKind::SpanDirectory, 0, reason);
         let mut traces = Self::open_columns(&mut head, rows).map_err(damaged)?;
-        let place = head.u64().and_then(|start| Ok(start..start.saturating_add(head.u64()?)));
+        let place = head
+            .u64()
+            .and_then(|start| Ok(start..start.saturating_add(head.u64()?)));
         let place = place.map_err(damaged)?;
         head.end().map_err(damaged)?;
         if place.start < place.end {
@@ -183,7 +185,10 @@ impl Traces {
             &self.starts,
             &self.lasted,
         ];
-        columns.iter().map(|groups| groups.heap_bytes()).sum::<usize>()
+        columns
+            .iter()
+            .map(|groups| groups.heap_bytes())
+            .sum::<usize>()
             + self.page_ids.capacity() * ID_BYTES
             + self.group_firsts.capacity() * size_of::<u32>()
             + self.filter.heap_bytes()
@@ -205,7 +210,9 @@ impl Traces {
         if !self.may_have(id) {
             return Ok(None);
         }
-        let after = self.page_ids.partition_point(|first| first <= id.as_bytes());
+        let after = self
+            .page_ids
+            .partition_point(|first| first <= id.as_bytes());
         let Some(page) = after.checked_sub(1) else {
             return Ok(None);
         };
@@ -307,4 +314,3 @@ impl Traces {
         cursor.starts.get(&self.starts, block, trace)
     }
 }
-

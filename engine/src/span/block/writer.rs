@@ -15,6 +15,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 use rootline_wal::{Lsn, Storage, StoreId};
 
 use super::{
+    attributes::{AttributeSource, ItemContext, ItemRun, write_attributes},
     directory::DirectoryWriter,
     groups::{GROUP_ROWS, GroupsWriter},
     loose::LooseRows,
@@ -22,6 +23,7 @@ use super::{
     owners::{OwnerSource, Owners},
     reader::{RowCursor, SpanBlock},
     rows::{self, StartsWriter},
+    satellites::{self, ItemSource, LooseItems, Satellites},
     traces::{self, TraceCursor, TraceRow},
 };
 use crate::{
@@ -115,9 +117,20 @@ pub(crate) fn write_block(
     all.write_ids(&mut writer, ctl)?;
 
     let mut head = Vec::new();
-    writer.begin(SectionKind::SpanExtras)?;
+    writer.begin(SectionKind::SpanOrphans)?;
     orphans::write(&mut writer, &mut head, &all.orphans()?)?;
-    directory.push(SectionKind::SpanExtras, head);
+    directory.push(SectionKind::SpanOrphans, head);
+
+    let trace_of = trace_of_rows(&traces, row_count);
+    let head = all.write_attributes(&mut writer, &class_of, &trace_of, ctl)?;
+    directory.push(SectionKind::SpanAttributes, head);
+    drop(class_of);
+
+    for (section, items) in SATELLITES {
+        let head = all.write_items(&mut writer, section, items, &trace_of, ctl)?;
+        directory.push(section, head.unwrap_or_default());
+    }
+    drop(trace_of);
 
     let mut head = Vec::new();
     traces::write(&mut writer, &mut head, &traces)?;
@@ -142,6 +155,48 @@ pub(crate) fn write_block(
         file_bytes: 0,
     })?;
     Ok(Some(meta))
+}
+
+/// The items of a source that hang on its rows.
+#[derive(Clone, Copy)]
+struct ItemsOf {
+    loose: fn(&LooseRows) -> &LooseItems,
+    block: fn(&SpanBlock) -> Option<&Satellites>,
+}
+
+/// The sections of what hangs on rows.
+const SATELLITES: [(SectionKind, ItemsOf); 3] = [
+    (
+        SectionKind::SpanExtras,
+        ItemsOf {
+            loose: |rows| &rows.extras,
+            block: SpanBlock::extras,
+        },
+    ),
+    (
+        SectionKind::SpanEvents,
+        ItemsOf {
+            loose: |rows| &rows.events,
+            block: SpanBlock::events,
+        },
+    ),
+    (
+        SectionKind::SpanLinks,
+        ItemsOf {
+            loose: |rows| &rows.links,
+            block: SpanBlock::links,
+        },
+    ),
+];
+
+/// The number of the trace of each row.
+fn trace_of_rows(traces: &[TraceRow], rows: u32) -> Vec<u32> {
+    let ends = traces.iter().skip(1).map(|trace| trace.first_row);
+    let mut trace_of = Vec::with_capacity(rows as usize);
+    for (trace, end) in (0u32..).zip(ends.chain([rows]).take(traces.len())) {
+        trace_of.resize(end as usize, trace);
+    }
+    trace_of
 }
 
 /// From the earliest start to the latest end. A block without spans, which only hides others, counts as
@@ -224,7 +279,9 @@ impl<'a> Interleaved<'a> {
             let moved = |row: u32| row.wrapping_sub(run.first_row).wrapping_add(first_row);
             match (self.source(run), cursor_of.get_mut(run.source as usize)) {
                 (RowSource::Loose(loose), _) => {
-                    let from = loose.traces().partition_point(|t| t.first_row < run.first_row);
+                    let from = loose
+                        .traces()
+                        .partition_point(|t| t.first_row < run.first_row);
                     let of_run = loose.traces().iter().skip(from);
                     let of_run = of_run.take_while(|t| run.range().contains(&t.first_row));
                     traces.extend(of_run.map(|trace| TraceRow {
@@ -315,8 +372,20 @@ impl<'a> Interleaved<'a> {
         }
         groups.finish(writer, &mut head)?;
 
-        self.write_numbers(writer, &mut head, ctl, |cursor, row| cursor.parent_distance(row), |loose| &loose.parents)?;
-        self.write_numbers(writer, &mut head, ctl, |cursor, row| cursor.subtree(row), |loose| &loose.subtrees)?;
+        self.write_numbers(
+            writer,
+            &mut head,
+            ctl,
+            |cursor, row| cursor.parent_distance(row),
+            |loose| &loose.parents,
+        )?;
+        self.write_numbers(
+            writer,
+            &mut head,
+            ctl,
+            |cursor, row| cursor.subtree(row),
+            |loose| &loose.subtrees,
+        )?;
 
         let mut cursors = self.cursors();
         let mut starts = StartsWriter::new();
@@ -409,7 +478,8 @@ impl<'a> Interleaved<'a> {
                 (RowSource::Block(_), _) => Ok(()),
             },
             |rows: &mut Vec<u32>| {
-                rows.iter().try_for_each(|&value| groups.push(writer, value.into()))
+                rows.iter()
+                    .try_for_each(|&value| groups.push(writer, value.into()))
             },
         )?;
         groups.finish(writer, head)
@@ -432,10 +502,54 @@ impl<'a> Interleaved<'a> {
                 }
             },
             // Ids of 8 bytes fill a page whole, so that none lies on two.
-            |ids| {
-                ids.iter().try_for_each(|id| writer.write(id).map(|_| ()))
-            },
+            |ids| ids.iter().try_for_each(|id| writer.write(id).map(|_| ())),
         )
+    }
+
+    fn write_attributes(
+        &self,
+        writer: &mut BlockWriter,
+        class_of: &[u32],
+        trace_of: &[u32],
+        ctl: Go<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        writer.begin(SectionKind::SpanAttributes)?;
+        let source = |source: &RowSource<'a>| match *source {
+            RowSource::Block(block) => AttributeSource::Table(block.attributes()),
+            RowSource::Loose(loose) => AttributeSource::Loose(&loose.attributes),
+        };
+        let sources: Vec<AttributeSource<'a>> = self.sources.iter().map(source).collect();
+        let run = |run: &RowRun| ItemRun {
+            source: run.source,
+            first: run.first_row,
+            items: run.rows,
+        };
+        let runs: Vec<ItemRun> = self.runs.iter().map(run).collect();
+        let context = ItemContext {
+            class_of,
+            owner_of: trace_of,
+        };
+        write_attributes(writer, &sources, &runs, &context, ctl)
+    }
+
+    fn write_items(
+        &self,
+        writer: &mut BlockWriter,
+        section: SectionKind,
+        items: ItemsOf,
+        trace_of: &[u32],
+        ctl: Go<'_>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let none = LooseItems::default();
+        let source = |source: &RowSource<'a>| match *source {
+            RowSource::Loose(loose) => ItemSource::Loose((items.loose)(loose)),
+            RowSource::Block(block) => (items.block)(block)
+                .map_or(ItemSource::Loose(&none), |items| {
+                    ItemSource::Block(block.block(), items)
+                }),
+        };
+        let sources: Vec<ItemSource<'_>> = self.sources.iter().map(source).collect();
+        satellites::write(writer, section, &sources, self.runs, trace_of, ctl)
     }
 
     /// Orphans with their rows in the new block.

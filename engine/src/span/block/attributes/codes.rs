@@ -218,7 +218,9 @@ impl ClassShapes {
         let Some(&end) = self.ends.get(class) else {
             return &[];
         };
-        let before = class.checked_sub(1).and_then(|before| self.ends.get(before));
+        let before = class
+            .checked_sub(1)
+            .and_then(|before| self.ends.get(before));
         let start = before.map_or(0, |&start| start as usize);
         self.shapes.get(start..end as usize).unwrap_or_default()
     }
@@ -265,7 +267,9 @@ impl ShapeCodes {
             let mut start = places.groups.start;
             starts.push(start);
             for length in lengths {
-                let end = u64::try_from(length).ok().and_then(|n| start.checked_add(n));
+                let end = u64::try_from(length)
+                    .ok()
+                    .and_then(|n| start.checked_add(n));
                 start = end.ok_or_else(|| {
                     source.damaged(places.lengths.start, "a group of codes has no such length")
                 })?;

@@ -332,7 +332,9 @@ impl AttributeTable {
         self.each_group_of(items, ctl, &mut |group, items| {
             self.group_shapes(layout, group, &mut scratch, &mut shapes)?;
             next.clear();
-            let begins = columns.iter().map(|column| column.begins.get(group as usize));
+            let begins = columns
+                .iter()
+                .map(|column| column.begins.get(group as usize));
             next.extend(begins.map(|begin| begin.copied().unwrap_or(u32::MAX)));
             let mut wanted = items.iter().copied().peekable();
             for (item, &shape) in (group * GROUP_ITEMS..).zip(&shapes) {
@@ -365,12 +367,17 @@ impl AttributeTable {
                         }
                         Some(First::Look) => {
                             let mut found = None;
-                            self.visit_item(item, Some(key), &mut cursor, &mut |_, _, value, _| {
-                                if found.is_none() {
-                                    found = Some(self.interned(&mut distinct, value)?);
-                                }
-                                Ok(())
-                            })?;
+                            self.visit_item(
+                                item,
+                                Some(key),
+                                &mut cursor,
+                                &mut |_, _, value, _| {
+                                    if found.is_none() {
+                                        found = Some(self.interned(&mut distinct, value)?);
+                                    }
+                                    Ok(())
+                                },
+                            )?;
                             code = found.unwrap_or(u32::MAX);
                         }
                         Some(First::Nowhere) | None => {}

@@ -130,7 +130,8 @@ impl LooseAttributes {
     pub(crate) fn attributes_of(&self, item: u32) -> Attributes {
         let decode = |&tag: &u32| {
             let (key, mut value) = self.values.get(tag);
-            let value = crate::value::Value::decode(&mut value).expect("loose values are encoded values");
+            let value =
+                crate::value::Value::decode(&mut value).expect("loose values are encoded values");
             (Arc::clone(&self.keys[key as usize]), value)
         };
         self.tags_of(item).iter().map(decode).collect()

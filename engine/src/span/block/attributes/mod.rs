@@ -142,13 +142,7 @@ pub(crate) enum ValueType {
 }
 
 impl ValueType {
-    const ALL: [Self; 5] = [
-        Self::Str,
-        Self::Int,
-        Self::Double,
-        Self::Bool,
-        Self::Other,
-    ];
+    const ALL: [Self; 5] = [Self::Str, Self::Int, Self::Double, Self::Bool, Self::Other];
 
     fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == code)

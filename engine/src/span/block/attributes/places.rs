@@ -113,7 +113,9 @@ impl Begins {
                     before = begin;
                 }
                 None => {
-                    return Err(source.damaged(place.start, "occurrences of a column begin nowhere"));
+                    return Err(
+                        source.damaged(place.start, "occurrences of a column begin nowhere")
+                    );
                 }
             }
         }
@@ -139,6 +141,9 @@ impl Begins {
         let group = group as usize;
         let mut begins = Vec::with_capacity(GROUP);
         self.read_chunk(source, group / GROUP, &mut begins)?;
-        Ok(begins.get(group % GROUP).copied().unwrap_or(self.occurrences))
+        Ok(begins
+            .get(group % GROUP)
+            .copied()
+            .unwrap_or(self.occurrences))
     }
 }

@@ -181,12 +181,7 @@ impl AttributeTable {
     }
 
     /// Loads the group of an item and counts the fields before it.
-    fn seek(
-        &self,
-        layout: &Layout,
-        item: u32,
-        cursor: &mut AttributeCursor,
-    ) -> Result<(), Error> {
+    fn seek(&self, layout: &Layout, item: u32, cursor: &mut AttributeCursor) -> Result<(), Error> {
         let group = item / GROUP_ITEMS;
         let at = (item % GROUP_ITEMS) as usize;
         if cursor.group != Some(group) {

@@ -250,7 +250,9 @@ impl Rest {
         let Some(end) = self.pages.get(page).map(|page| page.filter_end) else {
             return false;
         };
-        let before = page.checked_sub(1).and_then(|before| self.pages.get(before));
+        let before = page
+            .checked_sub(1)
+            .and_then(|before| self.pages.get(before));
         let start = before.map_or(0, |before| before.filter_end);
         let filter = self.filters.get(start..end).unwrap_or_default();
         let set = |bit: usize| {
@@ -285,7 +287,11 @@ impl Rest {
     ) -> Result<(), Error> {
         let first = self.pages.partition_point(|page| page.last_item < item);
         for page in first..self.pages.len() {
-            if self.pages.get(page).is_none_or(|page| page.first_item > item) {
+            if self
+                .pages
+                .get(page)
+                .is_none_or(|page| page.first_item > item)
+            {
                 break;
             }
             self.load(source, page, cursor)?;

@@ -128,6 +128,18 @@ impl AttributeTable {
         Ok(found)
     }
 
+    /// Whether an item may have `key`; reads no item.
+    ///
+    /// # Errors
+    /// [`Error::CorruptBlock`] and [`Error::Storage`].
+    pub(crate) fn may_have_key(&self, key: &str) -> Result<bool, Error> {
+        if self.layout()?.find_key(key).is_some() {
+            return Ok(true);
+        }
+        let (rest, hash) = (self.rest()?, key_hash(key));
+        Ok((0..rest.pages()).any(|page| rest.may_have(page, hash)))
+    }
+
     /// The items whose shapes are wanted. What is in groups without candidates may be left out.
     pub(super) fn items_of_shapes(
         &self,
@@ -343,7 +355,10 @@ impl AttributeTable {
     ) -> Result<(), Error> {
         let mut of_group = Vec::new();
         let mut until_check = CHECK_GROUPS;
-        let mut items = items.iter().take_while(|&item| item < self.items()).peekable();
+        let mut items = items
+            .iter()
+            .take_while(|&item| item < self.items())
+            .peekable();
         while let Some(&first) = items.peek() {
             until_check -= 1;
             if until_check == 0 {
@@ -422,7 +437,9 @@ impl Layout {
     pub(super) fn shapes_with_key(&self, key: u32) -> Vec<bool> {
         let has = |shape| {
             let fields = self.shapes.fields(shape).iter();
-            fields.copied().any(|field| self.key_of_field(field) == Some(key))
+            fields
+                .copied()
+                .any(|field| self.key_of_field(field) == Some(key))
         };
         (0..self.shapes.len()).map(has).collect()
     }

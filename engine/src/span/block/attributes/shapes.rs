@@ -148,7 +148,9 @@ impl Shapes {
         let Some(&end) = self.ends.get(shape) else {
             return &[];
         };
-        let before = shape.checked_sub(1).and_then(|before| self.ends.get(before));
+        let before = shape
+            .checked_sub(1)
+            .and_then(|before| self.ends.get(before));
         let start = before.map_or(0, |&start| start as usize);
         self.fields.get(start..end as usize).unwrap_or_default()
     }

@@ -168,7 +168,10 @@ fn assert_answers(table: &AttributeTable, items: &Items, key: &str, candidates: 
     assert_eq!(values.codes.len() as u64, candidates.len());
     for (item, code) in candidates.iter().zip(values.codes) {
         let attributes = items.get(item as usize).map(|(_, attributes)| attributes);
-        let mut of_key = attributes.into_iter().flatten().filter(|(k, _)| **k == *key);
+        let mut of_key = attributes
+            .into_iter()
+            .flatten()
+            .filter(|(k, _)| **k == *key);
         let first = of_key.next().map(|(_, value)| value);
         assert_eq!(values.values.get(code as usize), first, "{key} of {item}");
     }
@@ -220,7 +223,9 @@ fn assert_keys(table: &AttributeTable, items: &Items) {
 fn merged(items: &Items, sources: usize, seed: u64, limits: &Limits) -> (AttributeTable, Items) {
     let mut state = seed | 1;
     let mut random = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 33) as usize % below
     };
     let mut parts: Vec<Items> = vec![Items::new(); sources];
@@ -275,7 +280,9 @@ fn items() -> impl Strategy<Value = Items> {
         let mut state = seed | 1;
         (0..length)
             .map(|item| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 let (class, mut attributes) = pool[(state >> 33) as usize % pool.len()].clone();
                 if state >> 60 == 0 {
                     attributes.push((Arc::from("own"), Value::Int(item as i64)));

@@ -129,10 +129,7 @@ struct FixedPairs {
 impl FixedPairs {
     fn intern(&mut self, kind: u32, value: &[u8]) -> u32 {
         let next = u32::try_from(self.kinds.len()).unwrap_or(u32::MAX);
-        let number = *self
-            .numbers
-            .entry((kind, value.to_vec()))
-            .or_insert(next);
+        let number = *self.numbers.entry((kind, value.to_vec())).or_insert(next);
         if number == next {
             self.kinds.push(kind);
             let pushed = self.values.push(value);
@@ -160,7 +157,9 @@ impl<'a> Plan<'a> {
         for (number, source) in (0..).zip(sources) {
             let runs = runs.iter().filter(|run| run.source == number);
             let of_source = match *source {
-                AttributeSource::Loose(loose) => prepare_loose(loose, runs, &mut kinds, limits, ctl),
+                AttributeSource::Loose(loose) => {
+                    prepare_loose(loose, runs, &mut kinds, limits, ctl)
+                }
                 AttributeSource::Table(table) => prepare_table(table, runs, &mut kinds, ctl),
             };
             prepared.push(of_source?);
@@ -316,9 +315,11 @@ impl<'a> Plan<'a> {
                     field_of.clear();
                     field_of.extend([REST, ALL_REST]);
                     field_of.extend(kind_of_column.iter().map(|&kind| field(kind, None)));
-                    field_of.extend((0..).zip(&*kind_of_fixed).map(|(pair, &kind)| {
-                        field(kind, Some(layout.fixed_values.get(pair)))
-                    }));
+                    field_of.extend(
+                        (0..)
+                            .zip(&*kind_of_fixed)
+                            .map(|(pair, &kind)| field(kind, Some(layout.fixed_values.get(pair)))),
+                    );
                     shape_of.clear();
                     shape_of.resize(layout.shapes.len() as usize, u32::MAX);
                 }
