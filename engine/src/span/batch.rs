@@ -36,6 +36,11 @@ pub struct ResourceRow(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScopeRow(u32);
 
+/// An attribute of a span of a batch. Holds until the batch is written or cleared, or a span that was
+/// begun is not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttributeRow(u32);
+
 /// What a sender says of a resource.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResourceFields<'a> {
@@ -557,12 +562,22 @@ pub struct SpanWriter<'b> {
 }
 
 impl SpanWriter<'_> {
-    /// Adds an attribute of the span. Order and repeated keys are kept.
+    /// Adds an attribute of the span. Order and repeated keys are kept. Returns its row in the batch, to
+    /// be [repeated](Self::repeat); `None` if it is refused.
     #[inline]
-    pub fn attribute(&mut self, key: &str, value: ValueRef<'_>) {
-        if let Some(tag) = self.tag(key, value) {
-            self.batch.data.span_tags.push(tag);
-        }
+    pub fn attribute(&mut self, key: &str, value: ValueRef<'_>) -> Option<AttributeRow> {
+        let tag = self.tag(key, value)?;
+        self.batch.data.span_tags.push(tag);
+        Some(AttributeRow(tag))
+    }
+
+    /// Adds an attribute that the batch has: what [`attribute`](Self::attribute) would do with its key
+    /// and value again.
+    #[inline]
+    pub fn repeat(&mut self, attribute: AttributeRow) {
+        let data = &mut self.batch.data;
+        debug_assert!((attribute.0 as usize) < data.tags.len(), "a row that holds");
+        data.span_tags.push(attribute.0);
     }
 
     /// Adds an event; its attributes follow.

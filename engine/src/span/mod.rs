@@ -69,7 +69,7 @@ mod view_test;
 
 pub use axis::Axis;
 pub use batch::{
-    LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
+    AttributeRow, LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
     SpanWriter,
 };
 pub(crate) use block::SpanBlock;

@@ -20,6 +20,7 @@ mod http;
 mod ingest;
 mod json;
 mod metrics;
+mod seen;
 mod series;
 mod trace;
 mod translate;

@@ -22,6 +22,7 @@ use rootline_engine::{
 use super::{
     any_value::{EngineValue, Fault, key_value, string},
     error::DecodeError,
+    seen::SeenAttributes,
     series::put_length,
     wire::Message,
 };
@@ -48,10 +49,11 @@ fn request(
     rejections: &mut Rejections,
 ) -> Result<(), DecodeError> {
     let mut owner = Owner::default();
+    let mut seen = SeenAttributes::new();
     let mut fields = message.fields();
     while let Some(field) = fields.next()? {
         if field.number == 1 {
-            resource_spans(field.message()?, batch, rejections, &mut owner)?;
+            resource_spans(field.message()?, batch, rejections, &mut owner, &mut seen)?;
         }
     }
     Ok(())
@@ -156,6 +158,7 @@ fn resource_spans<'a>(
     batch: &mut SpanBatch,
     rejections: &mut Rejections,
     owner: &mut Owner<'a>,
+    seen: &mut SeenAttributes<'a>,
 ) -> Result<(), DecodeError> {
     let row = match owner.read_resource(message) {
         Ok(()) => batch
@@ -176,7 +179,7 @@ fn resource_spans<'a>(
         }
         let scope = field.message()?;
         match &row {
-            Ok(resource) => scope_spans(scope, batch, rejections, owner, *resource)?,
+            Ok(resource) => scope_spans(scope, batch, rejections, owner, *resource, seen)?,
             Err(reason) => {
                 rejections
                     .reject_spans(spans_in(scope)?, format_args!("resource refused: {reason}"));
@@ -192,6 +195,7 @@ fn scope_spans<'a>(
     rejections: &mut Rejections,
     owner: &mut Owner<'a>,
     resource: ResourceRow,
+    seen: &mut SeenAttributes<'a>,
 ) -> Result<(), DecodeError> {
     let row = match owner.read_scope(message) {
         Ok(()) => batch
@@ -220,10 +224,14 @@ fn scope_spans<'a>(
     let mut fields = message.fields();
     while let Some(field) = fields.next()? {
         if field.number == 2 {
-            match span(field.message()?, batch, resource, scope) {
+            match span(field.message()?, batch, resource, scope, seen) {
                 Ok(()) => {}
                 Err(SpanFault::Request(error)) => return Err(error),
-                Err(SpanFault::Span(reason)) => rejections.reject_spans(1, reason),
+                Err(SpanFault::Span(reason)) => {
+                    // What the refused span brought was taken back.
+                    seen.clear();
+                    rejections.reject_spans(1, reason);
+                }
             }
         }
     }
@@ -351,11 +359,12 @@ fn time(field: &'static str, unix_nanos: u64) -> Result<Timestamp, SpanFault> {
     })
 }
 
-fn span(
-    message: Message<'_>,
+fn span<'a>(
+    message: Message<'a>,
     batch: &mut SpanBatch,
     resource: ResourceRow,
     scope: ScopeRow,
+    seen: &mut SeenAttributes<'a>,
 ) -> Result<(), SpanFault> {
     let (mut trace, mut id, mut parent): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
     let (mut name, mut trace_state, mut status_message) = ("", "", "");
@@ -376,8 +385,16 @@ fn span(
             7 => start = field.fixed64()?,
             8 => end = field.fixed64()?,
             9 => {
-                let (key, value) = key_value(field.message()?)?;
-                writer.attribute(key, value.for_engine()?.as_ref());
+                let message = field.message()?;
+                let place = SeenAttributes::place(message.bytes());
+                if let Some(row) = seen.find(place, message.bytes()) {
+                    writer.repeat(row);
+                } else {
+                    let (key, value) = key_value(message)?;
+                    if let Some(row) = writer.attribute(key, value.for_engine()?.as_ref()) {
+                        seen.insert(place, message.bytes(), row);
+                    }
+                }
             }
             10 => dropped_attributes_count = field.uint32()?,
             11 => event(field.message()?, &mut writer)?,
