@@ -281,6 +281,14 @@ pub struct EngineStats {
     pub block_samples: u64,
     /// Bytes of their files.
     pub block_bytes: u64,
+    /// Those of the blocks that hold spans.
+    pub span_blocks: u64,
+    /// Traces in them; one that is in several counts several times.
+    pub block_traces: u64,
+    /// Spans in them, with those that later blocks or deletes hide.
+    pub block_spans: u64,
+    /// Bytes of their files.
+    pub span_block_bytes: u64,
     /// Bytes of the manifest.
     pub manifest_bytes: u64,
     /// Deletes that some block or frozen generation does not have applied yet.
@@ -299,13 +307,15 @@ pub struct EngineStats {
     pub retention_floor: Option<Timestamp>,
     /// Samples of records up to here are in blocks.
     pub metric_cut: Lsn,
+    /// Spans of records up to here are in blocks.
+    pub span_cut: Lsn,
     /// The oldest record that is not in blocks, if there is one: the log is kept from here.
     pub oldest_unsealed_lsn: Option<Lsn>,
     /// Why the store can only be read, if so.
     pub read_only: Option<String>,
     /// Files and pages that cannot be read, as far as they were met.
     pub damage: Vec<FileDamage>,
-    /// The span head.
+    /// The current generation of the span head.
     pub spans: SpanStats,
     /// The log.
     pub log: rootline_wal::Stats,
@@ -494,17 +504,23 @@ impl Engine {
         // has the blocks that do not open, too.
         let is_read_only = core.files.manifest.read_only().is_some();
         let in_view = view.blocks.iter().map(|block| block.meta());
+        let in_view = in_view.chain(spans.blocks.iter().map(|part| part.block.meta()));
         let metas = in_view.filter(|_| is_read_only);
         let metas = metas.chain(version.blocks.values().filter(|_| !is_read_only));
+        let of = |signal| metas.clone().filter(move |meta| meta.signal == signal);
         EngineStats {
             metrics: view.current.stats(),
-            frozen_generations: view.frozen.len() as u64,
+            frozen_generations: (view.frozen.len() + spans.frozen.len()) as u64,
             blocks: metas.clone().count() as u64,
-            block_series: metas.clone().map(|meta| meta.series).sum(),
-            block_samples: metas.clone().map(|meta| meta.samples).sum(),
-            block_bytes: metas.map(|meta| meta.file_bytes).sum(),
+            block_series: of(Signal::Metrics).map(|meta| meta.series).sum(),
+            block_samples: of(Signal::Metrics).map(|meta| meta.samples).sum(),
+            span_blocks: of(Signal::Spans).count() as u64,
+            block_traces: of(Signal::Spans).map(|meta| meta.series).sum(),
+            block_spans: of(Signal::Spans).map(|meta| meta.samples).sum(),
+            span_block_bytes: of(Signal::Spans).map(|meta| meta.file_bytes).sum(),
+            block_bytes: metas.clone().map(|meta| meta.file_bytes).sum(),
             manifest_bytes: core.files.manifest.disk_bytes(),
-            tombstones: view.tombstones.len() as u64,
+            tombstones: (view.tombstones.len() + spans.tombstones.len()) as u64,
             seals: core.seal_stats(),
             compactions: core.compaction.stats(),
             disk_free_bytes: committer.disk.free_bytes(),
@@ -512,6 +528,7 @@ impl Engine {
             disk_is_low: committer.disk.is_low(),
             retention_floor: view.floor_ns.map(Timestamp::from_nanos),
             metric_cut: version.cuts.metrics,
+            span_cut: version.cuts.spans,
             oldest_unsealed_lsn: core.oldest_unsealed(),
             read_only: core.files.manifest.read_only(),
             damage: core.files.damage(),
