@@ -68,15 +68,15 @@ mod view;
 mod view_test;
 
 pub use axis::Axis;
-#[doc(hidden)]
-pub use block::attributes::check_attribute_table;
 pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
     SpanWriter,
 };
+pub(crate) use block::SpanBlock;
+#[doc(hidden)]
+pub use block::attributes::check_attribute_table;
 #[doc(hidden)]
 pub use block::check_span_block;
-pub(crate) use block::SpanBlock;
 pub use catalog::SymbolId;
 #[doc(hidden)]
 pub use edge::check_span_edges;

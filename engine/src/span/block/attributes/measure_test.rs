@@ -56,11 +56,19 @@ fn fields(mut message: &[u8], mut each: impl FnMut(u64, &[u8], u64)) {
             0 => each(tag >> 3, &[], take_u64(&mut message).unwrap()),
             1 => {
                 let number = take_slice(&mut message, 8).unwrap();
-                each(tag >> 3, &[], u64::from_le_bytes(number.try_into().unwrap()));
+                each(
+                    tag >> 3,
+                    &[],
+                    u64::from_le_bytes(number.try_into().unwrap()),
+                );
             }
             2 => {
                 let length = take_u64(&mut message).unwrap();
-                each(tag >> 3, take_slice(&mut message, length as usize).unwrap(), 0);
+                each(
+                    tag >> 3,
+                    take_slice(&mut message, length as usize).unwrap(),
+                    0,
+                );
             }
             5 => drop(take_slice(&mut message, 4).unwrap()),
             other => panic!("wire type {other}"),
@@ -219,7 +227,12 @@ fn sizes_and_times_of_recorded_spans() {
         items: items as u32,
     };
     let from = clock.monotonic();
-    let (table, bytes) = write(&[AttributeSource::Loose(&loose)], &[all], &class_of, &owner_of);
+    let (table, bytes) = write(
+        &[AttributeSource::Loose(&loose)],
+        &[all],
+        &class_of,
+        &owner_of,
+    );
     let took = clock.monotonic() - from;
     println!(
         "sealed: {:.2} B and {:.0} ns a span",
@@ -245,7 +258,12 @@ fn sizes_and_times_of_recorded_spans() {
             })
             .collect();
         let source = AttributeSource::Loose(&loose);
-        halves.push(write(&[source], &runs, &of_half(&class_of), &of_half(&owner_of)));
+        halves.push(write(
+            &[source],
+            &runs,
+            &of_half(&class_of),
+            &of_half(&owner_of),
+        ));
     }
     let runs: Vec<ItemRun> = (0..items.div_ceil(40))
         .map(|run| ItemRun {
@@ -283,7 +301,11 @@ fn sizes_and_times_of_recorded_spans() {
                 Ok(())
             })
             .unwrap();
-        let text = if key == "user.id" { first.unwrap_or_default() } else { text.to_owned() };
+        let text = if key == "user.id" {
+            first.unwrap_or_default()
+        } else {
+            text.to_owned()
+        };
         for _ in 0..2 {
             let from = clock.monotonic();
             let test = |shown: &str| shown == text;
@@ -298,7 +320,11 @@ fn sizes_and_times_of_recorded_spans() {
     for item in items as u32 / 2..items as u32 / 2 + 28 {
         merged.attributes(item, &mut cursor, &mut out).unwrap();
     }
-    println!("28 spans, {} attributes: {:?}", out.len(), clock.monotonic() - from);
+    println!(
+        "28 spans, {} attributes: {:?}",
+        out.len(),
+        clock.monotonic() - from
+    );
     let from = clock.monotonic();
     let rows: roaring::RoaringBitmap = (0..items as u32).step_by(7).collect();
     let values = merged.values_of(&rows, "http.status_code", &ctl).unwrap();
