@@ -250,9 +250,10 @@ impl BlockPart {
             }
         }
         conditions.sort_by_key(RowCondition::rank);
-        let classes = match classes.is_empty() {
-            true => None,
-            false => Some(ClassSet::of(&self.block, &classes, ctl)?),
+        let classes = if classes.is_empty() {
+            None
+        } else {
+            Some(ClassSet::of(&self.block, &classes, ctl)?)
         };
         let (start, end) = (
             filter.range.start().as_nanos(),

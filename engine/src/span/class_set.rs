@@ -205,7 +205,9 @@ impl ClassSet {
                 let mut all = [0; GROUP_WORDS];
                 for &(first, count) in ranges {
                     let mask = mask_where(classes, |class: u32| class.wrapping_sub(first) < count);
-                    all.iter_mut().zip(mask).for_each(|(all, word)| *all |= word);
+                    all.iter_mut()
+                        .zip(mask)
+                        .for_each(|(all, word)| *all |= word);
                 }
                 all
             }
@@ -246,7 +248,7 @@ pub(super) fn resource_keys(block: &SpanBlock, ctl: &QueryControl) -> Result<Vec
 }
 
 /// Whether a value test is of one text alone: then it is found fast.
-pub(super) fn only_text<'f>(test: ValueTest<'f>) -> Option<&'f str> {
+pub(super) fn only_text(test: ValueTest<'_>) -> Option<&str> {
     match test {
         ValueTest::Present => None,
         ValueTest::Matches(matches) => matches.only_text(),

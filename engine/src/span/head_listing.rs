@@ -206,15 +206,12 @@ impl HeadPart {
         let mut owners = Vec::with_capacity(by_owner.len());
         for (owner, spans) in by_owner {
             let tables = self.catalog().read();
-            let attributes = match of {
-                TagScope::Scope => {
-                    let scope = tables.scopes.get(owner as usize);
-                    scope.map(|scope| scope.attributes.clone())
-                }
-                _ => {
-                    let entry = tables.resources.get(owner as usize);
-                    entry.map(|entry| entry.resource.attributes.clone())
-                }
+            let attributes = if of == TagScope::Scope {
+                let scope = tables.scopes.get(owner as usize);
+                scope.map(|scope| scope.attributes.clone())
+            } else {
+                let entry = tables.resources.get(owner as usize);
+                entry.map(|entry| entry.resource.attributes.clone())
             };
             owners.extend(attributes.map(|attributes| (attributes, spans)));
         }

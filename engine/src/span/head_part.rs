@@ -25,7 +25,7 @@ use super::{
     read,
     rows::SpanRows,
     select::{RowCursor, count_classes},
-    shard::{Buffers, NONE, Shard, View},
+    shard::{Buffers, Ident, NONE, Shard, View},
 };
 use crate::{
     control::{CHECK_ROWS, QueryControl},
@@ -296,8 +296,8 @@ impl HeadPart {
         let mut chunk = Chunk::default();
         let mut family = Family::default();
         let mut traces = traces.iter().copied();
-        // The trace being read and its next row.
-        let mut open: Option<(u32, u32)> = None;
+        // The trace being read, and its next row once it has begun.
+        let mut open: Option<(u32, Option<u32>)> = None;
         loop {
             ctl.check()?;
             let mut odd = None;
@@ -306,22 +306,17 @@ impl HeadPart {
                 let shard = lock.read();
                 let mut seen = 0;
                 while seen < CHECK_ROWS {
-                    let (trace, mut row) = match open.take() {
-                        Some(open) => open,
-                        None => match traces.next() {
-                            Some(trace) => match shard.traces.get(trace) {
-                                Some(entry) if entry.odd => {
-                                    odd = Some(trace);
-                                    break;
-                                }
-                                entry => (trace, entry.map_or(NONE, |entry| entry.first)),
-                            },
-                            None => {
-                                exhausted = true;
-                                break;
-                            }
-                        },
+                    let next = || traces.next().map(|trace| (trace, None));
+                    let Some((trace, row)) = open.take().or_else(next) else {
+                        exhausted = true;
+                        break;
                     };
+                    let entry = shard.traces.get(trace);
+                    if row.is_none() && entry.is_some_and(|entry| entry.odd) {
+                        odd = Some(trace);
+                        break;
+                    }
+                    let mut row = row.or(entry.map(|entry| entry.first)).unwrap_or(NONE);
                     seen += 1;
                     while row < self.view.rows && seen < CHECK_ROWS {
                         seen += 1;
@@ -331,7 +326,7 @@ impl HeadPart {
                         row = shard.next_of_trace(row);
                     }
                     if row < self.view.rows {
-                        open = Some((trace, row));
+                        open = Some((trace, Some(row)));
                     } else {
                         chunk.ends.push((trace, chunk.rows.len()));
                     }
@@ -867,7 +862,7 @@ impl HeadPart {
 
 impl Chunk {
     fn push(&mut self, shard: &Shard, row: u32) {
-        let linked = shard.idents.get(row).and_then(|ident| ident.first_parent());
+        let linked = shard.idents.get(row).and_then(Ident::first_parent);
         self.rows.push(row);
         self.linked.push(linked.unwrap_or(NONE));
         self.starts

@@ -293,9 +293,7 @@ thread_local! {
 }
 
 /// Lends room for a group. Not to be asked for inside.
-fn with_group<T>(
-    decode: impl FnOnce(&mut [i64; GROUP]) -> Result<T, Error>,
-) -> Result<T, Error> {
+fn with_group<T>(decode: impl FnOnce(&mut [i64; GROUP]) -> Result<T, Error>) -> Result<T, Error> {
     GROUP_VALUES.with(|values| match values.try_borrow_mut() {
         Ok(mut values) => decode(&mut values),
         Err(_) => decode(&mut [0; GROUP]),
