@@ -11,7 +11,8 @@
 //! | [`SpanSet`] | which spans: conditions, relations, figures, and sets of such sets |
 //! | [`find_traces`], [`find_spans`] | which traces have spans of a set, which spans are they? Newest first |
 //! | [`count_spans`], [`aggregate_spans`] | how many, how often, how slow, by what, through time? |
-//! | [`dependencies`] | which service calls which, how often, how slowly, with how many errors? |
+//! | [`dependency_graph`] | which service calls which, how often, how slowly, with how many errors? |
+//! | [`dependency_difference`] | which of that is new, gone or different between two ranges? |
 //! | [`duration_stats`] | statistics of span durations by service or operation |
 //! | [`Selector::parse`] | which series does `name{label="value"}` mean? |
 #![forbid(unsafe_code)]
@@ -35,7 +36,11 @@ mod statistics;
 mod text_cursor;
 mod trace_tree;
 
-pub use dependencies::{Dependencies, Dependency, dependencies};
+pub use dependencies::{
+    ChangeBounds, Dependencies, Dependency, DependencyChange, DependencyDifference,
+    DependencyQuery, EXACT_CALLS_MAX_DEFAULT, EdgeFigures, dependencies, dependency_difference,
+    dependency_graph,
+};
 pub use duration_stats::{DurationGroup, DurationStats, GroupSpansBy, duration_stats};
 pub use error::Error;
 pub use find_spans::{FOUND_SPANS_MAX, FoundSpan, FoundSpans, find_spans};

@@ -759,6 +759,112 @@ impl HeadPart {
     }
 }
 
+/// What edges need.
+impl HeadPart {
+    /// Of the rows that satisfy a filter, those whose parent was sent by another resource: the classes
+    /// of parent and row, and the row's duration. Rows of odd traces are returned instead: their parents
+    /// are to be found first.
+    pub(crate) fn calls_between_resources(
+        &self,
+        filter: &SpanFilter,
+        ctl: &QueryControl,
+        found: &mut Vec<(u32, u32, u64)>,
+    ) -> Result<SpanRows, Error> {
+        let mut odd = RoaringBitmap::new();
+        self.each_slice(filter, ctl, &mut |shard, rows| {
+            for &row in rows {
+                let Some(ident) = shard.idents.get(row) else {
+                    continue;
+                };
+                let Some(parent) = ident.first_parent() else {
+                    continue;
+                };
+                if shard.traces.get(ident.trace).is_some_and(|t| t.odd) {
+                    // Rows rise.
+                    let _ = odd.try_push(row);
+                    continue;
+                }
+                let (Some(&own), Some(&above)) =
+                    (shard.class_of.get(row), shard.class_of.get(parent))
+                else {
+                    continue;
+                };
+                let resource = |class| shard.classes.get(class).map(|entry| entry.class.resource);
+                if own != above
+                    && resource(own) != resource(above)
+                    && shard.is_visible(parent, self.view)
+                {
+                    let duration_ns = shard.durations.get(row).copied().unwrap_or_default();
+                    found.push((above, own, duration_ns));
+                }
+            }
+        })?;
+        Ok(SpanRows::from_bitmap(odd))
+    }
+
+    /// Calls `each` with every link of rows, under the lock: the row, the trace and the span pointed to,
+    /// zeros for what was not sent.
+    pub(crate) fn each_link(
+        &self,
+        rows: &SpanRows,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut(u32, [u8; 16], [u8; 8]),
+    ) -> Result<(), Error> {
+        let mut buffers = Buffers::default();
+        self.each_row(rows, ctl, |shard, row| {
+            shard.rest_of(row, &mut buffers);
+            for link in &buffers.rest.links {
+                each(row, link.trace_id, link.span_id);
+            }
+        })
+    }
+
+    /// Calls `each` with every visible span of a trace: its id, its start and its class.
+    pub(crate) fn each_span_of(
+        &self,
+        id: TraceId,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut([u8; 8], i64, u32),
+    ) -> Result<(), Error> {
+        let Some(lock) = self.lock() else {
+            return Ok(());
+        };
+        let trace = lock.read().find_trace(id);
+        let Some(trace) = trace else {
+            return Ok(());
+        };
+        let first = lock.read().traces.get(trace).map(|entry| entry.first);
+        let mut row = first.unwrap_or(NONE);
+        let mut found = Vec::new();
+        while row < self.view.rows {
+            ctl.check()?;
+            {
+                let shard = lock.read();
+                for _ in 0..CHECK_ROWS {
+                    if row >= self.view.rows {
+                        break;
+                    }
+                    if shard.is_visible(row, self.view)
+                        && let (Some(ident), Some(&start), Some(&class)) = (
+                            shard.idents.get(row),
+                            shard.starts.get(row),
+                            shard.class_of.get(row),
+                        )
+                    {
+                        found.push((ident.span_id, start, class));
+                    }
+                    row = shard.next_of_trace(row);
+                }
+            }
+            // Without the lock: the caller may ask the part again.
+            for (span, start, class) in found.drain(..) {
+                each(span, start, class);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Chunk {
     fn push(&mut self, shard: &Shard, row: u32) {
         let linked = shard.idents.get(row).and_then(|ident| ident.first_parent());

@@ -12,6 +12,7 @@
 //! | `block_part.rs`, `block_select.rs`, `block_newest.rs`, `block_tags.rs`, `block_listing.rs` | a block as a part |
 //! | `class_set.rs`, `row_set.rs` | sets of classes, sets of rows |
 //! | `family.rs` | relatives, depths and own times within a trace |
+//! | `edge/` | who calls whom |
 //! | `view.rs`, `recall.rs`, `hidden.rs` | the parts of the store, and how a trace stays whole in one of them |
 //! | `filter.rs`, `select.rs`, `hit.rs` | searching spans |
 //! | `read.rs` | whole traces of the head |
@@ -33,6 +34,7 @@ mod catalog;
 mod class_set;
 mod column;
 pub(crate) mod dictionary;
+pub(crate) mod edge;
 mod family;
 mod filter;
 #[cfg(test)]
@@ -71,7 +73,14 @@ pub use batch::{
     SpanWriter,
 };
 pub(crate) use block::SpanBlock;
+#[doc(hidden)]
+pub use block::attributes::check_attribute_table;
+#[doc(hidden)]
+pub use block::check_span_block;
 pub use catalog::SymbolId;
+#[doc(hidden)]
+pub use edge::check_span_edges;
+pub use edge::{DurationSketch, Edge, EdgeFilter, EdgeGraph, EdgeKind, EdgeKinds, EdgeSums};
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
 pub use head::SpanStats;
 pub(crate) use head::{PreparedSpans, SpanHead};

@@ -16,6 +16,7 @@ use super::{
     block::SpanBlock,
     block_part::BlockPart,
     catalog::SymbolId,
+    edge,
     filter::{SpanFilter, TagScope},
     head::SpanHead,
     head_part::HeadPart,
@@ -384,6 +385,60 @@ impl SpanPart {
     /// [`select`](Self::select).
     pub fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {
         ask!(self, part => part.summary(trace, ctl))
+    }
+}
+
+/// What edges need.
+impl SpanPart {
+    /// The calls among the rows that satisfy a filter, if parents are at hand: the classes of parent and
+    /// row, and the row's duration, where they were sent by different resources. Returns the rows of
+    /// which that is not known.
+    pub(crate) fn calls_between_resources(
+        &self,
+        filter: &SpanFilter,
+        ctl: &QueryControl,
+        found: &mut Vec<(u32, u32, u64)>,
+    ) -> Result<SpanRows, Error> {
+        match &self.inner {
+            Inner::Head(part) => part.calls_between_resources(filter, ctl, found),
+            Inner::Block(part) => part.select(filter, ctl),
+        }
+    }
+
+    /// Calls `each` with every link of rows: the row, the trace and the span pointed to, zeros for what
+    /// was not sent.
+    pub(crate) fn each_link(
+        &self,
+        rows: &SpanRows,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut(u32, [u8; 16], [u8; 8]),
+    ) -> Result<(), Error> {
+        match &self.inner {
+            Inner::Head(part) => part.each_link(rows, ctl, each),
+            Inner::Block(part) => edge::each_link(&part.block, rows, ctl, each),
+        }
+    }
+
+    /// Calls `each` with every visible span of a trace: its id, its start and its class. No call if the
+    /// part does not have the trace.
+    pub(crate) fn each_span_of(
+        &self,
+        id: TraceId,
+        ctl: &QueryControl,
+        each: &mut dyn FnMut([u8; 8], i64, u32),
+    ) -> Result<(), Error> {
+        match &self.inner {
+            Inner::Head(part) => part.each_span_of(id, ctl, each),
+            Inner::Block(part) => edge::each_span_of(&part.block, &part.hidden, id, ctl, each),
+        }
+    }
+
+    /// The block and what is hidden of it, if the part is one.
+    pub(crate) fn block(&self) -> Option<(&SpanBlock, &Hidden)> {
+        match &self.inner {
+            Inner::Head(_) => None,
+            Inner::Block(part) => Some((&part.block, &part.hidden)),
+        }
     }
 }
 

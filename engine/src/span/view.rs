@@ -207,6 +207,64 @@ impl SpanBlockPart {
         Ok(hidden)
     }
 
+    /// What a merge may leave out: what no snapshot will see that opens later, and what no unsealed
+    /// generation needs for replay. Deletes up to `clean_lsn` are visible.
+    ///
+    /// # Errors
+    /// [`Error::CorruptBlock`], [`Error::Storage`].
+    pub(crate) fn removable(
+        &self,
+        view: &SpanView,
+        clean_lsn: Lsn,
+        damaged: Damaged<'_>,
+    ) -> Result<Hidden, Error> {
+        let mut hidden = Arc::clone(&self.fixed);
+        let newer = view.blocks.iter();
+        let newer = newer.filter(|part| part.meta.last_lsn > self.meta.last_lsn);
+        let newer: Vec<&SpanBlock> = newer.map(|part| &*part.block).collect();
+        for id in view.recalled() {
+            if !self.block.may_have_trace(id) {
+                continue;
+            }
+            let mut is_newest = true;
+            for block in &newer {
+                is_newest &= block.superseded().binary_search(&id).is_err()
+                    && (!block.may_have_trace(id) || block.find_trace(id)?.is_none());
+            }
+            if let (true, Some(trace)) = (is_newest, self.block.find_trace(id)?) {
+                let rows = self.block.trace_rows(trace)?;
+                Arc::make_mut(&mut hidden).rows.remove_range(rows);
+            }
+        }
+        self.hide_deleted(view, Lsn::ZERO, clean_lsn, &mut hidden, damaged)?;
+        Ok(Arc::unwrap_or_clone(hidden))
+    }
+
+    /// Whether deletes up to `clean_lsn` that the block does not have applied hide anything of it; `None`
+    /// if there are none.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub(crate) fn is_hit(
+        &self,
+        view: &SpanView,
+        clean_lsn: Lsn,
+        damaged: Damaged<'_>,
+    ) -> Result<Option<bool>, Error> {
+        let mut waiting = view.tombstones.iter();
+        if !waiting.any(|t| t.lsn > self.meta.clean_lsn && t.lsn <= clean_lsn) {
+            return Ok(None);
+        }
+        let mut hidden = Arc::default();
+        let mut is_damaged = false;
+        let noted = &mut |error| {
+            is_damaged = true;
+            damaged(error);
+        };
+        self.hide_deleted(view, Lsn::ZERO, clean_lsn, &mut hidden, noted)?;
+        Ok(Some(is_damaged || !hidden.rows.is_empty()))
+    }
+
     /// Hides what is hidden from snapshots at `at` and was not from those at `after`.
     fn hide_between(
         &self,
@@ -228,6 +286,18 @@ impl SpanBlockPart {
         for id in traces {
             self.hide_trace(id, hidden, damaged)?;
         }
+        self.hide_deleted(view, after, at, hidden, damaged)
+    }
+
+    /// The same for deletes alone.
+    fn hide_deleted(
+        &self,
+        view: &SpanView,
+        after: Lsn,
+        at: Lsn,
+        hidden: &mut Arc<Hidden>,
+        damaged: Damaged<'_>,
+    ) -> Result<(), Error> {
         let after = after.max(self.meta.clean_lsn);
         let deletes = view.tombstones.iter();
         for tombstone in deletes.filter(|t| t.lsn > after && t.lsn <= at) {

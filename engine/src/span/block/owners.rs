@@ -14,6 +14,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
+    super::edge::ClassOwner,
     super::model::{Attributes, Resource, Scope, SpanKind, StatusCode},
     directory::{HeadReader, Wrong, put_integers},
 };
@@ -119,6 +120,21 @@ fn mapped(
 }
 
 impl Owners {
+    /// What edges need of each class.
+    pub(super) fn edge_classes(&self) -> Vec<ClassOwner> {
+        let owner = |class: &ClassRow| ClassOwner {
+            service: class.service,
+            error: class.status == StatusCode::Error,
+        };
+        self.classes.iter().map(owner).collect()
+    }
+
+    /// The text of a symbol.
+    pub(super) fn symbol(&self, symbol: u32) -> Arc<str> {
+        let text = self.symbols.get(symbol as usize);
+        text.cloned().unwrap_or_default()
+    }
+
     /// Unites what is used of the sources' tables. `counts` says by source how many rows of each of its
     /// classes are taken.
     pub(super) fn unite(sources: &[&dyn OwnerSource], counts: &[Vec<u64>]) -> Result<Self, Error> {

@@ -15,6 +15,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 use rootline_wal::{Lsn, Storage, StoreId};
 
 use super::{
+    super::edge::EdgeRows,
     attributes::{AttributeSource, ItemContext, ItemRun, write_attributes},
     directory::DirectoryWriter,
     groups::{GROUP_ROWS, GroupsWriter},
@@ -111,8 +112,12 @@ pub(crate) fn write_block(
     owners.write(&mut writer, &mut head)?;
     directory.push(SectionKind::SpanOwners, head);
 
-    let head = all.write_rows(&mut writer, &class_of, ctl)?;
+    let mut edges = EdgeRows::new(owners.edge_classes());
+    let head = all.write_rows(&mut writer, &class_of, &mut edges, ctl)?;
     directory.push(SectionKind::SpanRows, head);
+
+    writer.begin(SectionKind::SpanEdges)?;
+    edges.write(|service| owners.symbol(service), &mut writer, ctl)?;
 
     all.write_ids(&mut writer, ctl)?;
 
@@ -362,6 +367,7 @@ impl<'a> Interleaved<'a> {
         &self,
         writer: &mut BlockWriter,
         class_of: &[u32],
+        edges: &mut EdgeRows,
         ctl: Go<'_>,
     ) -> Result<Vec<u8>, Error> {
         let mut head = Vec::new();
@@ -407,8 +413,11 @@ impl<'a> Interleaved<'a> {
                 (RowSource::Block(_), _) => Ok(()),
             },
             |rows| {
-                rows.iter()
-                    .try_for_each(|&(parent, start_ns)| starts.push(writer, parent, start_ns))
+                rows.iter().try_for_each(|&(parent, start_ns)| {
+                    edges.push_parent(class_of, parent);
+                    edges.push_start(start_ns);
+                    starts.push(writer, parent, start_ns)
+                })
             },
         )?;
         starts.finish(writer, &mut head)?;
@@ -434,6 +443,7 @@ impl<'a> Interleaved<'a> {
             },
             |rows| {
                 for &duration_ns in rows.iter() {
+                    edges.push_duration(duration_ns);
                     if written.is_multiple_of(GROUP_ROWS) {
                         longest_ns.push(0);
                     }
