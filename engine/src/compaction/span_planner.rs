@@ -57,7 +57,9 @@ pub(crate) fn plan(blocks: &[SpanCandidate<'_>], effort: Effort) -> Option<Plan>
         return Some(merged(run));
     }
     let of_a_level = stretches().flat_map(|sound| {
-        let mut levels: Vec<_> = sound.chunk_by(|a, b| a.meta.level == b.meta.level).collect();
+        let mut levels: Vec<_> = sound
+            .chunk_by(|a, b| a.meta.level == b.meta.level)
+            .collect();
         // Those merged least often are the smallest.
         levels.sort_by_key(|run| run.first().map(|block| block.meta.level));
         levels
@@ -105,12 +107,16 @@ fn merged(run: &[SpanCandidate<'_>]) -> Plan {
     }
 }
 
+/// Whether so many rows of a block make it worth rewriting.
+pub(crate) fn is_much(hidden: u64, meta: &BlockMeta) -> bool {
+    hidden > meta.samples / HIDDEN_SHARE
+}
+
 /// A block to be rewritten alone: what may leave nothing behind first, then the smallest, so that on a
 /// full disk one that finds no room does not stand before one that needs none.
 fn purge(blocks: &[SpanCandidate<'_>]) -> Option<Plan> {
     let is_due = |block: &&SpanCandidate<'_>| {
-        let much = block.hidden > block.meta.samples / HIDDEN_SHARE;
-        block.is_sound && (block.has_deleted || much)
+        block.is_sound && (block.has_deleted || is_much(block.hidden, block.meta))
     };
     let due = blocks.iter().filter(is_due);
     let block = due.min_by_key(|block| (block.live(), block.meta.id))?;
@@ -166,7 +172,9 @@ mod tests {
 
     #[test]
     fn eight_neighbours_of_a_level_become_one_of_the_next() {
-        let metas: Vec<BlockMeta> = (1..=10).map(|id| block(id, u8::from(id < 3), 100)).collect();
+        let metas: Vec<BlockMeta> = (1..=10)
+            .map(|id| block(id, u8::from(id < 3), 100))
+            .collect();
         let blocks: Vec<_> = metas.iter().map(sound).collect();
         assert_eq!(next(&blocks[..9], Effort::Background), (vec![], 0));
         let eight = (3..=10).collect();

@@ -19,6 +19,7 @@ use crate::{
     budget::Holder,
     error::{Error, ErrorKind},
     files,
+    id::TraceId,
     maintenance::Core,
     manifest::{Change, Version},
     span::{
@@ -51,7 +52,11 @@ impl Core {
         let view = self.committer.store.view();
         let view = &view.spans;
         let version = self.files.manifest.version();
-        let plan_for = |effort| plan(view, &version, &waiting, memory, effort);
+        let mut removable = Vec::with_capacity(view.blocks.len());
+        for part in &view.blocks {
+            removable.push(self.removable_rows(view, part)?);
+        }
+        let plan_for = |effort| plan(view, &removable, &version, &waiting, memory, effort);
         let mut plan = plan_for(effort);
         // What has no room would fill the disk only to fail.
         if effort == Effort::Background
@@ -72,6 +77,50 @@ impl Core {
         done.map(Some)
     }
 
+    /// Whether nothing needs a block whose time is up: no unsealed generation, and no older block that
+    /// has traces that this one hides there. (Such a block is rewritten, and only its list stays.) Asked
+    /// once the floor is shown: then no write recalls anything more from it.
+    pub(super) fn may_retire(&self, part: &SpanBlockPart) -> Result<bool, Error> {
+        let view = self.committer.store.view();
+        let older = view.spans.blocks.iter();
+        let older = older.filter(|other| other.meta.last_lsn < part.meta.last_lsn);
+        let older: Vec<&Arc<SpanBlockPart>> = older.collect();
+        let version = self.files.manifest.version();
+        let named = version.blocks.values();
+        let named = named.filter(|meta| meta.signal == Signal::Spans).count();
+        let has_unread = named > view.spans.blocks.len();
+        let mut superseded = part.block.superseded().iter();
+        let hides =
+            |id: &TraceId| has_unread || older.iter().any(|other| other.block.may_have_trace(*id));
+        if superseded.any(hides) {
+            return Ok(false);
+        }
+        match view.spans.recalled_from(&part.block) {
+            Ok(recalled) => Ok(!recalled),
+            Err(error) if error.kind() == ErrorKind::Corrupted => {
+                let path = part.block.block().path().to_owned();
+                self.files.note_damage(&error, path);
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many rows hidden for good a merge would leave out.
+    fn removable_rows(&self, view: &SpanView, part: &SpanBlockPart) -> Result<u64, Error> {
+        let hidden = part.fixed().rows.len();
+        if !span_planner::is_much(hidden, &part.meta) {
+            return Ok(hidden);
+        }
+        // Some of it may have to stay.
+        let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
+        match part.removable(view, Lsn::ZERO, &mut damaged) {
+            Ok(hidden) => Ok(hidden.rows.len()),
+            Err(error) if error.kind() == ErrorKind::Corrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     fn source_bytes(&self, view: &SpanView, plan: &Plan) -> u64 {
         let metas = view.blocks.iter().map(|part| &part.meta);
         let sources = metas.filter(|meta| plan.sources.contains(&meta.id));
@@ -86,7 +135,8 @@ impl Core {
         effort: Effort,
     ) -> Result<Compacted, Error> {
         let is_source = |part: &&Arc<SpanBlockPart>| plan.sources.contains(&part.meta.id);
-        let sources: Vec<Arc<SpanBlockPart>> = view.blocks.iter().filter(is_source).cloned().collect();
+        let sources: Vec<Arc<SpanBlockPart>> =
+            view.blocks.iter().filter(is_source).cloned().collect();
         let metas = || sources.iter().map(|part| &part.meta);
         let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
         let mut inputs = Vec::with_capacity(sources.len());
@@ -104,7 +154,10 @@ impl Core {
         let is_kept = |id| has_unread || older.iter().any(|part| part.block.may_have_trace(id));
         let last_lsn = metas().map(|meta| meta.last_lsn).max().unwrap_or(Lsn::ZERO);
         let origin = SpanBlockOrigin {
-            first_lsn: metas().map(|meta| meta.first_lsn).min().unwrap_or(Lsn::ZERO),
+            first_lsn: metas()
+                .map(|meta| meta.first_lsn)
+                .min()
+                .unwrap_or(Lsn::ZERO),
             last_lsn,
             clean_lsn: clean_lsn.max(last_lsn),
             level: plan.level,
@@ -162,7 +215,9 @@ impl Core {
             &self.committer.store,
             |version, view| {
                 let mut parts = view.spans.blocks.clone();
-                let place = parts.iter().position(|part| dropped.contains(&part.meta.id));
+                let place = parts
+                    .iter()
+                    .position(|part| dropped.contains(&part.meta.id));
                 parts.retain(|part| !dropped.contains(&part.meta.id));
                 if let (Some(block), Some(place)) = (opened, place) {
                     let newer = parts.iter().skip(place).map(|part| &*part.block);
@@ -173,7 +228,12 @@ impl Core {
                 let mut changes: Vec<Change> =
                     dropped.iter().copied().map(Change::DropBlock).collect();
                 changes.extend(merged.cloned().map(Change::AddBlock));
-                changes.extend(spare_span_tombstones(version, &view.spans, &dropped, merged));
+                changes.extend(spare_span_tombstones(
+                    version,
+                    &view.spans,
+                    &dropped,
+                    merged,
+                ));
                 Ok((changes, parts))
             },
             |view, parts| view.spans.blocks = parts,
@@ -247,16 +307,18 @@ impl Core {
 
 fn plan(
     view: &SpanView,
+    removable: &[u64],
     version: &Version,
     waiting: &[BlockId],
     memory: &Memory,
     effort: Effort,
 ) -> Option<Plan> {
     let is_shown = |id: BlockId| view.blocks.iter().any(|part| part.meta.id == id);
-    let shown = view.blocks.iter().map(|part| SpanCandidate {
+    let shown = view.blocks.iter().zip(removable);
+    let shown = shown.map(|(part, &hidden)| SpanCandidate {
         meta: &part.meta,
         is_sound: !memory.damaged.contains(&part.meta.id),
-        hidden: part.fixed().rows.len(),
+        hidden,
         has_deleted: waiting.contains(&part.meta.id),
     });
     // A block that does not open may be mended one day: nothing is merged past it.

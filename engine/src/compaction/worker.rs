@@ -28,7 +28,10 @@ use parking_lot::Mutex;
 use rootline_index::Symbols;
 use rootline_wal::{Clock, Lsn, StoreId};
 
-use super::planner::{self, Effort, PendingDelete, Plan};
+use super::{
+    planner::{self, Effort, PendingDelete, Plan},
+    spans::spare_span_tombstones,
+};
 use crate::{
     allocator,
     block::{Block, BlockId, BlockMeta, SectionKind, Signal},
@@ -596,26 +599,38 @@ impl Core {
         let (now_ns, jumped) = memory.clock.now_ns(wall_ns, monotonic);
         self.compaction.stats.lock().retention_paused = jumped;
         let view = self.committer.store.view();
-        let view = &view.metrics;
-        let metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
-        let floor = view.floor_ns.map(Timestamp::from_nanos);
-        let plan = retention::plan(&metas, limits, floor, now_ns);
+        let of_spans = view.spans.blocks.iter().map(|part| &part.meta);
+        let metas = view.metrics.blocks.iter().map(|block| block.meta());
+        let metas: Vec<&BlockMeta> = metas.chain(of_spans).collect();
+        let floor = view.metrics.floor_ns.max(view.spans.floor_ns);
+        let plan = retention::plan(&metas, limits, floor.map(Timestamp::from_nanos), now_ns);
         let note_ns = memory.clock.note_ns(wall_ns, monotonic);
         let notes_clock = note_ns.saturating_sub(memory.clock.noted_wall_ns) >= CLOCK_NOTE_NS;
         if plan.floor.is_none() && plan.drop.is_empty() && !notes_clock {
             return Ok(());
         }
-        let retired: Vec<Arc<MetricBlock>> = view
-            .blocks
-            .iter()
-            .filter(|block| plan.drop.contains(&block.meta().id))
-            .cloned()
-            .collect();
         let floor_ns = plan.floor.map(Timestamp::as_nanos);
-        // Late samples below the floor are refused from before it is shown.
+        // Late samples and spans below the floor are refused from before it is shown.
         if let Some(floor_ns) = floor_ns {
-            view.current.raise_floor(floor_ns);
+            view.metrics.current.raise_floor(floor_ns);
+            self.files
+                .hold_still(|_| self.committer.raise_span_floor(floor_ns))?;
         }
+        let goes = |id: BlockId| plan.drop.contains(&id);
+        let metrics = view.metrics.blocks.iter();
+        let metrics = metrics.filter(|block| goes(block.meta().id));
+        let metrics: Vec<Arc<MetricBlock>> = metrics.cloned().collect();
+        let mut retired: Vec<Arc<Block>> = metrics
+            .iter()
+            .map(|block| Arc::clone(block.block()))
+            .collect();
+        for part in view.spans.blocks.iter().filter(|part| goes(part.meta.id)) {
+            if self.may_retire(part)? {
+                retired.push(Arc::clone(part.block.block()));
+            }
+        }
+        drop(view);
+        let dropped: Vec<BlockId> = retired.iter().map(|block| block.meta().id).collect();
         self.files.publish(
             &self.committer.store,
             |version, view| {
@@ -623,37 +638,37 @@ impl Core {
                     name: STATE_RETENTION_CLOCK.to_owned(),
                     value: note_ns.to_le_bytes().to_vec(),
                 }];
-                changes.extend(floor_ns.map(|time_ns| Change::RetentionFloor {
-                    signal: Signal::Metrics,
-                    time_ns,
-                }));
-                changes.extend(plan.drop.iter().copied().map(Change::DropBlock));
-                changes.extend(files::carry_metadata(version, &view.metrics, &retired));
-                changes.extend(spare_tombstones(
-                    version,
-                    &view.metrics,
-                    &plan.drop,
-                    None::<&BlockMeta>,
-                ));
+                for signal in [Signal::Metrics, Signal::Spans] {
+                    changes
+                        .extend(floor_ns.map(|time_ns| Change::RetentionFloor { signal, time_ns }));
+                }
+                changes.extend(dropped.iter().copied().map(Change::DropBlock));
+                changes.extend(files::carry_metadata(version, &view.metrics, &metrics));
+                let none = None::<&BlockMeta>;
+                changes.extend(spare_tombstones(version, &view.metrics, &dropped, none));
+                changes.extend(spare_span_tombstones(version, &view.spans, &dropped, none));
                 Ok(changes)
             },
             |view| {
                 if floor_ns.is_some() {
                     view.metrics.floor_ns = floor_ns;
                 }
-                view.metrics
-                    .blocks
-                    .retain(|block| !plan.drop.contains(&block.meta().id));
+                let stays = |id: BlockId| !dropped.contains(&id);
+                view.metrics.blocks.retain(|block| stays(block.meta().id));
+                view.spans.blocks.retain(|part| stays(part.meta.id));
             },
         )?;
         memory.clock = RetentionClock {
             noted_wall_ns: note_ns,
             noted_monotonic: monotonic,
         };
-        self.retire(retired.iter().map(|block| block.block()));
+        self.retire(retired.iter());
         let mut stats = self.compaction.stats.lock();
         stats.retired_blocks += retired.len() as u64;
-        stats.retired_bytes += retired.iter().map(|b| b.meta().file_bytes).sum::<u64>();
+        stats.retired_bytes += retired
+            .iter()
+            .map(|block| block.meta().file_bytes)
+            .sum::<u64>();
         Ok(())
     }
 
@@ -707,8 +722,7 @@ impl Core {
                 }
                 Ok(())
             };
-            block
-                .verify(&mut rest, &mut |found| damage.push(found))?;
+            block.verify(&mut rest, &mut |found| damage.push(found))?;
             for found in damage {
                 let error = Error::CorruptBlock {
                     path: path.clone(),

@@ -16,10 +16,12 @@
 //! | `satellites.rs` | events, links, extras |
 //! | `groups.rs`, `sparse.rs` | a column of integers, rows of items that few rows have |
 //! | `traces.rs`, `fuse.rs` | ids of traces and the filter over them |
+//! | `check.rs` | reading all of it, for fuzzers |
 //! | `owners.rs` | names, resources, scopes, classes |
 //! | `rows.rs`, `orphans.rs` | what rows hang together by |
 
 pub(crate) mod attributes;
+mod check;
 pub(crate) mod column;
 mod directory;
 mod fuse;
@@ -41,6 +43,7 @@ mod trace;
 mod traces;
 mod writer;
 
+pub use check::check_span_block;
 pub(crate) use groups::{GROUP_ROWS, group_of};
 pub(crate) use loose::LooseRows;
 pub(crate) use loose_traces::LooseBuilder;

@@ -61,6 +61,10 @@ impl SpanBlock {
         let damaged = |reason| block.damage(SectionKind::SpanDirectory, 0, reason);
         let row_count = u32::try_from(block.meta().samples);
         let row_count = row_count.map_err(|_| damaged("more rows than can be numbered"))?;
+        // From here on the number of rows is bounded by the bytes that are there.
+        if block.section(SectionKind::SpanIds)?.len_bytes() != u64::from(row_count) * ID_BYTES {
+            return Err(damaged("span ids of another number of rows"));
+        }
         let directory = Directory::open(&block)?;
         let owners = OwnerTables::open(directory.reader(SectionKind::SpanOwners), row_count);
         let owners = owners.map_err(damaged)?;
@@ -86,9 +90,6 @@ impl SpanBlock {
         let traces = Traces::open(&block, directory.reader(SectionKind::SpanTraces), row_count)?;
         if u64::from(traces.len()) != block.meta().series {
             return Err(damaged("directory and footer disagree about the traces"));
-        }
-        if block.section(SectionKind::SpanIds)?.len_bytes() != u64::from(row_count) * ID_BYTES {
-            return Err(damaged("span ids of another number of rows"));
         }
         let (ids, rest) = directory
             .head(SectionKind::SpanSuperseded)

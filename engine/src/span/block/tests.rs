@@ -9,16 +9,20 @@ use rootline_wal::{Lsn, PowerCutStorage, Storage, StoreId};
 
 use super::{
     super::{
-        SpanHead,
+        Span, SpanHead,
         hidden::Hidden,
-        model::Trace,
+        model::{Event, Link, Resource, Trace},
         tests::{Op, apply_all, control, new_head, ops, plain, write},
     },
+    attributes::AttributeCursor,
     *,
 };
 use crate::{
     block::{Block, BlockId, SectionKind},
-    id::TraceId,
+    error::ErrorKind,
+    id::{SpanId, TraceId},
+    time::Timestamp,
+    value::Value,
 };
 
 const DIR: &str = "/blocks";
@@ -309,4 +313,255 @@ fn traces_of_many_groups_are_found_and_read() {
         block.find_trace(TraceId::new([255; 16]).unwrap()).unwrap(),
         None
     );
+}
+
+/// Many traces with everything that spans may carry, some of it in few of them.
+fn rich(traces: u8, spans: u64) -> Vec<Span> {
+    let mut all = Vec::new();
+    for trace in 0..traces {
+        for id in 1..=spans {
+            let start = i64::from(trace) * 1_000 + id.cast_signed() * 7;
+            let mut span = plain(0, id, id / 2, start);
+            span.trace_id = TraceId::new([trace + 1; 16]).unwrap();
+            // Not all alike, so that no page holds everything.
+            let noise = (u64::from(trace) * 1_000 + id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            span.span_id = SpanId::new((noise | 1).to_le_bytes()).unwrap();
+            span.parent_span_id = SpanId::new([0, 0, 0, 0, 0, 0, 0, 9]).filter(|_| id % 50 == 7);
+            let text = Value::Str(format!("{noise:x}"));
+            span.attributes.push((Arc::from("request"), text));
+            if id % 5 == 0 {
+                span.status_message = format!("failed {}", noise % 1_000);
+                span.trace_state = "a=b".to_owned();
+                span.dropped_links_count = 3;
+                let event = Event {
+                    time: Timestamp::from_nanos(start + 3),
+                    name: "exception".to_owned(),
+                    attributes: span.attributes.clone(),
+                    dropped_attributes_count: 1,
+                };
+                span.events = vec![event.clone(), event];
+                let link = Link {
+                    trace_id: Some(span.trace_id),
+                    span_id: None,
+                    trace_state: String::new(),
+                    flags: 1,
+                    attributes: span.attributes.clone(),
+                    dropped_attributes_count: 0,
+                };
+                span.links.push(link);
+            }
+            all.push(span);
+        }
+    }
+    all
+}
+
+#[test]
+fn a_damaged_page_costs_what_lies_on_it() {
+    let disk = Arc::new(PowerCutStorage::new());
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    let storage: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&disk);
+    let head = new_head(2);
+    for spans in rich(150, 120).chunks(6_000) {
+        write(&head, 1, spans, false);
+    }
+    let block = sealed(&storage, 1, &head, Lsn(1)).unwrap();
+    let path = block.block().path().to_owned();
+    let traces: Vec<u32> = (0..block.traces()).step_by(10).collect();
+    let read = |block: &SpanBlock, trace: u32| block.trace(trace, &Hidden::default(), &control());
+    let expected: Vec<Trace> = traces.iter().map(|t| read(&block, *t).unwrap()).collect();
+    let sections: Vec<(u8, u64, usize)> = block.block().sections().collect();
+    let mut start = 64;
+    for (code, bytes, pages) in sections {
+        let kind = SectionKind::from_code(code).unwrap();
+        for page in 0..pages as u64 {
+            let offset = usize::try_from(start + bytes * page / pages as u64 + 1).unwrap();
+            disk.damage(&path, offset, 0x10).unwrap();
+            let block = open(&storage, 1);
+            let mut refused = 0;
+            for (trace, expected) in traces.iter().zip(&expected) {
+                match read(&block, *trace) {
+                    Ok(read) => assert_eq!(read, *expected),
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Corrupted, "{error}");
+                        refused += 1;
+                    }
+                }
+            }
+            let doubled = [SectionKind::SpanDirectory, SectionKind::SpanDirectoryCopy];
+            if doubled.contains(&kind) {
+                assert_eq!(refused, 0, "{kind:?} stands twice");
+            }
+            if pages > 1 && kind == SectionKind::SpanIds {
+                assert!(refused < traces.len(), "{kind:?}: a page of {pages}");
+            }
+            columns_are_read(&block, kind);
+            disk.damage(&path, offset, 0x10).unwrap();
+        }
+        start += bytes;
+    }
+}
+
+/// Sections that are not damaged answer.
+fn columns_are_read(block: &SpanBlock, damaged: SectionKind) {
+    let mut cursor = RowCursor::new(block);
+    for row in (0..block.rows()).step_by(1_000) {
+        if damaged != SectionKind::SpanRows {
+            cursor.class(row).unwrap();
+            cursor.parent(row).unwrap();
+            cursor.subtree(row).unwrap();
+            cursor.start_ns(row).unwrap();
+            cursor.duration_ns(row).unwrap();
+        }
+        if damaged != SectionKind::SpanIds {
+            block.span_id(row).unwrap();
+        }
+        if damaged != SectionKind::SpanTraces {
+            let trace = block.trace_of_row(row).unwrap();
+            let id = block.trace_id(trace).unwrap();
+            assert_eq!(block.find_trace(id).unwrap(), Some(trace));
+            assert!(block.may_have_trace(id));
+        }
+        if damaged != SectionKind::SpanOrphans {
+            block.each_orphan(row..row + 1, |_, _| {}).unwrap();
+        }
+        if damaged != SectionKind::SpanAttributes && damaged != SectionKind::SpanRows {
+            let mut out = Vec::new();
+            let cursor = &mut AttributeCursor::default();
+            block
+                .attributes()
+                .attributes(row, cursor, &mut out)
+                .unwrap();
+            assert!(!out.is_empty());
+        }
+    }
+}
+
+#[test]
+fn superseded_traces_come_back_and_need_no_span() {
+    let storage = storage();
+    let ids: Vec<TraceId> = (1..=5).map(|n| TraceId::new([n; 16]).unwrap()).collect();
+    let write = |id: u64, superseded: &[TraceId]| {
+        write_block(
+            &storage,
+            Path::new(DIR),
+            store(),
+            BlockId(id),
+            &[],
+            &[],
+            superseded,
+            origin(),
+            &mut go(),
+        )
+        .unwrap()
+    };
+    assert!(write(1, &[]).is_none());
+    assert!(write(2, &ids).is_some());
+    assert!(write(3, &ids[1..3]).is_some());
+    let block = open(&storage, 2);
+    assert_eq!((block.rows(), block.traces()), (0, 0));
+    assert_eq!(block.superseded(), ids);
+    assert_eq!(block.find_trace(ids[0]).unwrap(), None);
+    let sources: Vec<_> = [2, 3]
+        .map(|id| (Arc::new(open(&storage, id)), Arc::default()))
+        .into();
+    let meta = merge(
+        &storage,
+        Path::new(DIR),
+        store(),
+        BlockId(4),
+        &sources,
+        &|id| id != ids[2],
+        origin(),
+        &mut go(),
+    );
+    assert!(meta.unwrap().is_some());
+    assert_eq!(
+        open(&storage, 4).superseded(),
+        [ids[0], ids[1], ids[3], ids[4]]
+    );
+}
+
+#[test]
+fn giants_are_written_and_read_in_linear_time() {
+    let storage = storage();
+    let head = new_head(2);
+    let chain = (1..=30_000u64).map(|id| plain(0, id, id - 1, id.cast_signed()));
+    let star = (1..=30_000u64).map(|id| plain(1, id, u64::from(id > 1), id.cast_signed()));
+    let twins = (1..=1_000).map(|n| plain(2, 7, 7, n));
+    let mut wide = plain(3, 1, 0, 1);
+    wide.attributes = (0..10_000)
+        .map(|n| (Arc::from(format!("key-{n}")), Value::Int(n)))
+        .collect();
+    let services = (1..=3_000u64).map(|id| {
+        let mut span = plain(4, id, 0, 5);
+        let name = Value::Str(format!("service-{id}"));
+        span.resource = Arc::new(Resource {
+            attributes: vec![(Arc::from("service.name"), name)],
+            ..Resource::default()
+        });
+        span
+    });
+    let all: Vec<Span> = chain
+        .chain(star)
+        .chain(twins)
+        .chain([wide])
+        .chain(services)
+        .collect();
+    write(&head, 1, &all, false);
+    let block = Arc::new(sealed(&storage, 1, &head, Lsn(1)).unwrap());
+    let mut hidden = Hidden::default();
+    // Of the chain its first span, so that it is rebuilt.
+    let ids: Vec<TraceId> = (0..5).map(|n| plain(n, 1, 0, 0).trace_id).collect();
+    let chain = block.find_trace(ids[0]).unwrap().unwrap();
+    hidden.rows.insert(block.trace_rows(chain).unwrap().start);
+    let sources = [(Arc::clone(&block), Arc::new(hidden))];
+    let merged = merged(&storage, 2, &sources).unwrap();
+    for (id, place) in ids.iter().zip(0..) {
+        let expected = head.trace(Lsn(1), *id, &control()).unwrap().unwrap();
+        assert_eq!(trace_of(&block, *id).as_ref(), Some(&expected));
+        let got = trace_of(&merged, *id).unwrap();
+        if place == 0 {
+            assert_eq!(got.spans, expected.spans[1..]);
+            assert_eq!(got.parents[..3], [None, Some(0), Some(1)]);
+        } else {
+            assert_eq!(got, expected);
+        }
+    }
+}
+
+#[test]
+fn any_directory_is_read_or_refused() {
+    let storage = storage();
+    let head = new_head(1);
+    write(&head, 1, &rich(3, 30), false);
+    let block = sealed(&storage, 1, &head, Lsn(1)).unwrap();
+    let sections: Vec<Vec<u8>> = super::check::KINDS
+        .into_iter()
+        .map(|kind| {
+            let section = block.block().section(kind).unwrap();
+            section.bytes(0..section.len_bytes()).unwrap().to_vec()
+        })
+        .collect();
+    let check = |sections: &[Vec<u8>]| {
+        let parts: Vec<&[u8]> = sections.iter().map(Vec::as_slice).collect();
+        check_span_block(block.rows(), block.traces(), parts.try_into().unwrap())
+    };
+    check(&sections).unwrap();
+    let mut state = 7u64;
+    for place in 0..sections.len() {
+        for _ in 0..60 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let mut changed = sections.clone();
+            let bytes = &mut changed[place];
+            if bytes.is_empty() {
+                continue;
+            }
+            let at = usize::try_from(state >> 33).unwrap() % bytes.len();
+            bytes[at] ^= u8::try_from(state >> 5 & 0xff).unwrap() | 1;
+            let _ = check(&changed);
+        }
+    }
 }

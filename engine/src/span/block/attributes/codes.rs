@@ -41,6 +41,11 @@ impl CodePlaces {
         }
     }
 
+    /// Bytes in the section.
+    pub(super) fn bytes(&self) -> u64 {
+        self.classes.map_or(0, |classes| classes.bytes) + self.groups.bytes + self.lengths.bytes
+    }
+
     pub(super) fn read(input: &mut Fields<'_>) -> Result<Self, Error> {
         let by_class = match input.slice(1)? {
             [0] => false,

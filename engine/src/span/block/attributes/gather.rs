@@ -238,9 +238,13 @@ impl<'a> Gather<'a> {
                     occurrences += usize::from(here);
                 }
                 if occurrences > 0 {
-                    let from = of_run.first + before;
-                    let to = from + u32::try_from(end - at).unwrap_or(u32::MAX);
-                    feeds[of_run.source as usize].feed(from, to, occurrences, &mut values)?;
+                    let items = FedItems {
+                        first: of_run.first + before,
+                        shapes: &shapes[at..end],
+                        in_shape: &in_shape,
+                        occurrences,
+                    };
+                    feeds[of_run.source as usize].feed(&items, &mut values)?;
                 }
                 at = end;
                 (run, before) = (run + 1, 0);
@@ -337,6 +341,18 @@ fn too_large() -> Error {
     Error::Unsupported("a block with more than 4 GiB of values of one attribute")
 }
 
+/// Items of one source that follow each other there and in the table to write.
+struct FedItems<'a> {
+    /// The first, as the source counts.
+    first: u32,
+    /// Their shapes in the table to write.
+    shapes: &'a [u32],
+    /// How often each of those has the column.
+    in_shape: &'a [u16],
+    /// How often all of them have it.
+    occurrences: usize,
+}
+
 /// Gives the values of one column of one source.
 enum Feed<'a> {
     Loose {
@@ -428,33 +444,27 @@ impl<'a> Feed<'a> {
                     in_shape,
                     has_fixed,
                     fixed,
-                    item: 0,
+                    item: u32::MAX,
                     occurrence: 0,
                 })))
             }
         }
     }
 
-    /// Appends the values of the items from `from` up to, but without, `to`, which are `occurrences`.
-    fn feed(
-        &mut self,
-        from: u32,
-        to: u32,
-        occurrences: usize,
-        out: &mut Values,
-    ) -> Result<(), Error> {
+    /// Appends the values of some items.
+    fn feed(&mut self, items: &FedItems<'_>, out: &mut Values) -> Result<(), Error> {
         match self {
             Self::Loose {
                 loose,
                 pairs,
                 code_of,
             } => {
-                for &pair in pairs.take(occurrences) {
+                for &pair in pairs.take(items.occurrences) {
                     out.push(loose.values.get(pair).1, &mut code_of[pair as usize])?;
                 }
                 Ok(())
             }
-            Self::Table(feed) => feed.feed(from, to, out),
+            Self::Table(feed) => feed.feed(items, out),
         }
     }
 }
@@ -513,10 +523,11 @@ impl TableFeed<'_> {
     /// Moves to an item: `occurrence` is the first of it or a later one then.
     fn seek(&mut self, item: u32) {
         let Some(column) = &self.column else {
+            self.item = item;
             return;
         };
         let group = item / GROUP_ITEMS;
-        if item < self.item || group != self.item / GROUP_ITEMS || self.item == 0 {
+        if item < self.item || group != self.item / GROUP_ITEMS {
             self.item = group * GROUP_ITEMS;
             self.occurrence = column.begins[group as usize] as usize;
         }
@@ -526,10 +537,16 @@ impl TableFeed<'_> {
         self.item = item;
     }
 
-    fn feed(&mut self, from: u32, to: u32, out: &mut Values) -> Result<(), Error> {
-        self.seek(from);
-        for item in from..to {
-            let shape = self.shapes[item as usize];
+    fn feed(&mut self, items: &FedItems<'_>, out: &mut Values) -> Result<(), Error> {
+        self.seek(items.first);
+        for &shape_to in items.shapes {
+            let shape = self.shapes[self.item as usize];
+            self.item += 1;
+            if items.in_shape[shape_to as usize] == 0 {
+                // It has none, or has gone to the rest whole.
+                self.occurrence += usize::from(self.in_shape[shape as usize]);
+                continue;
+            }
             if self.has_fixed[shape as usize] {
                 self.feed_mixed(shape, out)?;
                 continue;
@@ -538,7 +555,6 @@ impl TableFeed<'_> {
                 self.feed_occurrence(out)?;
             }
         }
-        self.item = to;
         Ok(())
     }
 

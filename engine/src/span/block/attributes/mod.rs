@@ -22,6 +22,7 @@
 //! | `search.rs` | which items have a key, or a value |
 //! | `listing.rs` | keys and values with counts, values of items |
 //! | `item_set.rs` | sets of items, built in rising order |
+//! | `check.rs` | reading whatever bytes, for fuzzing |
 //!
 //! Invariants
 //! - Order and repeats of an item's attributes come back exactly.
@@ -33,12 +34,15 @@
 //!
 //! No locks: what is read on first use is kept in cells that are set once.
 
+mod check;
 mod codes;
 mod gather;
 mod item_set;
 mod layout;
 mod listing;
 mod loose;
+#[cfg(test)]
+mod measure_test;
 mod placed;
 mod places;
 mod reader;
@@ -52,6 +56,7 @@ mod writer;
 
 use std::fmt;
 
+pub use check::check_attribute_table;
 pub(crate) use listing::{AttributeKey, AttributeValues};
 pub(crate) use loose::{LooseAttributes, LooseValues};
 pub(crate) use reader::{AttributeCursor, AttributeTable};

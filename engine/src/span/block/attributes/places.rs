@@ -81,6 +81,11 @@ impl Begins {
         })
     }
 
+    /// Bytes in the section.
+    pub(super) fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.bytes).sum()
+    }
+
     /// Of the column.
     pub(super) fn occurrences(&self) -> u32 {
         self.occurrences

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use hashbrown::HashSet;
+
 use super::{
     GROUP_ITEMS, ItemClasses,
     codes::GroupScratch,
@@ -354,6 +356,44 @@ impl AttributeTable {
                 item_rest.push((key_end, item_rest_bytes.len()));
                 Ok(())
             })
+    }
+
+    /// Says for people what the table is made of.
+    ///
+    /// # Errors
+    /// [`Error::CorruptBlock`], [`Error::Storage`].
+    pub(crate) fn describe(&self, line: &mut dyn FnMut(String)) -> Result<(), Error> {
+        let layout = self.layout()?;
+        let rest = self.rest()?;
+        line(format!(
+            "{} items, {} shapes, {} columns, {} fixed pairs, codes {} B, directory {} B, {} pages of rest",
+            self.head.items,
+            layout.shapes.len(),
+            layout.columns.len(),
+            layout.fixed_keys.len(),
+            self.head.codes.bytes(),
+            self.head.directory.bytes,
+            rest.pages()
+        ));
+        for entry in &layout.columns {
+            let column = entry.open(&self.source)?;
+            let key = layout.keys.get(entry.key as usize).map_or("", |key| key);
+            let bytes = column.section_bytes();
+            line(format!(
+                "{key} ({:?}): {} occurrences, {bytes} B, begins {} B, {}",
+                entry.kind,
+                column.len(),
+                entry.begins.bytes(),
+                column.describe()
+            ));
+        }
+        let keys: HashSet<u32> = layout.fixed_keys.iter().copied().collect();
+        for key in keys {
+            let pairs = layout.fixed_keys.iter().filter(|of| **of == key).count();
+            let key = layout.keys.get(key as usize).map_or("", |key| key);
+            line(format!("{key}: {pairs} fixed"));
+        }
+        Ok(())
     }
 
     /// For errors about the table as a whole.

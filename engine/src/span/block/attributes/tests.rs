@@ -337,3 +337,255 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn damaged_tables_are_refused_or_other_attributes(
+        items in items(),
+        limits in limits(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 1..=255u8), 1..4),
+        cut: prop::sample::Index,
+    ) {
+        let items: Items = items.into_iter().take(60).collect();
+        let (mut section, head, _) = written(&items, &limits);
+        for (at, flip) in &flips {
+            if !section.is_empty() {
+                let at = at.index(section.len());
+                section[at] ^= flip;
+            }
+        }
+        exercise(&section, &head);
+        let mut other_head = head.clone();
+        for (at, flip) in &flips {
+            let at = at.index(other_head.len());
+            other_head[at] ^= flip;
+        }
+        exercise(&section, &other_head);
+        section.truncate(cut.index(section.len() + 1));
+        exercise(&section, &head);
+    }
+}
+
+/// Asks everything of bytes that may be no table.
+fn exercise(section: &[u8], head: &[u8]) {
+    let mut bytes = vec![head.len() as u8];
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(section);
+    let _ = check_attribute_table(&bytes);
+}
+
+fn written(items: &Items, limits: &Limits) -> (Vec<u8>, Vec<u8>, Vec<u32>) {
+    let loose = loose(items);
+    let class_of: Vec<u32> = items.iter().map(|(class, _)| *class).collect();
+    let owner_of: Vec<u32> = vec![0; items.len()];
+    let context = ItemContext {
+        class_of: &class_of,
+        owner_of: &owner_of,
+    };
+    let run = ItemRun {
+        source: 0,
+        first: 0,
+        items: items.len() as u32,
+    };
+    let mut section = Vec::new();
+    let sink = &mut |item: &[u8]| {
+        let at = section.len() as u64;
+        section.extend_from_slice(item);
+        Ok(at)
+    };
+    let sources = [AttributeSource::Loose(&loose)];
+    let head = write_table(sink, &sources, &[run], &context, limits, &mut || Ok(())).unwrap();
+    (section, head, class_of)
+}
+
+/// A span with ten thousand keys, many spans with keys of their own, and some of the usual kind.
+fn wild(spans: usize) -> Items {
+    let int = |key: String, value: usize| (Arc::from(key), Value::Int(value as i64));
+    let mut items: Items = (0..spans)
+        .map(|n| {
+            let mut attributes: Attributes = (0..3)
+                .map(|k| int(format!("own.{}", (n * 3 + k) * 7_919 % 1_000_003), n))
+                .collect();
+            attributes.push((Arc::from("method"), Value::Str("GET".into())));
+            attributes.push(int(format!("shared.{}", n % 700), n));
+            (0, attributes)
+        })
+        .collect();
+    let many = (0..10_000).map(|k| int(format!("many.{k}"), k)).collect();
+    items.insert(spans / 2, (1, many));
+    items
+}
+
+#[test]
+fn ten_thousand_keys_and_random_keys_go_to_the_rest() {
+    let items = wild(6_000);
+    let table = table(&items, &Limits::STANDARD);
+    assert_holds(&table, &items);
+    assert!(table.heap_bytes() < 2 << 20, "{} B", table.heap_bytes());
+    let ctl = control();
+    for key in [
+        "many.0",
+        "many.9999",
+        "shared.0",
+        "shared.699",
+        "method",
+        "own.7919",
+    ] {
+        let expected = naive(&items, |k, _| k == key);
+        assert!(!expected.is_empty(), "{key}");
+        assert_eq!(table.having(key, None, &ctl).unwrap(), expected, "{key}");
+    }
+    // What does not fit stays in the rest when tables are merged, and columns that do not fit join it.
+    let (merged, kept) = merged(&items, 3, 5, &Limits::STANDARD);
+    assert_holds(&merged, &kept);
+    let keys = merged.keys(&ctl).unwrap();
+    let distinct: BTreeSet<&str> = (kept.iter().flat_map(|(_, attributes)| attributes))
+        .map(|(key, _)| &**key)
+        .collect();
+    assert_eq!(keys.len(), distinct.len());
+}
+
+#[test]
+fn what_is_left_out_of_a_merge_is_nowhere_in_it() {
+    let secret = |n: usize| Value::Str(format!("secret-{n}"));
+    let items: Items = (0..3_000)
+        .map(|n| {
+            let kind = if n % 10 == 0 { "secret-kind" } else { "plain" };
+            let mut attributes = Attributes::from([
+                (Arc::from("kind"), Value::Str(kind.into())),
+                (Arc::from("id"), Value::Str(format!("{n}"))),
+            ]);
+            if n % 10 == 0 {
+                attributes.push((Arc::from("secret-key"), secret(n)));
+                attributes.push((Arc::from("id"), secret(n)));
+            }
+            if n % 100 == 0 {
+                attributes.push((Arc::from(format!("secret-key-{n}")), secret(n)));
+            }
+            (u32::from(n % 10 == 0), attributes)
+        })
+        .collect();
+    for limits in [Limits::STANDARD, TIGHT] {
+        let before = table(&items, &limits);
+        let runs: Vec<ItemRun> = (0..300)
+            .map(|n| ItemRun {
+                source: 0,
+                first: n * 10 + 1,
+                items: 9,
+            })
+            .collect();
+        let kept: Items = (items.chunks(10))
+            .flat_map(|ten| ten[1..].to_vec())
+            .collect();
+        let after = write(&[AttributeSource::Table(&before)], &runs, &kept, &limits);
+        assert_holds(&after, &kept);
+        let ColumnSource::Bytes(section) = &after.source else {
+            unreachable!("tests write to memory");
+        };
+        assert!(!section.windows(6).any(|window| window == b"secret"));
+    }
+}
+
+const STORE: StoreId = StoreId::from_bytes([7; 16]);
+
+#[test]
+fn a_damaged_page_costs_what_lies_on_it() {
+    let storage = Arc::new(PowerCutStorage::new());
+    let dir = Path::new("/blocks");
+    storage.create_dir_all(dir).unwrap();
+    let shared: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&storage);
+    let mut state = 7u64;
+    let mut items: Items = (0..40_000)
+        .map(|n: i64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let mut attributes = vec![(Arc::from("method"), Value::Str("GET".into()))];
+            if n < 20_000 {
+                attributes.push((Arc::from("noise"), Value::Int((state >> 8).cast_signed())));
+            }
+            (0, attributes)
+        })
+        .collect();
+    items[30_000].1.extend(wild(1).pop().unwrap().1);
+    let class_of = vec![0; items.len()];
+    let context = ItemContext {
+        class_of: &class_of,
+        owner_of: &class_of,
+    };
+    let run = ItemRun {
+        source: 0,
+        first: 0,
+        items: items.len() as u32,
+    };
+    let mut writer = BlockWriter::create(&shared, dir, STORE, BlockId(1)).unwrap();
+    writer.begin(SectionKind::SpanAttributes).unwrap();
+    let loose = loose(&items);
+    let sources = [AttributeSource::Loose(&loose)];
+    let head = write_attributes(&mut writer, &sources, &[run], &context, &mut || Ok(())).unwrap();
+    let meta = BlockMeta {
+        id: BlockId(1),
+        signal: Signal::Spans,
+        first_lsn: Lsn(1),
+        last_lsn: Lsn(2),
+        clean_lsn: Lsn(2),
+        time: TimeRange::ALL,
+        level: 0,
+        series: 1,
+        samples: 1,
+        sources: Vec::new(),
+        created_ns: 0,
+        spanning: false,
+        file_bytes: 0,
+    };
+    let meta = writer.finish(meta).unwrap();
+    let open = || {
+        let block = Block::open(&shared, dir, Some(STORE), BlockId(1), &Arc::default()).unwrap();
+        let classes = Arc::new(OneClass {
+            items: items.len() as u32,
+        });
+        AttributeTable::open(Arc::new(block), SectionKind::SpanAttributes, &head, classes).unwrap()
+    };
+    let ctl = control();
+    let method = |table: &AttributeTable| table.select("method", &|_| true, None, None, &ctl);
+    let all: RoaringBitmap = (0..items.len() as u32)
+        .filter(|item| *item != 30_000)
+        .collect();
+    assert!(all.is_subset(&method(&open()).unwrap()));
+    let path = crate::block::path(dir, BlockId(1));
+    let (mut served, mut readable) = (0, 0);
+    let places: Vec<usize> = (64..meta.file_bytes as usize).step_by(1_777).collect();
+    for &offset in &places {
+        storage.damage(&path, offset, 0x20).unwrap();
+        let table = open();
+        match method(&table) {
+            Ok(found) => {
+                assert!(all.is_subset(&found));
+                served += 1;
+            }
+            Err(error) => assert!(matches!(error, Error::CorruptBlock { .. }), "{error}"),
+        }
+        let mut cursor = AttributeCursor::default();
+        for item in (0..items.len()).step_by(501).chain([30_000]) {
+            let mut out = Attributes::new();
+            match table.attributes(item as u32, &mut cursor, &mut out) {
+                Ok(()) => {
+                    assert_eq!(out, items[item].1);
+                    readable += 1;
+                }
+                Err(error) => assert!(matches!(error, Error::CorruptBlock { .. }), "{error}"),
+            }
+        }
+        storage.damage(&path, offset, 0x20).unwrap();
+    }
+    // Nearly all bytes are noise: what has none is read whole whatever of them is damaged, and what has some
+    // as long as it does not lie on that page.
+    assert!(
+        served * 10 > places.len() * 8,
+        "{served} of {}",
+        places.len()
+    );
+    assert!(readable > places.len() * 40, "{readable}");
+}

@@ -3,6 +3,7 @@
 use super::{
     Content,
     head::HeadReader,
+    hex::{Hex, HexCursor, Pattern},
     sink::Sink,
     source::ColumnSource,
     table::ValueTable,
@@ -10,16 +11,26 @@ use super::{
 };
 use crate::error::Error;
 
+/// Dictionaries of fewer values are a page or a few.
+const PATTERN_VALUES_MIN: usize = 256;
+
+const TEXTS: u8 = 0;
+const HEX: u8 = 1;
+
 /// Where the values lie.
 #[derive(Clone, Debug)]
-pub(super) struct Dictionary {
-    texts: Texts,
+pub(super) enum Dictionary {
+    /// In pages.
+    Texts(Texts),
+    /// As numbers.
+    Hex(Hex),
 }
 
-/// The page that was read last.
+/// What was read last.
 #[derive(Debug, Default)]
 pub(super) struct DictionaryCursor {
     texts: TextsCursor,
+    hex: HexCursor,
 }
 
 /// Which values of a table are used, and what number each has in a sorted dictionary of those.
@@ -71,30 +82,58 @@ impl Sorted {
 impl Dictionary {
     /// Writes values that rise strictly.
     pub(super) fn write<'a>(
-        values: impl Iterator<Item = &'a [u8]>,
+        values: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         sink: &mut Sink<'_>,
     ) -> Result<Self, Error> {
-        Ok(Self {
-            texts: Texts::write(values, true, sink)?,
-        })
+        if values.len() >= PATTERN_VALUES_MIN
+            && let Some(pattern) = Pattern::of(values.clone())
+        {
+            return Ok(Self::Hex(Hex::write(pattern, values, sink)?));
+        }
+        Ok(Self::Texts(Texts::write(values, true, sink)?))
     }
 
     pub(super) fn put(&self, head: &mut Vec<u8>) {
-        self.texts.put(head);
+        match self {
+            Self::Texts(texts) => {
+                head.push(TEXTS);
+                texts.put(head);
+            }
+            Self::Hex(hex) => {
+                head.push(HEX);
+                hex.put(head);
+            }
+        }
     }
 
     pub(super) fn take(head: &mut HeadReader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            texts: Texts::take(head)?,
-        })
+        match head.byte()? {
+            TEXTS => Texts::take(head).map(Self::Texts),
+            HEX => Hex::take(head).map(Self::Hex),
+            _ => Err(head.damaged("unknown kind of dictionary")),
+        }
     }
 
     pub(super) fn len(&self) -> u32 {
-        self.texts.len()
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Hex(hex) => hex.len(),
+        }
+    }
+
+    /// What it is made of, for people.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Texts(_) => "texts",
+            Self::Hex(_) => "hex texts",
+        }
     }
 
     pub(super) fn section_bytes(&self) -> u64 {
-        self.texts.section_bytes()
+        match self {
+            Self::Texts(texts) => texts.section_bytes(),
+            Self::Hex(hex) => hex.section_bytes(),
+        }
     }
 
     /// Appends the value with this number.
@@ -106,8 +145,13 @@ impl Dictionary {
         number: u32,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        out.extend_from_slice(self.texts.get(source, &mut cursor.texts, number)?);
-        Ok(())
+        match self {
+            Self::Texts(texts) => {
+                out.extend_from_slice(texts.get(source, &mut cursor.texts, number)?);
+                Ok(())
+            }
+            Self::Hex(hex) => hex.get(source, &mut cursor.hex, number, out),
+        }
     }
 
     /// Every value with its number.
@@ -116,12 +160,20 @@ impl Dictionary {
         source: &ColumnSource,
         visit: impl FnMut(u32, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.texts.each(source, visit)
+        match self {
+            Self::Texts(texts) => texts.each(source, visit),
+            Self::Hex(hex) => hex.each(source, visit),
+        }
     }
 
     /// The number of a value, if it is here.
     pub(super) fn find(&self, source: &ColumnSource, wanted: &[u8]) -> Result<Option<u32>, Error> {
-        let mut cursor = TextsCursor::default();
-        Ok(self.texts.find(source, &mut cursor, wanted)?.ok())
+        match self {
+            Self::Texts(texts) => {
+                let mut cursor = TextsCursor::default();
+                Ok(texts.find(source, &mut cursor, wanted)?.ok())
+            }
+            Self::Hex(hex) => hex.find_sorted(source, wanted),
+        }
     }
 }

@@ -35,6 +35,12 @@ impl<'a> HeadReader<'a> {
         }
     }
 
+    /// A length, at most `max`, and so many bytes.
+    pub(super) fn bytes(&mut self, max: usize) -> Result<&'a [u8], Error> {
+        let bytes = varint::take_bytes(&mut self.rest).filter(|bytes| bytes.len() <= max);
+        bytes.ok_or_else(|| self.damaged("bytes that are cut short or too many"))
+    }
+
     pub(super) fn unsigned(&mut self) -> Result<u64, Error> {
         varint::take_u64(&mut self.rest).ok_or_else(|| self.damaged("a number is cut short"))
     }

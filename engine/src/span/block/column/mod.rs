@@ -5,7 +5,8 @@
 //! | --- | --- |
 //! | `write.rs` | choosing the encoding of a column |
 //! | `dictionary.rs`, `texts.rs` | distinct values, sorted; byte strings in compressed pages |
-//! | `sequence.rs`, `numbers.rs` | a number for each occurrence; numbers in groups |
+//! | `sequence.rs`, `ranked.rs`, `numbers.rs` | a number for each occurrence; by class; in groups |
+//! | `template.rs`, `hex.rs` | texts with numbers in them; texts of one pattern, as UUIDs |
 //! | `doubles.rs` | doubles in groups |
 //! | `table.rs` | values in memory, by number |
 //! | `wanted.rs` | numbers looked for, places found |
@@ -23,11 +24,16 @@
 mod dictionary;
 mod doubles;
 mod head;
+mod hex;
+#[cfg(test)]
+mod measure;
 mod numbers;
+mod ranked;
 mod sequence;
 mod sink;
 mod source;
 mod table;
+mod template;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -43,10 +49,12 @@ use self::{
     dictionary::{Dictionary, DictionaryCursor},
     doubles::{Doubles, DoublesCursor},
     head::HeadReader,
+    hex::{Hex, HexCursor},
     numbers::Numbers,
     sequence::{FEW_CANDIDATES, Sequence, SequenceCursor},
+    template::{Templates, TemplatesCursor},
     texts::{Texts, TextsCursor},
-    wanted::{Found, Wanted},
+    wanted::{Found, Wanted, within},
 };
 pub(crate) use self::{sink::Sink, source::ColumnSource, table::ValueTable, write::write_column};
 use crate::{
@@ -143,6 +151,8 @@ const TEXTS: u8 = 2;
 const INTS: u8 = 3;
 const DOUBLES: u8 = 4;
 const DOUBLES_AS_BITS: u8 = 5;
+const HEX: u8 = 6;
+const TEMPLATES: u8 = 7;
 
 /// What the byte strings of a column stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +210,10 @@ enum Encoding {
     },
     /// Byte strings by occurrence.
     Texts { content: Content, texts: Texts },
+    /// Texts of one pattern, by occurrence.
+    Hex(Hex),
+    /// Texts with numbers in them, by occurrence.
+    Templates(Templates),
     /// Integers.
     Ints(Sequence),
     /// Doubles.
@@ -214,6 +228,8 @@ pub(crate) struct ColumnCursor {
     sequence: SequenceCursor,
     dictionary: DictionaryCursor,
     texts: TextsCursor,
+    hex: HexCursor,
+    templates: TemplatesCursor,
     doubles: DoublesCursor,
     bytes: Vec<u8>,
 }
@@ -259,6 +275,14 @@ impl Column {
                 }
                 Encoding::Texts { content, texts }
             }
+            HEX => {
+                let hex = Hex::take(head)?;
+                if hex.len() != count {
+                    return Err(head.damaged("another number of texts than of values"));
+                }
+                Encoding::Hex(hex)
+            }
+            TEMPLATES => Encoding::Templates(Templates::take(head, count)?),
             INTS => Encoding::Ints(Sequence::take(head, count)?),
             DOUBLES => {
                 let doubles = Doubles::take(head)?;
@@ -287,10 +311,11 @@ impl Column {
     pub(crate) fn needs_classes(&self) -> bool {
         match &self.encoding {
             Encoding::Dictionary { codes, .. } => codes.needs_classes(),
+            Encoding::Templates(templates) => templates.needs_classes(),
             Encoding::Ints(sequence) | Encoding::DoublesAsBits(sequence) => {
                 sequence.needs_classes()
             }
-            Encoding::Texts { .. } | Encoding::Doubles(_) => false,
+            Encoding::Texts { .. } | Encoding::Hex(_) | Encoding::Doubles(_) => false,
         }
     }
 
@@ -298,9 +323,11 @@ impl Column {
     pub(crate) fn describe(&self) -> String {
         match &self.encoding {
             Encoding::Dictionary { values, codes, .. } => {
-                format!("dictionary of {}, {}", values.len(), codes.name())
+                format!("{} {}, {}", values.len(), values.name(), codes.name())
             }
             Encoding::Texts { .. } => "texts".to_owned(),
+            Encoding::Hex(_) => "hex texts".to_owned(),
+            Encoding::Templates(templates) => templates.describe(),
             Encoding::Ints(sequence) => format!("integers, {}", sequence.name()),
             Encoding::Doubles(_) => "doubles".to_owned(),
             Encoding::DoublesAsBits(sequence) => format!("doubles as bits, {}", sequence.name()),
@@ -320,6 +347,8 @@ impl Column {
                 values.section_bytes() + counts + codes.section_bytes()
             }
             Encoding::Texts { texts, .. } => texts.section_bytes(),
+            Encoding::Hex(hex) => hex.section_bytes(),
+            Encoding::Templates(templates) => templates.section_bytes(),
             Encoding::Ints(sequence) | Encoding::DoublesAsBits(sequence) => {
                 sequence.section_bytes()
             }
@@ -352,8 +381,15 @@ impl Column {
                 values.get(source, &mut cursor.dictionary, code, &mut cursor.bytes)?;
                 content.encode(&cursor.bytes, out);
             }
-            Encoding::Texts { content, texts } => {
-                content.encode(texts.get(source, &mut cursor.texts, occurrence)?, out);
+            Encoding::Texts { .. } | Encoding::Hex(_) | Encoding::Templates(_) => {
+                let mut bytes = std::mem::take(&mut cursor.bytes);
+                bytes.clear();
+                let read = self.text(occurrence, classes, cursor, &mut bytes);
+                if read.is_ok() {
+                    self.content().encode(&bytes, out);
+                }
+                cursor.bytes = bytes;
+                return read;
             }
             Encoding::Ints(sequence) => {
                 let value = sequence.get(source, classes, &mut cursor.sequence, occurrence)?;
@@ -369,6 +405,51 @@ impl Column {
             }
         }
         Ok(())
+    }
+
+    /// What its byte strings stand for.
+    fn content(&self) -> Content {
+        match &self.encoding {
+            Encoding::Dictionary { content, .. } | Encoding::Texts { content, .. } => *content,
+            _ => Content::Text,
+        }
+    }
+
+    /// Appends the byte string of an occurrence, if they are stored by occurrence.
+    fn text(
+        &self,
+        occurrence: u32,
+        classes: &dyn Classes,
+        cursor: &mut ColumnCursor,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let source = &self.source;
+        match &self.encoding {
+            Encoding::Texts { texts, .. } => {
+                out.extend_from_slice(texts.get(source, &mut cursor.texts, occurrence)?);
+                Ok(())
+            }
+            Encoding::Hex(hex) => hex.get(source, &mut cursor.hex, occurrence, out),
+            Encoding::Templates(templates) => {
+                templates.get(source, classes, &mut cursor.templates, occurrence, out)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls `visit` with every byte string and its occurrence, if they are stored by occurrence.
+    fn each_text(
+        &self,
+        classes: &dyn Classes,
+        visit: impl FnMut(u32, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let source = &self.source;
+        match &self.encoding {
+            Encoding::Texts { texts, .. } => texts.each(source, visit),
+            Encoding::Hex(hex) => hex.each(source, visit),
+            Encoding::Templates(templates) => templates.each(source, classes, visit),
+            _ => Ok(()),
+        }
     }
 
     /// A number of the dictionary.
@@ -411,10 +492,10 @@ impl Column {
                 }
                 LoadedColumn::Codes { values, codes }
             }
-            Encoding::Texts { content, texts } => {
+            Encoding::Texts { .. } | Encoding::Hex(_) | Encoding::Templates(_) => {
                 let mut values = ValueTable::default();
-                texts.each(source, |_, stored| {
-                    let pushed = values.push_with(|out| content.encode(stored, out));
+                self.each_text(classes, |_, stored| {
+                    let pushed = values.push_with(|out| self.content().encode(stored, out));
                     pushed.map(|_| ()).ok_or_else(large)
                 })?;
                 let codes = (0..self.count).collect();
@@ -494,7 +575,8 @@ impl Column {
                 }
                 codes.find(source, classes, &wanted, candidates, check)
             }
-            Encoding::Texts { content, texts } => {
+            Encoding::Texts { .. } | Encoding::Hex(_) | Encoding::Templates(_) => {
+                let content = self.content();
                 let only = match only {
                     Some(only) => match content.stored(only) {
                         Some(stored) => Some(stored),
@@ -502,6 +584,16 @@ impl Column {
                     },
                     None => None,
                 };
+                let few = self.few(candidates);
+                match (&self.encoding, only) {
+                    (Encoding::Hex(hex), Some(only)) if few.is_none() => {
+                        return Ok(within(hex.find(source, only, check)?, candidates));
+                    }
+                    (Encoding::Templates(templates), Some(only)) if few.is_none() => {
+                        return templates.find(source, classes, only, candidates, check);
+                    }
+                    _ => {}
+                }
                 let mut encoded = Vec::new();
                 let mut passes = |stored: &[u8]| match only {
                     Some(only) => only == stored,
@@ -512,16 +604,19 @@ impl Column {
                     }
                 };
                 let mut found = Found::default();
-                if let Some(few) = self.few(candidates) {
-                    let mut cursor = TextsCursor::default();
+                if let Some(few) = few {
+                    let mut cursor = ColumnCursor::default();
+                    let mut stored = Vec::new();
                     for occurrence in few.iter().take_while(|&o| o < self.count) {
                         check()?;
-                        if passes(texts.get(source, &mut cursor, occurrence)?) {
+                        stored.clear();
+                        self.text(occurrence, classes, &mut cursor, &mut stored)?;
+                        if passes(&stored) {
                             found.push(occurrence);
                         }
                     }
                 } else {
-                    texts.each(source, |occurrence, stored| {
+                    self.each_text(classes, |occurrence, stored| {
                         if occurrence % 256 == 0 {
                             check()?;
                         }
@@ -695,9 +790,10 @@ impl Column {
                     visit(&encoded, u64::try_from(count).unwrap_or(0))
                 })
             }
-            Encoding::Texts { content, texts } => {
+            Encoding::Texts { .. } | Encoding::Hex(_) | Encoding::Templates(_) => {
+                let content = self.content();
                 let mut counts: HashMap<Vec<u8>, u64> = HashMap::new();
-                texts.each(source, |_, stored| {
+                self.each_text(classes, |_, stored| {
                     match counts.get_mut(stored) {
                         Some(count) => *count += 1,
                         None => drop(counts.insert(stored.to_vec(), 1)),
@@ -846,13 +942,6 @@ impl Answers {
         self.last = Some((value, answer));
         answer
     }
-}
-
-fn within(mut found: RoaringBitmap, candidates: Option<&RoaringBitmap>) -> RoaringBitmap {
-    if let Some(candidates) = candidates {
-        found &= candidates;
-    }
-    found
 }
 
 /// Appends a value that is not nested.

@@ -6,10 +6,13 @@
 
 use std::borrow::Cow;
 
+use roaring::RoaringBitmap;
+
 use super::{
     head::{HeadReader, put_signed, put_unsigned},
     sink::{Gathered, Sink, write_run},
     source::ColumnSource,
+    wanted::{Found, Wanted},
 };
 use crate::{
     column::integers::{self, GROUP},
@@ -336,6 +339,37 @@ impl Numbers {
             }
         }
         Ok(())
+    }
+
+    /// The places of those that are wanted.
+    pub(super) fn find(
+        &self,
+        source: &ColumnSource,
+        wanted: &Wanted,
+        check: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<RoaringBitmap, Error> {
+        let mut found = Found::default();
+        let directory = self.directory(source)?;
+        let mut values = Box::new([0; GROUP]);
+        for group in 0..self.groups() {
+            let entry = directory.entry(group)?;
+            if !wanted.touches(entry.low, entry.high) {
+                continue;
+            }
+            check()?;
+            let (start, count) = (group * GROUP as u32, self.group_len(group));
+            if wanted.covers(entry.low, entry.high) {
+                found.push_range(start, start + count as u32);
+                continue;
+            }
+            self.decode(source, &entry, count, &mut values)?;
+            for (place, &value) in (start..).zip(values.iter().take(count)) {
+                if wanted.contains(value) {
+                    found.push(place);
+                }
+            }
+        }
+        Ok(found.finish())
     }
 
     /// How many of them are less than `bound` or, with `or_equal`, not above it. They rise.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `Plain` | anything |
 //! | `Runs` | numbers that are the same for all occurrences of a trace |
+//! | `Ranked` | numbers that the class nearly tells; few numbers far apart |
 //!
 //! Bytes: `docs/formats/attribute-column.md`.
 
@@ -11,19 +12,35 @@ use roaring::RoaringBitmap;
 
 use super::{
     Classes,
-    head::HeadReader,
+    head::{HeadReader, put_unsigned},
     numbers::{Numbers, NumbersCursor},
+    ranked::Ranked,
     sink::Sink,
     source::ColumnSource,
-    wanted::{Found, Wanted},
+    wanted::{Found, Wanted, within},
 };
-use crate::error::Error;
+use crate::{
+    column::integers::{self, GROUP},
+    error::Error,
+};
 
 const PLAIN: u8 = 0;
 const RUNS: u8 = 1;
+const RANKED: u8 = 2;
+const RANKED_BY_CLASS: u8 = 3;
 
 /// Runs must be so many times fewer than numbers to be worth a look.
 const RUN_LENGTH_MIN: usize = 2;
+/// Groups on which a form is rated.
+const RATED_GROUPS: usize = 8;
+/// What the directory takes for a group, about.
+const ENTRY_BYTES: f64 = 6.0;
+/// A form earns its place if it takes so much less than plain numbers.
+const GAIN_MIN: f64 = 0.98;
+/// Columns of no more numbers are plain.
+const SMALL: usize = 32;
+/// Numbers that are looked at to see how they are distributed.
+const SAMPLE: usize = 1024;
 /// With so many times fewer candidates than occurrences each candidate is looked at by itself.
 pub(super) const FEW_CANDIDATES: u64 = 64;
 
@@ -42,6 +59,13 @@ enum Form {
         starts: Numbers,
         values: Numbers,
     },
+    /// The place of each number in the list of its class.
+    Ranked {
+        by_class: bool,
+        lists: Numbers,
+        ends: Numbers,
+        ranks: Numbers,
+    },
 }
 
 /// What was decoded last.
@@ -49,39 +73,35 @@ enum Form {
 pub(super) struct SequenceCursor {
     first: NumbersCursor,
     second: NumbersCursor,
+    third: NumbersCursor,
+    lists: Option<Lists>,
+    classes: Vec<u32>,
     /// The last run: its start, its end, its number.
     run: Option<(u32, u32, i64)>,
 }
 
 impl Sequence {
-    /// Writes the numbers in the cheapest form.
+    /// Writes the numbers in the cheapest form. `classes` has one for each, or none.
     pub(super) fn write(
-        values: impl ExactSizeIterator<Item = i64> + Clone,
+        values: &[i64],
+        classes: &[u32],
         sink: &mut Sink<'_>,
     ) -> Result<Self, Error> {
         let count = u32::try_from(values.len()).expect("a column has at most 2^32 values");
-        let mut runs = 0_usize;
-        let mut last = None;
-        for value in values.clone() {
-            runs += usize::from(last != Some(value));
-            last = Some(value);
-        }
-        let form = if runs > 1 && runs * RUN_LENGTH_MIN <= values.len() {
-            let (mut starts, mut of_runs) = (Vec::with_capacity(runs), Vec::with_capacity(runs));
-            let mut last = None;
-            for (at, value) in values.enumerate() {
-                if last != Some(value) {
-                    starts.push(at as i64);
-                    of_runs.push(value);
-                    last = Some(value);
-                }
-            }
-            Form::Runs {
-                starts: Numbers::write(starts.into_iter(), sink)?,
-                values: Numbers::write(of_runs.into_iter(), sink)?,
-            }
-        } else {
-            Form::Plain(Numbers::write(values, sink)?)
+        let numbers =
+            |values: &[i64], sink: &mut Sink<'_>| Numbers::write(values.iter().copied(), sink);
+        let form = match choose(values, classes) {
+            Choice::Plain => Form::Plain(numbers(values, sink)?),
+            Choice::Runs(starts, of_runs) => Form::Runs {
+                starts: numbers(&starts, sink)?,
+                values: numbers(&of_runs, sink)?,
+            },
+            Choice::Ranked(ranked, by_class) => Form::Ranked {
+                by_class,
+                lists: numbers(&ranked.lists, sink)?,
+                ends: numbers(&ranked.ends, sink)?,
+                ranks: numbers(&ranked.ranks, sink)?,
+            },
         };
         Ok(Self { count, form })
     }
@@ -96,6 +116,17 @@ impl Sequence {
                 head.push(RUNS);
                 starts.put(head);
                 values.put(head);
+            }
+            Form::Ranked {
+                by_class,
+                lists,
+                ends,
+                ranks,
+            } => {
+                head.push(if *by_class { RANKED_BY_CLASS } else { RANKED });
+                lists.put(head);
+                ends.put(head);
+                ranks.put(head);
             }
         }
     }
@@ -118,9 +149,60 @@ impl Sequence {
                 }
                 Form::Runs { starts, values }
             }
+            code @ (RANKED | RANKED_BY_CLASS) => {
+                let lists = Numbers::take(head)?;
+                let (ends, ranks) = (Numbers::take(head)?, Numbers::take(head)?);
+                if ranks.len() != count {
+                    return Err(head.damaged("another number of ranks than of values"));
+                }
+                Form::Ranked {
+                    by_class: code == RANKED_BY_CLASS,
+                    lists,
+                    ends,
+                    ranks,
+                }
+            }
             _ => return Err(head.damaged("unknown form of codes")),
         };
         Ok(Self { count, form })
+    }
+
+    /// Appends how many there are, then as [`Self::put`].
+    pub(super) fn put_counted(&self, head: &mut Vec<u8>) {
+        put_unsigned(head, u64::from(self.count));
+        self.put(head);
+    }
+
+    /// Reads what [`Self::put_counted`] appended.
+    pub(super) fn take_counted(head: &mut HeadReader<'_>) -> Result<Self, Error> {
+        let count = head.count()?;
+        Self::take(head, count)
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// What plain numbers cost in bytes, by some of their groups.
+    pub(super) fn rate(values: &[i64]) -> f64 {
+        rate(values)
+    }
+
+    /// From the least number to the greatest.
+    pub(super) fn span(&self, source: &ColumnSource) -> Result<u64, Error> {
+        let numbers = match &self.form {
+            Form::Plain(numbers) => numbers,
+            Form::Runs { values, .. } => values,
+            Form::Ranked { lists, .. } => lists,
+        };
+        let directory = numbers.directory(source)?;
+        let (mut low, mut high) = (i64::MAX, i64::MIN);
+        for group in 0..numbers.groups() {
+            let entry = directory.entry(group)?;
+            low = low.min(entry.low);
+            high = high.max(entry.high);
+        }
+        Ok(if low > high { 0 } else { low.abs_diff(high) })
     }
 
     /// The form, for people.
@@ -128,6 +210,8 @@ impl Sequence {
         match self.form {
             Form::Plain(_) => "plain",
             Form::Runs { .. } => "runs",
+            Form::Ranked { by_class: true, .. } => "by class",
+            Form::Ranked { .. } => "ranked",
         }
     }
 
@@ -135,11 +219,14 @@ impl Sequence {
         match &self.form {
             Form::Plain(numbers) => numbers.section_bytes(),
             Form::Runs { starts, values } => starts.section_bytes() + values.section_bytes(),
+            Form::Ranked {
+                lists, ends, ranks, ..
+            } => lists.section_bytes() + ends.section_bytes() + ranks.section_bytes(),
         }
     }
 
     pub(super) fn needs_classes(&self) -> bool {
-        false
+        matches!(self.form, Form::Ranked { by_class: true, .. })
     }
 
     /// The number of an occurrence.
@@ -147,7 +234,7 @@ impl Sequence {
     pub(super) fn get(
         &self,
         source: &ColumnSource,
-        _classes: &dyn Classes,
+        classes: &dyn Classes,
         cursor: &mut SequenceCursor,
         index: u32,
     ) -> Result<i64, Error> {
@@ -176,22 +263,105 @@ impl Sequence {
                 cursor.run = Some((index, end, value));
                 Ok(value)
             }
+            Form::Ranked {
+                by_class,
+                lists,
+                ends,
+                ranks,
+            } => {
+                let mut class = 0;
+                if *by_class {
+                    cursor.classes.clear();
+                    classes.classes(index..index + 1, &mut cursor.classes)?;
+                    class = cursor.classes.first().copied().unwrap_or(u32::MAX);
+                }
+                let wrong = || source.damaged(0, "a rank beyond the list of its class");
+                let rank = ranks.get(source, &mut cursor.first, index)?;
+                if class >= ends.len() {
+                    return Err(wrong());
+                }
+                let end = ends.get(source, &mut cursor.second, class)?;
+                let start = match class.checked_sub(1) {
+                    Some(before) => ends.get(source, &mut cursor.second, before)?,
+                    None => 0,
+                };
+                let place = start.checked_add(rank).filter(|&place| place < end);
+                let place = place.and_then(|place| u32::try_from(place).ok());
+                lists.get(source, &mut cursor.third, place.ok_or_else(wrong)?)
+            }
         }
+    }
+
+    /// Appends the numbers of a group of 1,024 occurrences.
+    pub(super) fn group(
+        &self,
+        source: &ColumnSource,
+        classes: &dyn Classes,
+        cursor: &mut SequenceCursor,
+        group: u32,
+        out: &mut Vec<i64>,
+    ) -> Result<(), Error> {
+        match &self.form {
+            Form::Plain(numbers) => {
+                out.extend_from_slice(numbers.group(source, &mut cursor.first, group)?);
+            }
+            Form::Runs { .. } => {
+                let start = u64::from(group) * GROUP as u64;
+                let end = (start + GROUP as u64).min(u64::from(self.count));
+                for index in start..end {
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    out.push(self.get(source, classes, cursor, index)?);
+                }
+            }
+            Form::Ranked { ranks, .. } => {
+                if cursor.lists.is_none() {
+                    cursor.lists = Some(self.lists(source)?);
+                }
+                let ranks = ranks.group(source, &mut cursor.first, group)?;
+                if let Some(lists) = &cursor.lists {
+                    let start = group * GROUP as u32;
+                    let of_group =
+                        lists.places(start, ranks.len(), classes, &mut cursor.classes)?;
+                    for (&class, &rank) in of_group.iter().zip(ranks) {
+                        out.push(lists.value(source, class, rank)?);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Calls `visit` with every number, in order, in pieces: where a piece starts, and its numbers.
     pub(super) fn each_piece(
         &self,
         source: &ColumnSource,
-        _classes: &dyn Classes,
+        classes: &dyn Classes,
         mut visit: impl FnMut(u32, &[i64]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         match &self.form {
             Form::Plain(numbers) => numbers.each_group(
                 source,
                 |_, _| Ok(true),
-                |group, values| visit(group * crate::column::integers::GROUP as u32, values),
+                |group, values| visit(group * GROUP as u32, values),
             ),
+            Form::Ranked { ranks, .. } => {
+                let lists = self.lists(source)?;
+                let mut of_group = Vec::new();
+                let mut piece = Vec::with_capacity(GROUP);
+                ranks.each_group(
+                    source,
+                    |_, _| Ok(true),
+                    |group, ranks| {
+                        let start = group * GROUP as u32;
+                        let places = lists.places(start, ranks.len(), classes, &mut of_group)?;
+                        piece.clear();
+                        for (&list, &rank) in places.iter().zip(ranks) {
+                            piece.push(lists.value(source, list, rank)?);
+                        }
+                        visit(start, &piece)
+                    },
+                )
+            }
             Form::Runs { .. } => {
                 let mut piece = Vec::new();
                 self.each_run(
@@ -213,6 +383,23 @@ impl Sequence {
         }
     }
 
+    /// Reads the lists of ranked numbers.
+    fn lists(&self, source: &ColumnSource) -> Result<Lists, Error> {
+        let mut lists = Lists::default();
+        if let Form::Ranked {
+            by_class,
+            lists: values,
+            ends,
+            ..
+        } = &self.form
+        {
+            lists.by_class = *by_class;
+            values.load(source, &mut lists.values)?;
+            ends.load(source, &mut lists.ends)?;
+        }
+        Ok(lists)
+    }
+
     /// Calls `visit` with start, end and number of every run in groups that `wanted` says yes to.
     fn each_run(
         &self,
@@ -231,7 +418,7 @@ impl Sequence {
             |_, entry| Ok(wanted(entry.low, entry.high)),
             |group, values| {
                 let next = if group + 1 < starts.groups() {
-                    let next = (group + 1) * crate::column::integers::GROUP as u32;
+                    let next = (group + 1) * GROUP as u32;
                     starts.get(source, &mut ahead, next)?
                 } else {
                     i64::from(self.count)
@@ -302,26 +489,27 @@ impl Sequence {
         }
         match &self.form {
             Form::Plain(numbers) => {
-                let group_len = crate::column::integers::GROUP as u32;
-                // Groups found whole are told before those behind them are looked at.
-                let found = std::cell::RefCell::new(&mut found);
-                numbers.each_group(
+                let found = numbers.find(source, wanted, check)?;
+                return Ok(within(found, candidates));
+            }
+            Form::Ranked { ranks, .. } => {
+                let lists = self.lists(source)?;
+                let wanted = lists.wanted(wanted);
+                if !wanted.is_anywhere {
+                    return Ok(found.finish());
+                }
+                let mut of_group = Vec::new();
+                ranks.each_group(
                     source,
-                    |group, entry| {
+                    |_, entry| {
                         check()?;
-                        let start = group * group_len;
-                        if wanted.covers(entry.low, entry.high) {
-                            let len = u32::try_from(numbers.group_len(group)).unwrap_or(0);
-                            found.borrow_mut().push_range(start, start + len);
-                            return Ok(false);
-                        }
-                        Ok(wanted.touches(entry.low, entry.high))
+                        Ok(wanted.has_ranks(entry.low, entry.high))
                     },
-                    |group, values| {
-                        let start = group * group_len;
-                        let mut found = found.borrow_mut();
-                        for (place, &value) in (start..).zip(values) {
-                            if wanted.contains(value) {
+                    |group, ranks| {
+                        let start = group * GROUP as u32;
+                        let places = lists.places(start, ranks.len(), classes, &mut of_group)?;
+                        for ((place, &class), &rank) in (start..).zip(places).zip(ranks) {
+                            if wanted.has(&lists, class, rank) {
                                 found.push(place);
                             }
                         }
@@ -343,10 +531,189 @@ impl Sequence {
                 )?;
             }
         }
-        let mut found = found.finish();
-        if let Some(candidates) = candidates {
-            found &= candidates;
-        }
-        Ok(found)
+        Ok(within(found.finish(), candidates))
     }
+}
+
+/// The lists of ranked numbers, in memory.
+#[derive(Debug, Default)]
+struct Lists {
+    by_class: bool,
+    values: Vec<i64>,
+    ends: Vec<i64>,
+}
+
+/// Which of the listed numbers are wanted.
+#[derive(Debug)]
+struct WantedRanks {
+    listed: Vec<bool>,
+    /// By class, whether any is.
+    classes: Vec<bool>,
+    rank_min: i64,
+    rank_max: i64,
+    is_anywhere: bool,
+}
+
+impl Lists {
+    /// The classes of `count` occurrences.
+    fn places<'b>(
+        &self,
+        start: u32,
+        count: usize,
+        classes: &dyn Classes,
+        buffer: &'b mut Vec<u32>,
+    ) -> Result<&'b [u32], Error> {
+        buffer.clear();
+        if self.by_class {
+            let end = start.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+            classes.classes(start..end, buffer)?;
+        }
+        buffer.resize(count, if self.by_class { u32::MAX } else { 0 });
+        Ok(buffer)
+    }
+
+    /// Where the list of a class starts and ends.
+    #[inline]
+    fn range(&self, class: u32) -> (i64, i64) {
+        let class = class as usize;
+        let before = class
+            .checked_sub(1)
+            .and_then(|before| self.ends.get(before));
+        let end = self.ends.get(class);
+        (before.copied().unwrap_or(0), end.copied().unwrap_or(0))
+    }
+
+    #[inline]
+    fn index(&self, class: u32, rank: i64) -> Option<usize> {
+        let (start, end) = self.range(class);
+        let place = start.checked_add(rank).filter(|&place| place < end)?;
+        usize::try_from(place).ok()
+    }
+
+    #[inline]
+    fn value(&self, source: &ColumnSource, class: u32, rank: i64) -> Result<i64, Error> {
+        let index = self.index(class, rank);
+        let value = index.and_then(|index| self.values.get(index)).copied();
+        value.ok_or_else(|| source.damaged(0, "a rank beyond the list of its class"))
+    }
+
+    fn wanted(&self, wanted: &Wanted) -> WantedRanks {
+        let listed: Vec<bool> = self.values.iter().map(|&v| wanted.contains(v)).collect();
+        let mut answer = WantedRanks {
+            classes: Vec::with_capacity(self.ends.len()),
+            rank_min: i64::MAX,
+            rank_max: -1,
+            is_anywhere: false,
+            listed,
+        };
+        let mut start = 0;
+        for &end in &self.ends {
+            let end = usize::try_from(end).unwrap_or(0);
+            let of_class = answer.listed.get(start..end).unwrap_or_default();
+            let first = of_class.iter().position(|&is_wanted| is_wanted);
+            let last = of_class.iter().rposition(|&is_wanted| is_wanted);
+            if let (Some(first), Some(last)) = (first, last) {
+                answer.rank_min = answer.rank_min.min(first as i64);
+                answer.rank_max = answer.rank_max.max(last as i64);
+                answer.is_anywhere = true;
+            }
+            answer.classes.push(first.is_some());
+            start = end;
+        }
+        answer
+    }
+}
+
+impl WantedRanks {
+    fn has_ranks(&self, low: i64, high: i64) -> bool {
+        low <= self.rank_max && self.rank_min <= high
+    }
+
+    #[inline]
+    fn has(&self, lists: &Lists, class: u32, rank: i64) -> bool {
+        self.classes.get(class as usize).copied().unwrap_or(false)
+            && lists
+                .index(class, rank)
+                .and_then(|index| self.listed.get(index))
+                .copied()
+                .unwrap_or(false)
+    }
+}
+
+/// How numbers are to be written.
+enum Choice {
+    Plain,
+    /// Starts and numbers.
+    Runs(Vec<i64>, Vec<i64>),
+    /// Whether by class.
+    Ranked(Ranked, bool),
+}
+
+/// What plain numbers cost, by some of their groups.
+fn rate(values: &[i64]) -> f64 {
+    let groups = values.len().div_ceil(GROUP);
+    let step = groups.div_ceil(RATED_GROUPS).max(1);
+    let (mut bytes, mut rated) = (0.0, 0);
+    for group in values.chunks(GROUP).step_by(step) {
+        bytes += integers::group_cost_bytes(group) as f64 + ENTRY_BYTES;
+        rated += group.len();
+    }
+    bytes * values.len() as f64 / (rated.max(1)) as f64
+}
+
+/// Bits a number takes at least that does not depend on its neighbours, by a sample.
+fn entropy_bits(values: &[i64]) -> f64 {
+    let step = values.len().div_ceil(SAMPLE).max(1);
+    let mut sample: Vec<i64> = values.iter().step_by(step).copied().collect();
+    sample.sort_unstable();
+    let total = sample.len() as f64;
+    let of = |equal: &[i64]| equal.len() as f64 * (total / equal.len() as f64).log2();
+    sample.chunk_by(|a, b| a == b).map(of).sum::<f64>() / total
+}
+
+fn choose(values: &[i64], classes: &[u32]) -> Choice {
+    if values.len() <= SMALL {
+        return Choice::Plain;
+    }
+    let mut runs = 1_usize;
+    for pair in values.windows(2) {
+        runs += usize::from(matches!(pair, [a, b] if a != b));
+    }
+    if runs == 1 {
+        return Choice::Plain;
+    }
+    let plain = rate(values);
+    let mut best = Choice::Plain;
+    let mut best_bytes = plain * GAIN_MIN;
+    if runs * RUN_LENGTH_MIN <= values.len() {
+        let (mut starts, mut of_runs) = (Vec::with_capacity(runs), Vec::with_capacity(runs));
+        let mut last = None;
+        for (at, &value) in (0_i64..).zip(values) {
+            if last != Some(value) {
+                starts.push(at);
+                of_runs.push(value);
+                last = Some(value);
+            }
+        }
+        let bytes = rate(&starts) + rate(&of_runs);
+        if bytes < best_bytes {
+            (best, best_bytes) = (Choice::Runs(starts, of_runs), bytes);
+        }
+    }
+    let bytes_of = |ranked: &Ranked| rate(&ranked.ranks) + rate(&ranked.lists) + rate(&ranked.ends);
+    if !classes.is_empty()
+        && let Some(ranked) = Ranked::new(values, classes)
+    {
+        let bytes = bytes_of(&ranked);
+        if bytes < best_bytes {
+            (best, best_bytes) = (Choice::Ranked(ranked, true), bytes);
+        }
+    }
+    if entropy_bits(values) * values.len() as f64 / 8.0 < best_bytes * GAIN_MIN
+        && let Some(ranked) = Ranked::new(values, &[])
+        && bytes_of(&ranked) < best_bytes * GAIN_MIN
+    {
+        best = Choice::Ranked(ranked, false);
+    }
+    best
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::value::strategies;
 
 /// Classes as they were given.
-struct Given<'a>(&'a [u32]);
+pub(super) struct Given<'a>(pub(super) &'a [u32]);
 
 impl Classes for Given<'_> {
     fn classes(&self, occurrences: Range<u32>, out: &mut Vec<u32>) -> Result<(), Error> {
@@ -250,6 +250,57 @@ fn case() -> impl Strategy<Value = Case> {
         })
 }
 
+/// Many distinct texts of a few shapes.
+fn patterned() -> impl Strategy<Value = Case> {
+    (0..9_u8, 300..1500_usize, 1..6_u32, any::<u64>()).prop_map(|(kind, distinct, each, seed)| {
+        let mut state = seed | 1;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state >> 9
+        };
+        let values: Vec<Vec<u8>> = (0..distinct)
+            .map(|i| {
+                let (a, b) = (random(), random());
+                let text = match kind {
+                    0 => format!("{a:08x}-{:04x}-4{:03x}-{b:016x}", a & 0xffff, b & 0xfff),
+                    1 => format!("u-{:07x}", a & 0xfff_ffff),
+                    2 => format!("{:016x}{:016x}", a << 9, b << 9),
+                    3 => format!("/cart/{}", a % 1_000_000),
+                    4 => format!("203.0.{}.{}", a % 256, b % 256),
+                    5 => match a % 3 {
+                        0 => format!("select {} from t7 limit {}", b % 5000, a % 90),
+                        1 => format!("insert {:06} into t7", b % 1000),
+                        _ => "begin 007".to_owned(),
+                    },
+                    6 => format!("order {} at {b}{a} of 00{}", i * 3, a % 3),
+                    7 => format!("{}:{}", "abc".get(..a as usize % 4).unwrap(), b % 100_000),
+                    _ => (0..30).map(|j| format!("{} ", a >> j & 3)).collect(),
+                };
+                encoded(&Value::Str(text))
+            })
+            .collect();
+        let values: ValueTable = values.iter().map(|value| &value[..]).collect();
+        let length = distinct * each as usize;
+        let codes: Vec<u32> = (0..length as u32)
+            .map(|i| {
+                if seed % 2 == 0 {
+                    i / each
+                } else {
+                    (random() % distinct as u64) as u32
+                }
+            })
+            .collect();
+        Case {
+            values,
+            classes: codes.iter().map(|code| code % 5).collect(),
+            owners: (0..length as u32).map(|i| i / 9).collect(),
+            codes,
+        }
+    })
+}
+
 impl Case {
     fn write(&self) -> Written {
         let input = ColumnInput::Codes {
@@ -270,6 +321,18 @@ proptest! {
         let mut looked_for: Vec<Vec<u8>> = case.values.iter().take(5).map(<[u8]>::to_vec).collect();
         looked_for.push(encoded(&Value::Str("/cart/4711".into())));
         looked_for.push(encoded(&Value::Int(3)));
+        written.check_find(&looked_for);
+    }
+
+    #[test]
+    fn texts_of_one_shape_come_back_and_are_found(case in patterned()) {
+        let written = case.write();
+        written.check();
+        let mut looked_for: Vec<Vec<u8>> =
+            case.values.iter().step_by(131).map(<[u8]>::to_vec).collect();
+        for text in ["/cart/4711", "/cart/04711", "203.0.300.1", "begin 007", "u-000000g", ""] {
+            looked_for.push(encoded(&Value::Str(text.into())));
+        }
         written.check_find(&looked_for);
     }
 
@@ -304,7 +367,7 @@ proptest! {
 
     #[test]
     fn damaged_columns_give_values_or_errors(
-        case in case(),
+        case in prop_oneof![case(), patterned()],
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..6),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {

@@ -96,3 +96,14 @@ impl Found {
         self.places
     }
 }
+
+/// What is found among the candidates, if there are any.
+pub(super) fn within(
+    mut found: RoaringBitmap,
+    candidates: Option<&RoaringBitmap>,
+) -> RoaringBitmap {
+    if let Some(candidates) = candidates {
+        found &= candidates;
+    }
+    found
+}

@@ -3,14 +3,17 @@
 use hashbrown::HashSet;
 
 use super::{
-    ColumnContext, ColumnInput, Content, DICTIONARY, DOUBLES, DOUBLES_AS_BITS, INTS, TEXTS,
+    ColumnContext, ColumnInput, Content, DICTIONARY, DOUBLES, DOUBLES_AS_BITS, HEX, INTS,
+    TEMPLATES, TEXTS,
     dictionary::{Dictionary, Sorted},
     doubles::Doubles,
     head::put_unsigned,
+    hex::{Hex, Pattern},
     numbers::Numbers,
     sequence::Sequence,
     sink::Sink,
     table::ValueTable,
+    template::Split,
     texts::Texts,
 };
 use crate::error::Error;
@@ -21,6 +24,8 @@ const REPEATS_SHARE: usize = 2;
 const SMALL: usize = 64;
 /// Counts of values are stored if a value occurs so often on average.
 const COUNTED_OCCURRENCES: usize = 16;
+/// Fewer distinct values are a page or a few, whatever they look like.
+const PATTERN_VALUES_MIN: usize = 256;
 /// Doubles are looked at through this many of them.
 const SAMPLE: usize = 1024;
 /// If no more of a sample are distinct, doubles are numbers that repeat.
@@ -33,15 +38,17 @@ const SAMPLE_DISTINCT_MAX: usize = 128;
 /// What `sink` returned.
 pub(crate) fn write_column(
     input: ColumnInput<'_>,
-    _context: &ColumnContext<'_>,
+    context: &ColumnContext<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
     let count = u64::try_from(input.len()).unwrap_or(u64::MAX);
     match input {
-        ColumnInput::Codes { values, codes } => write_codes(values, codes, &mut head, sink)?,
+        ColumnInput::Codes { values, codes } => {
+            write_codes(values, codes, context, &mut head, sink)?;
+        }
         ColumnInput::Ints(values) => {
-            let sequence = Sequence::write(values.iter().copied(), sink)?;
+            let sequence = Sequence::write(values, context.class_of, sink)?;
             head.push(INTS);
             put_unsigned(&mut head, count);
             sequence.put(&mut head);
@@ -49,7 +56,8 @@ pub(crate) fn write_column(
         ColumnInput::Doubles(values) => {
             if repeats(values) {
                 let bits = values.iter().map(|value| value.to_bits().cast_signed());
-                let sequence = Sequence::write(bits, sink)?;
+                let bits: Vec<i64> = bits.collect();
+                let sequence = Sequence::write(&bits, context.class_of, sink)?;
                 head.push(DOUBLES_AS_BITS);
                 put_unsigned(&mut head, count);
                 sequence.put(&mut head);
@@ -79,6 +87,7 @@ fn repeats(values: &[f64]) -> bool {
 fn write_codes(
     values: &ValueTable,
     codes: &[u32],
+    context: &ColumnContext<'_>,
     head: &mut Vec<u8>,
     sink: &mut Sink<'_>,
 ) -> Result<(), Error> {
@@ -86,10 +95,11 @@ fn write_codes(
     for &code in codes {
         *counts.get_mut(code as usize).expect("a code of the table") += 1;
     }
-    let used = counts.iter().filter(|&&count| count > 0).count();
-    let is_text = (0..)
+    let used: Vec<u32> = (0..)
         .zip(&counts)
-        .all(|(number, &count)| count == 0 || Content::Text.stored(values.get(number)).is_some());
+        .filter_map(|(number, &count)| (count > 0).then_some(number))
+        .collect();
+    let is_text = (used.iter()).all(|&number| Content::Text.stored(values.get(number)).is_some());
     let content = if is_text {
         Content::Text
     } else {
@@ -97,10 +107,37 @@ fn write_codes(
     };
     let stored = |number: u32| content.stored(values.get(number)).unwrap_or_default();
 
-    if codes.len() > SMALL && used * REPEATS_SHARE > codes.len() {
+    let is_mostly_unique = codes.len() > SMALL && used.len() * REPEATS_SHARE > codes.len();
+    let count = codes.len() as u64;
+    if is_text && used.len() >= PATTERN_VALUES_MIN {
+        let pattern = Pattern::of(used.iter().map(|&number| stored(number)));
+        match pattern {
+            Some(pattern) if is_mostly_unique => {
+                let hex = Hex::write(pattern, codes.iter().map(|&code| stored(code)), sink)?;
+                head.push(HEX);
+                put_unsigned(head, count);
+                hex.put(head);
+                return Ok(());
+            }
+            // A sorted dictionary of it.
+            Some(_) => {}
+            None => {
+                let split = Split::new(stored, &used, values.len(), codes);
+                let runs = codes.chunk_by(|a, b| a == b).count();
+                if let Some(split) = split.filter(|split| split.pays(used.len(), runs)) {
+                    let templates = split.write(context.class_of, sink)?;
+                    head.push(TEMPLATES);
+                    put_unsigned(head, count);
+                    templates.put(head);
+                    return Ok(());
+                }
+            }
+        }
+    }
+    if is_mostly_unique {
         let texts = Texts::write(codes.iter().map(|&code| stored(code)), false, sink)?;
         head.push(TEXTS);
-        put_unsigned(head, codes.len() as u64);
+        put_unsigned(head, count);
         head.push(content as u8);
         texts.put(head);
         return Ok(());
@@ -117,7 +154,8 @@ fn write_codes(
         let place = sorted.places.get(code as usize).copied();
         i64::from(place.unwrap_or(u32::MAX))
     };
-    let sequence = Sequence::write(codes.iter().map(place), sink)?;
+    let places: Vec<i64> = codes.iter().map(place).collect();
+    let sequence = Sequence::write(&places, context.class_of, sink)?;
     head.push(DICTIONARY);
     put_unsigned(head, codes.len() as u64);
     head.push(content as u8);
