@@ -18,7 +18,7 @@ use super::{
     block_tags::ItemKind,
     class_set::{ClassConditions, ClassSet, only_text},
     filter::{SpanCondition, SpanFilter, TagScope},
-    row_set::{GROUP_WORDS, GroupMask, RowSetBuilder, mask_of_range},
+    row_set::{GROUP_WORDS, GroupMask, RowSetBuilder, mask_of_range, mask_where},
     rows::SpanRows,
     select::{OwnerTag, ValueTest},
 };
@@ -502,15 +502,4 @@ fn and(mask: &mut GroupMask, other: &GroupMask) {
     for (word, other) in mask.iter_mut().zip(other) {
         *word &= other;
     }
-}
-
-/// Which values of a group are right.
-fn mask_where<T: Copy>(values: &[T], right: impl Fn(T) -> bool) -> GroupMask {
-    let mut mask = [0; GROUP_WORDS];
-    for (word, values) in mask.iter_mut().zip(values.chunks(64)) {
-        for (&value, bit) in values.iter().zip(0..) {
-            *word |= u64::from(right(value)) << bit;
-        }
-    }
-    mask
 }

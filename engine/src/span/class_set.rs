@@ -10,7 +10,7 @@ use super::{
     block::SpanBlock,
     filter::StringMatch,
     model::{Attributes, SpanKind, StatusCode},
-    row_set::{GROUP_WORDS, GroupMask},
+    row_set::{GROUP_WORDS, GroupMask, mask_where},
     select::{OwnerTag, ValueTest, test_attributes},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Ranges that a row is compared with one by one; of more, a table is looked up.
-const RANGES_MAX: usize = 4;
+const RANGES_MAX: usize = 6;
 
 /// What a filter asks of classes.
 #[derive(Debug, Default)]
@@ -193,24 +193,32 @@ impl ClassSet {
 
     /// Which of the rows of a group are of one of its classes.
     pub(super) fn mask(&self, classes: &[u32]) -> GroupMask {
-        let mut mask = [0; GROUP_WORDS];
-        let words = mask.iter_mut().zip(classes.chunks(64));
-        if self.ranges.len() > RANGES_MAX {
-            for (word, classes) in words {
-                for (&class, bit) in classes.iter().zip(0..) {
-                    *word |= u64::from(self.contains(class)) << bit;
-                }
+        match self.ranges.as_slice() {
+            [] => [0; GROUP_WORDS],
+            &[(first, count)] => {
+                mask_where(classes, |class: u32| class.wrapping_sub(first) < count)
             }
-            return mask;
-        }
-        for (word, classes) in words {
-            for &(first, count) in &self.ranges {
-                for (&class, bit) in classes.iter().zip(0..) {
-                    *word |= u64::from(class.wrapping_sub(first) < count) << bit;
+            &[one, two] => mask_where(classes, |class: u32| {
+                (class.wrapping_sub(one.0) < one.1) | (class.wrapping_sub(two.0) < two.1)
+            }),
+            ranges if ranges.len() <= RANGES_MAX => {
+                let mut all = [0; GROUP_WORDS];
+                for &(first, count) in ranges {
+                    let mask = mask_where(classes, |class: u32| class.wrapping_sub(first) < count);
+                    all.iter_mut().zip(mask).for_each(|(all, word)| *all |= word);
                 }
+                all
+            }
+            _ => {
+                let mut mask = [0; GROUP_WORDS];
+                for (word, classes) in mask.iter_mut().zip(classes.chunks(64)) {
+                    for (&class, bit) in classes.iter().zip(0..) {
+                        *word |= u64::from(self.contains(class)) << bit;
+                    }
+                }
+                mask
             }
         }
-        mask
     }
 }
 

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     block::{Block, BlockWriter, SectionKind},
-    column::integers::GROUP,
+    column::{
+        integers::GROUP,
+        kernel::{Kernel, Op},
+    },
     error::Error,
 };
 
@@ -260,16 +263,15 @@ fn load_numbers(
     out: &mut Vec<u32>,
     holds: impl Fn(u32, u32) -> bool,
 ) -> Result<(), Error> {
-    out.clear();
     let mut values = [0; GROUP];
     let count = groups.load(block, group, &mut values)?;
-    let first = group.saturating_mul(GROUP_ROWS);
-    let mut right = true;
-    for (&value, row) in values.iter().take(count).zip(first..) {
-        let number = u32::try_from(value).unwrap_or(u32::MAX);
-        right &= i64::from(number) == value && holds(row, number);
-        out.push(number);
-    }
+    out.resize(count, 0);
+    let right = Kernel::best().run(Narrow {
+        values: values.get(..count).unwrap_or_default(),
+        first: group.saturating_mul(GROUP_ROWS),
+        out,
+        holds,
+    });
     if right {
         Ok(())
     } else {
@@ -278,6 +280,39 @@ fn load_numbers(
             0,
             format!("group {group} of a column is out of its range"),
         ))
+    }
+}
+
+/// Makes values numbers; says whether they are all in range, and right for their rows.
+struct Narrow<'a, H> {
+    values: &'a [i64],
+    /// Row of the first.
+    first: u32,
+    /// As long as `values`.
+    out: &'a mut [u32],
+    holds: H,
+}
+
+impl<H: Fn(u32, u32) -> bool> Op for Narrow<'_, H> {
+    type Answer = bool;
+
+    #[expect(clippy::inline_always, reason = "as the trait asks")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what does not come back the same is told"
+    )]
+    #[inline(always)]
+    fn run(self) -> bool {
+        let mut wrong = 0u32;
+        let mut row = self.first;
+        for (slot, &value) in self.out.iter_mut().zip(self.values) {
+            let number = value as u32;
+            wrong |= u32::from(i64::from(number) != value) | u32::from(!(self.holds)(row, number));
+            *slot = number;
+            row = row.wrapping_add(1);
+        }
+        wrong == 0
     }
 }
 
