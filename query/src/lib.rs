@@ -8,13 +8,11 @@
 //! | --- | --- |
 //! | [`metric_stats`] | count, sum, min, max, mean, stddev, percentiles of samples, by labels |
 //! | [`TraceTree::of`] | how do the spans of a trace hang together, and who spent the time? |
-//! | [`find_traces`] | which traces have a span like this, newest first? |
-//! | [`dependency_graph`] | which service calls which, how often, how slowly, with how many errors? |
-//! | [`dependency_difference`] | which of that is new, gone or different between two ranges? |
 //! | [`SpanSet`] | which spans: conditions, relations, figures, and sets of such sets |
 //! | [`find_traces`], [`find_spans`] | which traces have spans of a set, which spans are they? Newest first |
 //! | [`count_spans`], [`aggregate_spans`] | how many, how often, how slow, by what, through time? |
-//! | [`dependencies`] | which service calls which, how often, how slowly, with how many errors? |
+//! | [`dependency_graph`] | which service calls which, how often, how slowly, with how many errors? |
+//! | [`dependency_difference`] | which of that is new, gone or different between two ranges? |
 //! | [`duration_stats`] | statistics of span durations by service or operation |
 //! | [`Selector::parse`] | which series does `name{label="value"}` mean? |
 #![forbid(unsafe_code)]
