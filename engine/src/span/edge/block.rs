@@ -248,7 +248,10 @@ pub(in crate::span) fn each_span_of(
     let mut ids = Vec::new();
     for first in rows.clone().step_by(CHECK_ROWS) {
         ctl.check()?;
-        let step = first..rows.end.min(first.saturating_add(super::number(CHECK_ROWS)));
+        let step = first
+            ..rows
+                .end
+                .min(first.saturating_add(super::number(CHECK_ROWS)));
         ids.clear();
         ids.resize(step.len(), [0; 8]);
         block.span_ids(first, &mut ids)?;
