@@ -44,7 +44,7 @@ mod tests;
 pub use axis::Axis;
 pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
-    SpanWriter,
+    SpanWriter, UnseenAttribute,
 };
 pub use catalog::SymbolId;
 pub use filter::{SpanCondition, SpanFilter, StringMatch, TagScope};
