@@ -70,6 +70,45 @@ pub enum Value {
     KeyValues(Vec<(String, Value)>),
 }
 
+/// What kind of value an attribute has, as far as searches tell kinds apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AttributeType {
+    /// Text.
+    Str,
+    /// A signed integer.
+    Int,
+    /// A double.
+    Double,
+    /// A truth value.
+    Bool,
+    /// Bytes, a list, a map, or a value that says nothing.
+    Other,
+}
+
+impl AttributeType {
+    /// Of a value.
+    pub fn of(value: &Value) -> Self {
+        match value {
+            Value::Str(_) => Self::Str,
+            Value::Int(_) => Self::Int,
+            Value::Double(_) => Self::Double,
+            Value::Bool(_) => Self::Bool,
+            Value::Empty | Value::Bytes(_) | Value::Array(_) | Value::KeyValues(_) => Self::Other,
+        }
+    }
+
+    /// Of an encoded value.
+    pub(crate) fn of_encoded(encoded: &[u8]) -> Self {
+        match encoded.first() {
+            Some(&STR) => Self::Str,
+            Some(&INT) => Self::Int,
+            Some(&DOUBLE) => Self::Double,
+            Some(&(FALSE | TRUE)) => Self::Bool,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// A value nested deeper than [`VALUE_DEPTH_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("attribute value is nested deeper than {VALUE_DEPTH_MAX} levels")]
@@ -429,6 +468,20 @@ pub(crate) fn display<'a>(encoded: &'a [u8], scratch: &'a mut String) -> &'a str
         let _ = write!(scratch, "{value}");
     }
     scratch
+}
+
+/// The text of an encoded value that is text.
+pub(crate) fn encoded_text(encoded: &[u8]) -> Option<&[u8]> {
+    let (&kind, mut rest) = encoded.split_first()?;
+    let text = varint::take_bytes(&mut rest)?;
+    (kind == STR && rest.is_empty()).then_some(text)
+}
+
+/// Appends the encoding of a text.
+#[inline]
+pub(crate) fn encode_text(text: &[u8], out: &mut Vec<u8>) {
+    out.push(STR);
+    varint::put_bytes(out, text);
 }
 
 /// Calls `each` with every encoding whose display form is `text`. Returns false if there may be
