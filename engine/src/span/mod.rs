@@ -70,8 +70,8 @@ mod view_test;
 
 pub use axis::Axis;
 pub use batch::{
-    AttributeRow, LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
-    SpanWriter,
+    LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
+    SpanWriter, UnseenAttribute,
 };
 pub(crate) use block::SpanBlock;
 #[doc(hidden)]

@@ -20,7 +20,6 @@ mod http;
 mod ingest;
 mod json;
 mod metrics;
-mod seen;
 mod series;
 mod trace;
 mod translate;
