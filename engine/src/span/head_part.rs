@@ -21,7 +21,7 @@ use super::{
     hit::{OddTraces, SpanHit, hit_of},
     model::{Attributes, SpanKind, StatusCode, Trace, TraceSummary},
     parents::NO_PARENT,
-    part::{NewestTrace, RowValues, SpanClass, newest_of},
+    part::{RowValues, SpanClass},
     read,
     rows::SpanRows,
     select::{RowCursor, count_classes},
@@ -73,6 +73,11 @@ impl HeadPart {
 
     pub(super) fn catalog(&self) -> &Catalog {
         self.head.catalog()
+    }
+
+    /// What is seen of the shard.
+    pub(super) fn view(&self) -> View {
+        self.view
     }
 
     /// No row from here on is seen.
@@ -637,48 +642,6 @@ impl HeadPart {
         }
         ctl.count_spans(rows.len())?;
         Ok(hits)
-    }
-
-    pub(crate) fn newest_traces(
-        &self,
-        filter: &SpanFilter,
-        before: Option<(Timestamp, TraceId)>,
-        limit: usize,
-        ctl: &QueryControl,
-    ) -> Result<Vec<NewestTrace>, Error> {
-        let Some(lock) = self.lock() else {
-            return Ok(Vec::new());
-        };
-        let mut matched: HashMap<u32, u64> = HashMap::new();
-        self.each_slice(filter, ctl, &mut |shard, rows| {
-            for ident in rows.iter().filter_map(|&row| shard.idents.get(row)) {
-                *matched.entry(ident.trace).or_default() += 1;
-            }
-        })?;
-        let mut found = Vec::with_capacity(matched.len());
-        for (trace, matched) in matched {
-            if found.len().is_multiple_of(CHECK_ROWS) {
-                ctl.check()?;
-            }
-            let (mut row, id) = {
-                let shard = lock.read();
-                let entry = shard.traces.get(trace);
-                let entry = entry.ok_or(Error::NoSuchTrace { trace })?;
-                (entry.first, entry.id)
-            };
-            let mut start = None;
-            while row < self.view.rows {
-                (row, start) = self.earliest_start(&lock.read(), row, start);
-            }
-            let start = Timestamp::from_nanos(start.ok_or(Error::NoSuchTrace { trace })?);
-            found.push(NewestTrace {
-                trace,
-                id,
-                start,
-                matched,
-            });
-        }
-        Ok(newest_of(found, before, limit))
     }
 
     pub(crate) fn find_trace(&self, id: TraceId, ctl: &QueryControl) -> Result<Option<u32>, Error> {

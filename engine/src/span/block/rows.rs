@@ -188,6 +188,20 @@ impl Rows {
             + self.bounds.capacity() * size_of::<RowBounds>()
     }
 
+    /// Hands the classes of a group over as they are decoded: they were not looked at, and may be out of
+    /// range.
+    pub(super) fn with_class_group<T>(
+        &self,
+        block: &Block,
+        group: u32,
+        take: impl FnOnce(&[i64]) -> T,
+    ) -> Result<T, Error> {
+        with_group(|values| {
+            let count = self.class.load(block, group, values)?;
+            Ok(take(values.get(..count).unwrap_or_default()))
+        })
+    }
+
     pub(super) fn class_group(
         &self,
         block: &Block,
