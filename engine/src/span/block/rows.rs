@@ -188,6 +188,20 @@ impl Rows {
             + self.bounds.capacity() * size_of::<RowBounds>()
     }
 
+    /// Hands the classes of a group over as they are decoded: they were not looked at, and may be out of
+    /// range.
+    pub(super) fn with_class_group<T>(
+        &self,
+        block: &Block,
+        group: u32,
+        take: impl FnOnce(&[i64]) -> T,
+    ) -> Result<T, Error> {
+        with_group(|values| {
+            let count = self.class.load(block, group, values)?;
+            Ok(take(values.get(..count).unwrap_or_default()))
+        })
+    }
+
     pub(super) fn class_group(
         &self,
         block: &Block,
@@ -293,9 +307,7 @@ thread_local! {
 }
 
 /// Lends room for a group. Not to be asked for inside.
-fn with_group<T>(
-    decode: impl FnOnce(&mut [i64; GROUP]) -> Result<T, Error>,
-) -> Result<T, Error> {
+fn with_group<T>(decode: impl FnOnce(&mut [i64; GROUP]) -> Result<T, Error>) -> Result<T, Error> {
     GROUP_VALUES.with(|values| match values.try_borrow_mut() {
         Ok(mut values) => decode(&mut values),
         Err(_) => decode(&mut [0; GROUP]),
