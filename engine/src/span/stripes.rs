@@ -70,9 +70,7 @@ impl Stripe {
     #[inline]
     fn home(mixed: u64, slots: usize) -> usize {
         let share = (mixed << STRIPE_BITS) >> 32;
-        #[expect(clippy::cast_possible_truncation, reason = "below `slots`")]
-        let home = ((share * slots as u64) >> 32) as usize;
-        home
+        ((share * slots as u64) >> 32) as usize
     }
 
     #[inline]
