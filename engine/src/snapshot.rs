@@ -262,7 +262,7 @@ impl Snapshot {
         ask: impl Fn(&SpanPart) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
         for part in self.span_parts()?.iter().rev() {
-            if let Some(answer) = self.met(ask(part))? {
+            if let Some(answer) = ask(part)? {
                 return Ok(Some(answer));
             }
         }
@@ -283,7 +283,8 @@ impl Snapshot {
                 ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.pin.lsn())),
             }
         }
-        self.fresh(opened)
+        let told = opened.into_iter().map(|part| part.telling(&self.engine));
+        self.fresh(told.collect())
     }
 
     /// Services that have spans in `range`, sorted.
@@ -292,7 +293,7 @@ impl Snapshot {
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
         let found = listing::services(&self.span_parts()?, range, query);
-        self.fresh(self.met(found)?)
+        self.fresh(found?)
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -306,7 +307,7 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
         let found = listing::operations(&self.span_parts()?, service, range, query);
-        self.fresh(self.met(found)?)
+        self.fresh(found?)
     }
 
     /// The first `limit` attribute keys that begin with `prefix` and stand in a scope (in any of them
@@ -322,7 +323,7 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<TagName>, Error> {
         let found = listing::tag_names(&self.span_parts()?, of, prefix, limit, query);
-        self.fresh(self.met(found)?)
+        self.fresh(found?)
     }
 
     /// The first `limit` values of an attribute that begin with `prefix`, sorted by their display form,
@@ -340,7 +341,7 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
         let found = listing::tag_values(&self.span_parts()?, key, of, prefix, limit, query);
-        self.fresh(self.met(found)?)
+        self.fresh(found?)
     }
 
     /// From the first start to the last end of all spans.
@@ -350,7 +351,7 @@ impl Snapshot {
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
         let mut bounds: Option<TimeRange> = None;
         for part in self.span_parts()? {
-            let own = self.met(part.time_bounds(query))?;
+            let own = part.time_bounds(query)?;
             bounds = match (bounds, own) {
                 (Some(all), Some(own)) => Some(all.union(own)),
                 (all, own) => all.or(own),

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     block::{Block, BlockId},
     control::{QueryControl, QueryLimits},
+    error::Error,
     id::TraceId,
     time::{TimeRange, Timestamp},
     value::{AttributeType, Value},
@@ -838,6 +839,34 @@ fn a_cancelled_or_bounded_question_ends() {
     let bounded = || QueryControl::new(clock.clone(), None, limits.clone());
     assert!(part.select(&filter, &bounded()).is_err());
     assert!(part.relatives(&all, Axis::Child, &bounded()).is_err());
+}
+
+#[test]
+fn rows_of_another_part_are_refused() {
+    let head = Arc::new(new_head(1));
+    write(&head, 1, &[plain(0, 1, 0, 1)], false);
+    write(&head, 2, &[plain(0, 2, 1, 2)], false);
+    let (ctl, block) = (control(), sealed(&head, Lsn(1)).unwrap());
+    let newer: SpanRows = [1].into_iter().collect();
+    for part in [
+        SpanPart::of_head(&head, Lsn(1)).next().unwrap(),
+        whole(&block),
+    ] {
+        let refused = part.durations(&newer, &ctl, &mut Vec::new());
+        assert!(matches!(refused, Err(Error::NoSuchRow { row: 1 })));
+        assert!(matches!(
+            part.relatives(&newer, Axis::Child, &ctl),
+            Err(Error::NoSuchRow { .. })
+        ));
+        assert!(matches!(
+            part.summary(7, &ctl),
+            Err(Error::NoSuchTrace { trace: 7 })
+        ));
+        assert!(matches!(
+            part.trace_id(7),
+            Err(Error::NoSuchTrace { trace: 7 })
+        ));
+    }
 }
 
 #[test]

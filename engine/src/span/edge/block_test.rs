@@ -83,10 +83,9 @@ fn of_rows(part: &SpanPart, filter: &EdgeFilter) -> Sums {
 fn of_summaries(part: &SpanPart, filter: &EdgeFilter) -> Option<Sums> {
     let (block, hidden) = part.block().unwrap();
     let mut graph = EdgeGraph::new(0);
-    let gone = super::block::gone(block, hidden).unwrap();
+    let gone = block::gone(block, hidden).unwrap();
     let ctl = control();
-    let used =
-        super::block::add_less(part, block, hidden, &gone, filter, &ctl, &mut graph).unwrap();
+    let used = block::add_less(part, block, hidden, &gone, filter, &ctl, &mut graph).unwrap();
     used.then(|| sums(graph))
 }
 
@@ -223,6 +222,6 @@ fn damaged_summaries_are_counted_from_the_rows() {
     part.add_edges(&filter, &control(), &mut graph).unwrap();
     assert_eq!(sums(graph), expected);
     let (block, _) = part.block().unwrap();
-    let damage = super::section::EdgeDirectory::open(block.block());
+    let damage = section::EdgeDirectory::open(block.block());
     assert!(matches!(damage, Err(Error::CorruptBlock { .. })));
 }
