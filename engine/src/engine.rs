@@ -271,9 +271,9 @@ struct Inner {
 pub struct EngineStats {
     /// The current generation of the metric head.
     pub metrics: MetricStats,
-    /// Generations that are being sealed, or wait for it.
+    /// Generations of metrics that are being sealed, or wait for it.
     pub frozen_generations: u64,
-    /// Blocks that make up the store.
+    /// Blocks of metrics that make up the store.
     pub blocks: u64,
     /// Series in them; one that is in several counts several times.
     pub block_series: u64,
@@ -281,10 +281,22 @@ pub struct EngineStats {
     pub block_samples: u64,
     /// Bytes of their files.
     pub block_bytes: u64,
+    /// Generations of spans that are being sealed, or wait for it.
+    pub frozen_span_generations: u64,
+    /// Blocks of spans.
+    pub span_blocks: u64,
+    /// Traces in them; one that is in several counts several times.
+    pub block_traces: u64,
+    /// Spans in them, hidden ones included.
+    pub block_spans: u64,
+    /// Bytes of their files.
+    pub span_block_bytes: u64,
     /// Bytes of the manifest.
     pub manifest_bytes: u64,
     /// Deletes that some block or frozen generation does not have applied yet.
     pub tombstones: u64,
+    /// Deletes of spans that some block does not have applied yet.
+    pub span_tombstones: u64,
     /// What sealing has done.
     pub seals: SealStats,
     /// What compaction, retention and scrub have done.
@@ -299,13 +311,15 @@ pub struct EngineStats {
     pub retention_floor: Option<Timestamp>,
     /// Samples of records up to here are in blocks.
     pub metric_cut: Lsn,
+    /// Spans of records up to here are in blocks.
+    pub span_cut: Lsn,
     /// The oldest record that is not in blocks, if there is one: the log is kept from here.
     pub oldest_unsealed_lsn: Option<Lsn>,
     /// Why the store can only be read, if so.
     pub read_only: Option<String>,
     /// Files and pages that cannot be read, as far as they were met.
     pub damage: Vec<FileDamage>,
-    /// The span head.
+    /// The current generation of the span head.
     pub spans: SpanStats,
     /// The log.
     pub log: rootline_wal::Stats,
@@ -407,8 +421,7 @@ impl Engine {
         self.inner.core.committer.delete_spans(filter)
     }
 
-    /// Seals the samples in memory into blocks, and cuts the log as far as nothing needs it. Spans stay
-    /// in memory and in the log in this release.
+    /// Seals the samples and spans in memory into blocks, and cuts the log as far as nothing needs it.
     ///
     /// # Errors
     /// Of kind `Retry` if the disk is full, `Closed` if the store is read-only or its manifest takes
@@ -494,8 +507,11 @@ impl Engine {
         // has the blocks that do not open, too.
         let is_read_only = core.files.manifest.read_only().is_some();
         let in_view = view.blocks.iter().map(|block| block.meta());
-        let metas = in_view.filter(|_| is_read_only);
-        let metas = metas.chain(version.blocks.values().filter(|_| !is_read_only));
+        let in_view = in_view.chain(spans.blocks.iter().map(|part| &part.meta));
+        let all = in_view.filter(|_| is_read_only);
+        let all = all.chain(version.blocks.values().filter(|_| !is_read_only));
+        let metas = all.clone().filter(|meta| meta.signal == Signal::Metrics);
+        let of_spans = all.filter(|meta| meta.signal == Signal::Spans);
         EngineStats {
             metrics: view.current.stats(),
             frozen_generations: view.frozen.len() as u64,
@@ -503,8 +519,14 @@ impl Engine {
             block_series: metas.clone().map(|meta| meta.series).sum(),
             block_samples: metas.clone().map(|meta| meta.samples).sum(),
             block_bytes: metas.map(|meta| meta.file_bytes).sum(),
+            frozen_span_generations: spans.frozen.len() as u64,
+            span_blocks: of_spans.clone().count() as u64,
+            block_traces: of_spans.clone().map(|meta| meta.series).sum(),
+            block_spans: of_spans.clone().map(|meta| meta.samples).sum(),
+            span_block_bytes: of_spans.map(|meta| meta.file_bytes).sum(),
             manifest_bytes: core.files.manifest.disk_bytes(),
             tombstones: view.tombstones.len() as u64,
+            span_tombstones: spans.tombstones.len() as u64,
             seals: core.seal_stats(),
             compactions: core.compaction.stats(),
             disk_free_bytes: committer.disk.free_bytes(),
@@ -512,6 +534,7 @@ impl Engine {
             disk_is_low: committer.disk.is_low(),
             retention_floor: view.floor_ns.map(Timestamp::from_nanos),
             metric_cut: version.cuts.metrics,
+            span_cut: version.cuts.spans,
             oldest_unsealed_lsn: core.oldest_unsealed(),
             read_only: core.files.manifest.read_only(),
             damage: core.files.damage(),

@@ -16,7 +16,7 @@ use crate::{
     id::TraceId,
     metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
     span::{
-        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart,
+        SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart,
         listing,
     },
     store::View,
@@ -32,18 +32,15 @@ pub struct Snapshot {
     pin: Arc<Pin>,
     /// The parts of the store as of the pin.
     view: Arc<View>,
-    spans_at: Lsn,
 }
 
 impl Snapshot {
     /// The view and the pin were taken together: every batch up to the pin is in the view, whole.
     pub(crate) fn new(engine: Engine, pin: Pin, view: Arc<View>) -> Self {
-        let spans_at = pin.lsn();
         Self {
             engine,
             pin: Arc::new(pin),
             view,
-            spans_at,
         }
     }
 
@@ -62,16 +59,6 @@ impl Snapshot {
     /// Whether every block with spans in `range` could be opened; see [`is_whole`](Self::is_whole).
     pub fn spans_are_whole(&self, range: TimeRange) -> bool {
         self.engine.is_whole(Signal::Spans, range)
-    }
-
-    /// The same snapshot with spans as they were at `lsn`, if that is older: what later pages of an
-    /// answer are read from. Spans deleted since stay deleted or come back whole by trace.
-    #[must_use]
-    pub fn spans_as_of(&self, lsn: Lsn) -> Self {
-        Self {
-            spans_at: self.pin.lsn().min(lsn),
-            ..self.clone()
-        }
     }
 
     /// Samples in `range` of every series that all `matchers` select, in order of labels, each series
@@ -291,32 +278,15 @@ impl Snapshot {
     /// [`Error::SnapshotExpired`].
     pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
         let damaged = &mut |error: Error| self.engine.note_damage(&error, Path::new(""));
-        let parts = self.view.spans.parts(self.spans_at, damaged)?;
+        let parts = self.view.spans.parts(self.pin.lsn(), damaged)?;
         let mut opened = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
                 ViewPart::Block(block, hidden) => opened.push(SpanPart::of_block(block, hidden)),
-                ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.spans_at)),
+                ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.pin.lsn())),
             }
         }
         self.fresh(opened)
-    }
-
-    /// Every span for which `filter` holds, in no particular order.
-    ///
-    /// # Errors
-    /// What `visit` returns; the query's bounds; [`Error::SnapshotExpired`].
-    pub fn scan_spans(
-        &self,
-        filter: &SpanFilter,
-        query: &QueryControl,
-        visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        self.view
-            .spans
-            .current
-            .scan(self.spans_at, filter, query, visit)?;
-        self.pin.check_age()
     }
 
     /// Services that have spans in `range`, sorted.
@@ -374,11 +344,6 @@ impl Snapshot {
     ) -> Result<Vec<TagValue>, Error> {
         let found = listing::tag_values(&self.span_parts()?, key, of, prefix, limit, query);
         self.fresh(self.met(found)?)
-    }
-
-    /// The text of a service or operation number in a [`SpanHit`].
-    pub fn symbol(&self, id: u32) -> Arc<str> {
-        self.view.spans.current.symbol(id)
     }
 
     /// From the first start to the last end of all spans.

@@ -135,7 +135,7 @@ fn size_of(storage: &Arc<dyn Storage>, dir: &Path) -> Result<(u64, u64), Error> 
 
 /// What a sound manifest says.
 struct Named {
-    /// Samples of records up to here are in blocks.
+    /// Samples or spans of records up to here are in blocks.
     cut: Lsn,
     blocks: Vec<BlockMeta>,
 }
@@ -236,7 +236,7 @@ impl Walk<'_> {
             });
         }
         Ok((is_intact && !recovery.created).then(|| Named {
-            cut: version.cuts.metrics,
+            cut: version.cuts.metrics.max(version.cuts.spans),
             blocks: version.blocks.into_values().collect(),
         }))
     }

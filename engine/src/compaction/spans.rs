@@ -23,7 +23,7 @@ use crate::{
     maintenance::Core,
     manifest::{Change, Version},
     span::{
-        Hidden, SpanBlockPart, SpanView,
+        SpanBlockPart, SpanView,
         block::{SpanBlockOrigin, merge},
     },
 };

@@ -250,9 +250,10 @@ impl BlockPart {
             }
         }
         conditions.sort_by_key(RowCondition::rank);
-        let classes = match classes.is_empty() {
-            true => None,
-            false => Some(ClassSet::of(&self.block, &classes, ctl)?),
+        let classes = if classes.is_empty() {
+            None
+        } else {
+            Some(ClassSet::of(&self.block, &classes, ctl)?)
         };
         let (start, end) = (
             filter.range.start().as_nanos(),
@@ -427,8 +428,8 @@ impl BlockPart {
     ) -> Result<GroupMask, Error> {
         let none = |mask: &GroupMask| mask.iter().all(|&word| word == 0);
         if let Some(classes) = &plan.classes {
-            self.block.class_group(group, &mut scratch.classes)?;
-            and(&mut mask, &classes.mask(&scratch.classes));
+            let of_classes = |values: &[i64]| classes.mask(values);
+            and(&mut mask, &self.block.with_class_group(group, of_classes)?);
             if none(&mask) {
                 return Ok(mask);
             }
@@ -493,7 +494,6 @@ impl BlockPart {
 /// Decoded groups.
 #[derive(Debug, Default)]
 struct ScanScratch {
-    classes: Vec<u32>,
     starts: Vec<i64>,
     durations: Vec<u64>,
 }

@@ -178,12 +178,6 @@ impl ClassSet {
         self.rows
     }
 
-    /// Whether a class is in it.
-    #[inline]
-    pub(super) fn contains(&self, class: u32) -> bool {
-        self.right.get(class as usize).copied().unwrap_or(false)
-    }
-
     /// Its classes, rising.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges
@@ -192,32 +186,29 @@ impl ClassSet {
     }
 
     /// Which of the rows of a group are of one of its classes.
-    pub(super) fn mask(&self, classes: &[u32]) -> GroupMask {
+    pub(super) fn mask(&self, classes: &[i64]) -> GroupMask {
+        // Below the first class it wraps to far above the last.
+        let is_of = |class: i64, (first, count): (u32, u32)| {
+            class.wrapping_sub(i64::from(first)).cast_unsigned() < u64::from(count)
+        };
         match self.ranges.as_slice() {
             [] => [0; GROUP_WORDS],
-            &[(first, count)] => {
-                mask_where(classes, |class: u32| class.wrapping_sub(first) < count)
-            }
-            &[one, two] => mask_where(classes, |class: u32| {
-                (class.wrapping_sub(one.0) < one.1) | (class.wrapping_sub(two.0) < two.1)
-            }),
+            &[one] => mask_where(classes, |class| is_of(class, one)),
+            &[one, two] => mask_where(classes, |class| is_of(class, one) | is_of(class, two)),
             ranges if ranges.len() <= RANGES_MAX => {
                 let mut all = [0; GROUP_WORDS];
-                for &(first, count) in ranges {
-                    let mask = mask_where(classes, |class: u32| class.wrapping_sub(first) < count);
-                    all.iter_mut().zip(mask).for_each(|(all, word)| *all |= word);
+                for &range in ranges {
+                    let mask = mask_where(classes, |class| is_of(class, range));
+                    all.iter_mut()
+                        .zip(mask)
+                        .for_each(|(all, word)| *all |= word);
                 }
                 all
             }
-            _ => {
-                let mut mask = [0; GROUP_WORDS];
-                for (word, classes) in mask.iter_mut().zip(classes.chunks(64)) {
-                    for (&class, bit) in classes.iter().zip(0..) {
-                        *word |= u64::from(self.contains(class)) << bit;
-                    }
-                }
-                mask
-            }
+            _ => mask_where(classes, |class| {
+                let place = usize::try_from(class).unwrap_or(usize::MAX);
+                self.right.get(place).copied().unwrap_or(false)
+            }),
         }
     }
 }
@@ -246,7 +237,7 @@ pub(super) fn resource_keys(block: &SpanBlock, ctl: &QueryControl) -> Result<Vec
 }
 
 /// Whether a value test is of one text alone: then it is found fast.
-pub(super) fn only_text<'f>(test: ValueTest<'f>) -> Option<&'f str> {
+pub(super) fn only_text(test: ValueTest<'_>) -> Option<&str> {
     match test {
         ValueTest::Present => None,
         ValueTest::Matches(matches) => matches.only_text(),

@@ -13,7 +13,6 @@
 
 use std::{
     collections::HashSet,
-    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -29,7 +28,6 @@ use super::{
     catalog::{Catalog, SymbolId, Translation},
     dictionary::number,
     filter::SpanFilter,
-    hit::{OddTraces, SpanHit, hit_of},
     model::Trace,
     read,
     select::RowCursor,
@@ -526,54 +524,6 @@ impl SpanHead {
         }
     }
 
-    /// Calls `visit` with every span that satisfies the filter, in no promised order but the same one
-    /// each time, until it breaks. No lock is held meanwhile.
-    ///
-    /// # Errors
-    /// Those of the query's control, and the visitor's.
-    pub(crate) fn scan(
-        &self,
-        at: Lsn,
-        filter: &SpanFilter,
-        ctl: &QueryControl,
-        visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        for lock in &self.shards {
-            let view = lock.read().view(at);
-            let mut cursor = RowCursor::new(lock, &self.catalog, filter, view, ctl)?;
-            let mut odd = OddTraces::default();
-            let (mut rows, mut hits) = (Vec::new(), Vec::new());
-            loop {
-                ctl.check()?;
-                let seen;
-                {
-                    let shard = lock.read();
-                    seen = cursor.next_slice(&shard, &self.catalog, &mut rows);
-                    let tables = self.catalog.read();
-                    hits.clear();
-                    hits.extend(
-                        rows.iter()
-                            .filter_map(|&row| hit_of(&shard, &tables, row, view)),
-                    );
-                }
-                if seen == 0 {
-                    break;
-                }
-                ctl.count_spans(seen as u64)?;
-                for (hit, unsettled) in &mut hits {
-                    if let Some(place) = unsettled {
-                        let parent = odd.parent_service(lock, &self.catalog, view, *place, ctl)?;
-                        hit.parent_service = parent;
-                    }
-                    if visit(hit)?.is_break() {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The text of a symbol of a [`SpanHit`].
     pub(crate) fn symbol(&self, symbol: SymbolId) -> Arc<str> {
         self.catalog.read().symbol(symbol)
@@ -598,13 +548,6 @@ impl SpanHead {
     /// The shared tables.
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
-    }
-
-    /// A shard.
-    pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
-        self.shards
-            .iter()
-            .map(move |lock| (lock, lock.read().view(at)))
     }
 
     /// One of its shards.

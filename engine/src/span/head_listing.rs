@@ -40,20 +40,20 @@ impl HeadPart {
             TagScope::Any | TagScope::Span => {
                 let visible = self.visible_rows(ctl)?;
                 let keys: Vec<u32> = lock.read().tags.keys().collect();
+                let mut rows = RowBits::new(self.row_bound());
                 for key in keys {
                     let text = self.catalog().read().symbol(key);
                     if !text.starts_with(prefix) {
                         continue;
                     }
-                    let mut rows = RoaringBitmap::new();
+                    rows.clear();
                     let mut types = BTreeSet::new();
                     each_value(lock, key, ctl, &mut |encoded, postings| {
-                        if visible.count(postings) > 0 {
+                        if rows.add(postings, &visible) {
                             types.insert(AttributeType::of_encoded(encoded));
-                            postings.union_into(&mut rows);
                         }
                     })?;
-                    into.add(&text, TagScope::Span, types, visible.count_of(&rows));
+                    into.add(&text, TagScope::Span, types, rows.len());
                 }
             }
             TagScope::Resource | TagScope::Scope => {
@@ -99,6 +99,11 @@ impl HeadPart {
             return Ok(());
         };
         let mut scratch = String::new();
+        // Where no span has the key, resources alone say it.
+        let of = match of {
+            TagScope::Any if lock.read().tags.of_key(symbol).is_none() => TagScope::Resource,
+            of => of,
+        };
         match of {
             TagScope::Any | TagScope::Span => {
                 let visible = self.visible_rows(ctl)?;
@@ -206,15 +211,12 @@ impl HeadPart {
         let mut owners = Vec::with_capacity(by_owner.len());
         for (owner, spans) in by_owner {
             let tables = self.catalog().read();
-            let attributes = match of {
-                TagScope::Scope => {
-                    let scope = tables.scopes.get(owner as usize);
-                    scope.map(|scope| scope.attributes.clone())
-                }
-                _ => {
-                    let entry = tables.resources.get(owner as usize);
-                    entry.map(|entry| entry.resource.attributes.clone())
-                }
+            let attributes = if of == TagScope::Scope {
+                let scope = tables.scopes.get(owner as usize);
+                scope.map(|scope| scope.attributes.clone())
+            } else {
+                let entry = tables.resources.get(owner as usize);
+                entry.map(|entry| entry.resource.attributes.clone())
             };
             owners.extend(attributes.map(|attributes| (attributes, spans)));
         }
@@ -267,6 +269,49 @@ struct Visible {
     rows: u32,
     /// Which of those below; all if `None`.
     these: Option<RoaringBitmap>,
+}
+
+/// Rows as plain bits: postings of a key overlap where a span has it twice.
+struct RowBits {
+    words: Vec<u64>,
+}
+
+impl RowBits {
+    fn new(rows: u32) -> Self {
+        Self {
+            words: vec![0; (rows as usize).div_ceil(64)],
+        }
+    }
+
+    fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
+    /// Adds the visible ones of some rows; says whether there are any.
+    fn add(&mut self, postings: &RowList, visible: &Visible) -> bool {
+        let mut any = false;
+        for row in postings.iter().take_while(|&row| row < visible.rows) {
+            if visible
+                .these
+                .as_ref()
+                .is_some_and(|these| !these.contains(row))
+            {
+                continue;
+            }
+            any = true;
+            if let Some(word) = self.words.get_mut(row as usize / 64) {
+                *word |= 1 << (row % 64);
+            }
+        }
+        any
+    }
+
+    fn len(&self) -> u64 {
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
 }
 
 impl Visible {

@@ -151,7 +151,7 @@ mod tests {
             rows.extend((0..dense).map(|i| 66_000 + i * 2));
             let right: RoaringBitmap = rows.iter().copied().collect();
             let mut set = RowSetBuilder::new();
-            for group in 0..300_000 / GROUP_ROWS + 1 {
+            for group in 0..=300_000 / GROUP_ROWS {
                 let mut mask = [0; GROUP_WORDS];
                 for row in right.range(group * GROUP_ROWS..(group + 1) * GROUP_ROWS) {
                     let row = (row % GROUP_ROWS) as usize;

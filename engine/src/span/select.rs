@@ -225,6 +225,8 @@ pub(crate) struct RowCursor<'f> {
     /// By (condition, resource), as far as asked.
     resource_tests: HashMap<(usize, u32), Option<bool>>,
     candidates: Candidates,
+    /// Candidates are listed where they are at most one row in so many.
+    listed_share: u64,
     scratch: String,
     tags: Vec<u32>,
     buffers: Buffers,
@@ -233,7 +235,7 @@ pub(crate) struct RowCursor<'f> {
 }
 
 impl<'f> RowCursor<'f> {
-    /// Plans the search.
+    /// Plans a search of all rows, slice by slice.
     ///
     /// # Errors
     /// Those of [`QueryControl::check`].
@@ -244,23 +246,48 @@ impl<'f> RowCursor<'f> {
         view: View,
         ctl: &QueryControl,
     ) -> Result<Self, Error> {
+        let cursor = Self::unplanned(catalog, filter, view);
+        cursor.planned(shard, catalog, ctl)
+    }
+
+    /// Plans a search that ends early, page by page: candidates are listed only where they are few.
+    ///
+    /// # Errors
+    /// Those of [`QueryControl::check`].
+    pub(crate) fn of_pages(
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        filter: &'f SpanFilter,
+        view: View,
+        ctl: &QueryControl,
+    ) -> Result<Self, Error> {
         let mut cursor = Self::unplanned(catalog, filter, view);
-        let impossible = cursor
+        cursor.listed_share = 256;
+        cursor.planned(shard, catalog, ctl)
+    }
+
+    fn planned(
+        mut self,
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        ctl: &QueryControl,
+    ) -> Result<Self, Error> {
+        let impossible = self
             .conditions
             .tags
             .iter()
             .any(|tag| tag.symbol.is_none() && !tag.test.holds_for_none())
-            || cursor
+            || self
                 .conditions
                 .rest
                 .iter()
                 .any(|condition| condition.is_impossible());
-        if view.rows == 0 || impossible {
-            cursor.candidates = Candidates::These(RoaringBitmap::new());
-            return Ok(cursor);
+        if self.view.rows == 0 || impossible {
+            self.candidates = Candidates::These(RoaringBitmap::new());
+            return Ok(self);
         }
-        cursor.plan(shard, catalog, ctl)?;
-        Ok(cursor)
+        self.plan(shard, catalog, ctl)?;
+        Ok(self)
     }
 
     fn unplanned(catalog: &Catalog, filter: &'f SpanFilter, view: View) -> Self {
@@ -271,6 +298,7 @@ impl<'f> RowCursor<'f> {
             tests: Vec::new(),
             resource_tests: HashMap::new(),
             candidates: Candidates::From(0),
+            listed_share: 2,
             scratch: String::new(),
             tags: Vec::new(),
             buffers: Buffers::default(),
@@ -315,9 +343,9 @@ impl<'f> RowCursor<'f> {
         for (i, test, rows) in &tests {
             let Some(&tag) = tags.get(*i) else { continue };
             let TagTest::OneOf(set) = test else { continue };
-            let worth = found
-                .as_ref()
-                .map_or(all / 2, |found| found.len().saturating_mul(16));
+            let worth = found.as_ref().map_or(all / self.listed_share, |found| {
+                found.len().saturating_mul(16)
+            });
             if tag.test.holds_for_none() || *rows > worth {
                 continue;
             }
@@ -327,9 +355,9 @@ impl<'f> RowCursor<'f> {
             }
             found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
         }
-        let worth = found
-            .as_ref()
-            .map_or(all / 2, |found| found.len().saturating_mul(16));
+        let worth = found.as_ref().map_or(all / self.listed_share, |found| {
+            found.len().saturating_mul(16)
+        });
         if class_rows.is_some_and(|rows| rows <= worth) {
             let bitmap = self.rows_of_classes(shard, ctl)?;
             found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
@@ -571,6 +599,35 @@ impl<'f> RowCursor<'f> {
             }
         }
         seen
+    }
+
+    /// Puts the rows of a page that match into `rows`. Returns how many were looked at.
+    pub(crate) fn page(
+        &mut self,
+        shard: &Shard,
+        catalog: &Catalog,
+        page: u32,
+        rows: &mut Vec<u32>,
+    ) -> usize {
+        rows.clear();
+        let first = page.saturating_mul(dictionary::number(PAGE_ROWS));
+        if first >= self.view.rows || self.passes_over(shard, first) {
+            return 1;
+        }
+        let end = self.view.rows.min(first + dictionary::number(PAGE_ROWS));
+        match &self.candidates {
+            Candidates::From(_) => rows.extend(first..end),
+            Candidates::These(these) => rows.extend(these.range(first..end)),
+        }
+        let looked = rows.len();
+        let tables = catalog.read();
+        rows.retain(|&row| self.matches(shard, &tables, row));
+        looked + 1
+    }
+
+    /// Whether a row below the view's bound matches.
+    pub(crate) fn row_matches(&mut self, shard: &Shard, tables: &Tables, row: u32) -> bool {
+        self.matches(shard, tables, row)
     }
 
     /// Whether no row of a page can match.

@@ -27,9 +27,10 @@ use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use rootline_wal::Lsn;
 
-use super::{Hidden, SpanBlock, SpanFilter, SpanHead, block::TraceCursor};
+use super::{Hidden, SpanBlock, SpanFilter, SpanHead, SpanPart, block::TraceCursor};
 use crate::{
     block::BlockMeta,
+    control::QueryControl,
     error::{Error, ErrorKind},
     id::TraceId,
     tombstone::{SpanDelete, SpanTombstone},
@@ -333,8 +334,10 @@ impl SpanBlockPart {
 }
 
 /// The rows of a block that match.
-fn matching(_block: &SpanBlock, _filter: &SpanFilter) -> Result<RoaringBitmap, Error> {
-    Ok(RoaringBitmap::new())
+fn matching(block: &Arc<SpanBlock>, filter: &SpanFilter) -> Result<RoaringBitmap, Error> {
+    let part = SpanPart::of_block(Arc::clone(block), Arc::default());
+    let found = part.select(filter, &QueryControl::unbounded())?;
+    Ok(found.as_bitmap().clone())
 }
 
 /// Hides the traces that ended before the floor.

@@ -122,6 +122,15 @@ pub(super) fn counted(snapshot: &Snapshot) -> BTreeMap<TraceId, usize> {
     traces.map(|trace| (trace.id, trace.spans.len())).collect()
 }
 
+/// Spans of this number, in all traces.
+fn numbered(span: u8) -> SpanFilter {
+    SpanFilter::in_range(TimeRange::ALL).and(SpanCondition::Tag {
+        key: "number".to_owned(),
+        of: TagScope::Span,
+        matches: StringMatch::equal(&span.to_string()),
+    })
+}
+
 fn freeze(engine: &Engine) {
     engine.committer().freeze_spans(Lsn::ZERO).unwrap();
 }
@@ -178,13 +187,7 @@ fn deletes_hold_across_generations_and_what_is_sent_again_comes_back() {
     write(&engine, &first);
     freeze(&engine);
     let before = engine.snapshot().unwrap();
-    let second = SpanCondition::Tag {
-        key: "number".to_owned(),
-        of: TagScope::Span,
-        matches: StringMatch::equal("2"),
-    };
-    let filter = SpanFilter::in_range(TimeRange::ALL).and(second);
-    engine.delete_spans(&filter).unwrap();
+    engine.delete_spans(&numbered(2)).unwrap();
     let deleted = engine.snapshot().unwrap();
     assert_eq!(shape(&deleted, 1), [(1, 0), (3, 0)], "an orphan now");
     write(&engine, &[sent(1, 4, 3, 130)]);
@@ -286,6 +289,7 @@ fn sealed_spans_come_back_from_blocks_and_late_ones_join_them() {
 enum Step {
     Write(Vec<Sent>),
     DeleteTrace(u8),
+    DeleteSpans(u8),
     Freeze,
     Flush,
     Compact,
@@ -300,6 +304,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => vec(span, 1..6).prop_map(Step::Write),
         1 => (1..=TRACES).prop_map(Step::DeleteTrace),
+        2 => (1u8..6).prop_map(Step::DeleteSpans),
         2 => Just(Step::Freeze),
         3 => Just(Step::Flush),
         2 => Just(Step::Compact),
@@ -345,6 +350,10 @@ proptest! {
                 Step::DeleteTrace(of) => {
                     engine.delete_trace(trace_id(of)).unwrap();
                     spans.retain(|span: &Sent| span.trace != of);
+                }
+                Step::DeleteSpans(number) => {
+                    engine.delete_spans(&numbered(number)).unwrap();
+                    spans.retain(|span: &Sent| span.span != number);
                 }
                 Step::Freeze => freeze(&engine),
                 Step::Flush => {
