@@ -343,11 +343,11 @@ pub fn values(
 
 fn block_values(block: &SpanBlock, key: &str, found: &mut Vec<BlockValues>) -> Result<(), Error> {
     let ctl = QueryControl::unbounded();
-    let items = |items: Option<&Satellites>| items.map(Satellites::attributes);
+
     let tables = [
         ("span", Some(block.attributes())),
-        ("event", items(block.events())),
-        ("link", items(block.links())),
+        ("event", block.events().map(Satellites::attributes)),
+        ("link", block.links().map(Satellites::attributes)),
     ];
     let none = RoaringBitmap::new();
     let mut counts: Vec<(&'static str, BTreeMap<String, u64>)> = Vec::new();
