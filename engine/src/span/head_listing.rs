@@ -11,8 +11,9 @@ use super::{
     head_part::HeadPart,
     listing::{NameCounts, ValueCounts},
     model::Attributes,
+    rest::Rest,
     row_list::RowList,
-    shard::{Buffers, Shard},
+    shard::Shard,
 };
 use crate::{
     control::{CHECK_ROWS, QueryControl},
@@ -230,23 +231,22 @@ impl HeadPart {
         ctl: &QueryControl,
         each: &mut dyn FnMut(&Shard, &mut Vec<u32>),
     ) -> Result<(), Error> {
-        let mut buffers = Buffers::default();
-        self.each_slice(
-            &SpanFilter::in_range(TimeRange::ALL),
-            ctl,
-            &mut |shard, rows| {
-                for &row in rows {
-                    shard.rest_of(row, &mut buffers);
-                    let tags = match of {
-                        TagScope::Link => &mut buffers.rest.link_tags,
-                        _ => &mut buffers.rest.event_tags,
-                    };
-                    if !tags.is_empty() {
-                        each(shard, tags);
-                    }
+        let mut rest = Rest::default();
+        let all = SpanFilter::in_range(TimeRange::ALL);
+        self.each_slice(&all, ctl, &mut |shard, rows| {
+            for &row in rows {
+                if !shard.rest_alone(row, &mut rest) {
+                    continue;
                 }
-            },
-        )
+                let tags = match of {
+                    TagScope::Link => &mut rest.link_tags,
+                    _ => &mut rest.event_tags,
+                };
+                if !tags.is_empty() {
+                    each(shard, tags);
+                }
+            }
+        })
     }
 
     /// The rows that count.

@@ -925,7 +925,7 @@ impl ValueCodes<'_> {
                 Some(scope?.attributes.clone())
             }),
             TagScope::Event | TagScope::Link => {
-                shard.rest_of(row, buffers);
+                shard.rest_alone(row, &mut buffers.rest);
                 let tags = match of {
                     TagScope::Event => &buffers.rest.event_tags,
                     _ => &buffers.rest.link_tags,

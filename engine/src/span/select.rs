@@ -21,8 +21,9 @@ use super::{
     dictionary,
     filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
     model::{Attributes, SpanKind, StatusCode},
+    rest::Rest,
     row_list::RowList,
-    shard::{Buffers, Shard, View},
+    shard::{Shard, View},
     tags::TEXT_KEY,
 };
 use crate::{
@@ -229,7 +230,8 @@ pub(crate) struct RowCursor<'f> {
     listed_share: u64,
     scratch: String,
     tags: Vec<u32>,
-    buffers: Buffers,
+    /// Of the row at hand.
+    rest: Rest,
     /// By (condition on the rest, tag or text), as far as asked.
     rest_tests: HashMap<(usize, u32), bool>,
 }
@@ -301,7 +303,7 @@ impl<'f> RowCursor<'f> {
             listed_share: 2,
             scratch: String::new(),
             tags: Vec::new(),
-            buffers: Buffers::default(),
+            rest: Rest::default(),
             rest_tests: HashMap::new(),
         }
     }
@@ -673,9 +675,9 @@ impl<'f> RowCursor<'f> {
     }
 
     fn rest_holds(&mut self, shard: &Shard, row: u32) -> bool {
-        let mut buffers = std::mem::take(&mut self.buffers);
-        shard.rest_of(row, &mut buffers);
-        let rest = &buffers.rest;
+        let mut own = std::mem::take(&mut self.rest);
+        shard.rest_alone(row, &mut own);
+        let rest = &own;
         let right = (0..self.conditions.rest.len()).all(|i| match self.conditions.rest.get(i) {
             Some(&RestCondition::StatusMessage(matches)) => match rest.status_message {
                 Some(text) => self.text_holds(shard, i, text, matches),
@@ -697,7 +699,7 @@ impl<'f> RowCursor<'f> {
             }
             None => true,
         });
-        self.buffers = buffers;
+        self.rest = own;
         right
     }
 

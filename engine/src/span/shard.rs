@@ -780,6 +780,23 @@ impl Shard {
         }
     }
 
+    /// The same without its attributes; says whether there is any of it.
+    pub(crate) fn rest_alone(&self, row: u32, rest: &mut Rest) -> bool {
+        rest.clear();
+        let (Some(ident), Some(&start_ns)) = (self.idents.get(row), self.starts.get(row)) else {
+            return false;
+        };
+        let mut bytes = pass_tags(self.tails.from(ident.tail));
+        if bytes.is_empty() {
+            return false;
+        }
+        let is_whole = rest.decode(start_ns, &mut bytes).is_some();
+        if !is_whole {
+            rest.clear();
+        }
+        is_whole
+    }
+
     /// A row as the span it was sent as. `None` only for a row that does not exist.
     pub(crate) fn span(&self, row: u32, tables: &Tables, buffers: &mut Buffers) -> Option<Span> {
         let ident = self.idents.get(row)?;
@@ -945,6 +962,22 @@ fn read_tail<'a>(tail: &'a [u8], tags: &mut Vec<u32>) -> &'a [u8] {
             Some(tag) => tags.push(tag),
             None => return &[],
         }
+    }
+    varint::take_bytes(&mut input).unwrap_or_default()
+}
+
+/// The rest of a tail; the tags are passed over.
+#[inline]
+fn pass_tags(tail: &[u8]) -> &[u8] {
+    let mut input = tail;
+    let mut left = varint::take_u64(&mut input).unwrap_or(0);
+    while left > 0 {
+        let Some((&byte, rest)) = input.split_first() else {
+            return &[];
+        };
+        input = rest;
+        // A number ends with its first byte below 128.
+        left -= u64::from(byte < 128);
     }
     varint::take_bytes(&mut input).unwrap_or_default()
 }

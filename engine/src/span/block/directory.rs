@@ -140,10 +140,6 @@ impl<'h> HeadReader<'h> {
         varint::take_u32(&mut self.rest).ok_or("a number of a head is cut short or too large")
     }
 
-    pub(super) fn i64(&mut self) -> Result<i64, Wrong> {
-        varint::take_i64(&mut self.rest).ok_or(CUT)
-    }
-
     /// So many bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(CUT)?;

@@ -18,7 +18,6 @@
 
 use super::directory::Wrong;
 
-const HEADER_BYTES: usize = 16;
 /// Each seed fails with probability of a few percent at most.
 const SEEDS_MAX: u64 = 100;
 const SEGMENT_SLOTS_MAX: u32 = 1 << 18;
@@ -157,10 +156,11 @@ impl FuseFilter {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Wrong> {
         const WRONG: Wrong = "a filter that contradicts itself";
-        let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(WRONG)?;
-        let [a, b, c, d, e, f, g, h, s0, s1, s2, s3, n0, n1, n2, n3] = *header;
-        let segment_slots = u32::from_le_bytes([s0, s1, s2, s3]);
-        let segments = u32::from_le_bytes([n0, n1, n2, n3]);
+        let (seed, rest) = bytes.split_first_chunk().ok_or(WRONG)?;
+        let (segment_slots, rest) = rest.split_first_chunk().ok_or(WRONG)?;
+        let (segments, rest) = rest.split_first_chunk().ok_or(WRONG)?;
+        let segment_slots = u32::from_le_bytes(*segment_slots);
+        let segments = u32::from_le_bytes(*segments);
         let slots = u64::from(segment_slots) * (u64::from(segments) + 2);
         if !segment_slots.is_power_of_two()
             || segment_slots > SEGMENT_SLOTS_MAX
@@ -171,7 +171,7 @@ impl FuseFilter {
         }
         let (pairs, _) = rest.as_chunks::<2>();
         Ok(Self {
-            seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            seed: u64::from_le_bytes(*seed),
             segment_slots,
             segments,
             fingerprints: pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect(),
@@ -229,7 +229,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(FuseFilter::decode(&bytes[..cut]).is_err());
         }
-        for at in 0..HEADER_BYTES {
+        for at in 0..16 {
             let mut changed = bytes.clone();
             changed[at] ^= 0x55;
             if let Ok(filter) = FuseFilter::decode(&changed) {

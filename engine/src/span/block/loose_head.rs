@@ -111,6 +111,7 @@ impl LooseRows {
                 until_check = CHECK_ROWS;
             }
         }
+        loose.attributes.tags.shrink_to_fit();
         Ok(loose)
     }
 

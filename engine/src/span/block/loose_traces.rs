@@ -222,28 +222,16 @@ fn append_attributes(
         // What was stored is not nested too deep.
         let _ = value.as_ref().encode(&mut bytes);
         let next = number(to.keys.len());
-        let number = match keys.get(key) {
-            Some(known) => *known,
-            None => {
-                to.keys.push(Arc::clone(key));
-                keys.insert(Arc::clone(key), next);
-                next
-            }
+        let number = if let Some(known) = keys.get(key) {
+            *known
+        } else {
+            to.keys.push(Arc::clone(key));
+            keys.insert(Arc::clone(key), next);
+            next
         };
         let pair = to.values.push(number, &bytes).ok_or(TOO_LARGE)?;
         to.tags.push(pair);
     }
     to.push_tags([]);
     Ok(())
-}
-
-impl LooseRows {
-    /// The rows of these traces, which come in the order of a block's.
-    pub(crate) fn from_traces(traces: &[Trace]) -> Result<Self, Error> {
-        let mut builder = LooseBuilder::default();
-        for trace in traces {
-            builder.push(trace)?;
-        }
-        Ok(builder.finish())
-    }
 }

@@ -25,6 +25,8 @@ mod check;
 pub(crate) mod column;
 mod directory;
 mod fuse;
+#[cfg(test)]
+mod golden_test;
 mod groups;
 mod loose;
 mod loose_head;
@@ -44,16 +46,13 @@ mod traces;
 mod writer;
 
 pub use check::check_span_block;
-pub(crate) use groups::{GROUP_ROWS, group_of};
+pub(crate) use groups::GROUP_ROWS;
 pub(crate) use loose::LooseRows;
-pub(crate) use loose_traces::LooseBuilder;
 pub(crate) use merge::merge;
-pub(crate) use owners::ClassRow;
 pub(crate) use reader::{RowCursor, SpanBlock};
-pub(crate) use rows::RowBounds;
 pub(crate) use satellites::{
     MESSAGE as STATUS_MESSAGE, NAME as EVENT_NAME, SatelliteCursor, Satellites,
 };
 pub(crate) use trace::SpanReader;
-pub(crate) use traces::{TraceCursor, TraceRow};
+pub(crate) use traces::TraceCursor;
 pub(crate) use writer::{RowRun, RowSource, SpanBlockOrigin, write_block};

@@ -60,7 +60,9 @@ impl Preorder {
         if order.len() < spans {
             debug_assert!(false, "parents form no cycle");
             let mut seen = vec![false; spans];
-            order.iter().for_each(|&place| seen[place as usize] = true);
+            for &place in order.iter() {
+                seen[place as usize] = true;
+            }
             let left = (0..number(spans)).filter(|&place| !seen[place as usize]);
             order.extend(left);
         }

@@ -61,8 +61,8 @@ pub(super) trait OwnerSource {
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     symbols: Vec<Arc<str>>,
-    /// Encoded, and the symbol of each one's service.
-    resources: Vec<(Vec<u8>, u32)>,
+    /// Encoded.
+    resources: Vec<Vec<u8>>,
     scopes: Vec<Vec<u8>>,
     pub(super) classes: Vec<ClassRow>,
     counts: Vec<u64>,
@@ -206,14 +206,7 @@ impl Owners {
                 *slot = here;
             }
         }
-        let service_of = |text: &Arc<str>| {
-            let found = symbols.binary_search(text);
-            found.map_or(0, |place| u32::try_from(place).unwrap_or(0))
-        };
-        owners.resources = resources
-            .into_iter()
-            .map(|(service, bytes)| (bytes, service_of(&service)))
-            .collect();
+        owners.resources = resources.into_iter().map(|(_, bytes)| bytes).collect();
         owners.symbols = symbols;
         Ok(owners)
     }
@@ -226,17 +219,7 @@ impl Owners {
             varint::put_bytes(head, symbol.as_bytes());
         }
         varint::put_u64(head, self.resources.len() as u64);
-        put_integers(
-            head,
-            self.resources
-                .iter()
-                .map(|(_, service)| i64::from(*service)),
-        );
-        write_items(
-            writer,
-            head,
-            self.resources.iter().map(|(bytes, _)| bytes.as_slice()),
-        )?;
+        write_items(writer, head, self.resources.iter().map(Vec::as_slice))?;
         varint::put_u64(head, self.scopes.len() as u64);
         write_items(writer, head, self.scopes.iter().map(Vec::as_slice))?;
         varint::put_u64(head, self.classes.len() as u64);
@@ -283,7 +266,6 @@ fn write_items<'a>(
 pub(crate) struct OwnerTables {
     symbols: Vec<Arc<str>>,
     resources: Items,
-    service_of: Vec<u32>,
     scopes: Items,
     classes: Vec<ClassRow>,
     counts: Vec<u64>,
@@ -343,7 +325,6 @@ impl OwnerTables {
         let symbol_max = u32::try_from(symbols.len().saturating_sub(1));
         let symbol_max = symbol_max.map_err(|_| "too many symbols")?;
         let resource_count = head.u32()?;
-        let service_of = head.numbers(resource_count, symbol_max)?;
         let resources = Items::open(resource_count, head)?;
         let scope_count = head.u32()?;
         let scopes = Items::open(scope_count, head)?;
@@ -386,7 +367,6 @@ impl OwnerTables {
         Ok(Self {
             symbols,
             resources,
-            service_of,
             scopes,
             classes,
             counts: counts.into_iter().map(u64::from).collect(),
@@ -416,11 +396,6 @@ impl OwnerTables {
         self.scopes.len()
     }
 
-    /// The symbol of a resource's service.
-    pub(super) fn service_of(&self, resource: u32) -> u32 {
-        self.service_of.get(resource as usize).copied().unwrap_or(0)
-    }
-
     pub(super) fn resource(&self, block: &Block, resource: u32) -> Result<Arc<Resource>, Error> {
         self.resources
             .get(block, resource, decode_resource)
@@ -437,7 +412,6 @@ impl OwnerTables {
             + self.symbols.capacity() * size_of::<Arc<str>>()
             + (self.resources.bounds_bytes.capacity() + self.scopes.bounds_bytes.capacity())
                 * size_of::<u64>()
-            + self.service_of.capacity() * size_of::<u32>()
             + self.classes.capacity() * size_of::<ClassRow>()
             + self.counts.capacity() * size_of::<u64>()
     }

@@ -51,8 +51,9 @@ pub(crate) struct SpanBlock {
     superseded: Vec<TraceId>,
     /// Keys that some resource has, sorted: found when first asked for.
     resource_keys: OnceLock<Vec<Arc<str>>>,
-    /// What it holds, on the ledger.
-    _held: Option<Reservation>,
+    /// What it holds, on the ledger until it goes.
+    #[expect(dead_code, reason = "held until the block is dropped")]
+    held: Option<Reservation>,
 }
 
 impl SpanBlock {
@@ -111,10 +112,10 @@ impl SpanBlock {
             links,
             superseded,
             resource_keys: OnceLock::new(),
-            _held: None,
+            held: None,
         };
         let bytes = opened.heap_bytes() as u64;
-        opened._held = budget.map(|budget| budget.charged(Holder::Blocks, bytes));
+        opened.held = budget.map(|budget| budget.charged(Holder::Blocks, bytes));
         Ok(opened)
     }
 
@@ -271,11 +272,6 @@ impl SpanBlock {
     /// Room for the keys that some resource has, sorted.
     pub(crate) fn resource_keys(&self) -> &OnceLock<Vec<Arc<str>>> {
         &self.resource_keys
-    }
-
-    /// The symbol of a resource's service.
-    pub(crate) fn service_of(&self, resource: u32) -> u32 {
-        self.owners.service_of(resource)
     }
 
     /// A resource, decoded.

@@ -34,6 +34,7 @@ const SECTION: SectionKind = SectionKind::SpanRows;
 
 /// What is known of a group of rows without decoding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "units stand in names")]
 pub(crate) struct RowBounds {
     /// Earliest start, ns since the epoch.
     pub(crate) start_min_ns: i64,

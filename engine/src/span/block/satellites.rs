@@ -88,29 +88,27 @@ impl LooseItems {
 
     /// Adds a field to the item at hand.
     pub(super) fn field(&mut self, key: &'static str, value: ValueRef<'_>) -> Result<(), Error> {
-        let number = match self.field_keys.get(key) {
-            Some(number) => *number,
-            None => {
-                let number = u32::try_from(self.fields.keys.len()).unwrap_or(u32::MAX);
-                self.fields.keys.push(Arc::from(key));
-                self.field_keys.insert(key, number);
-                number
-            }
+        let number = if let Some(number) = self.field_keys.get(key) {
+            *number
+        } else {
+            let number = u32::try_from(self.fields.keys.len()).unwrap_or(u32::MAX);
+            self.fields.keys.push(Arc::from(key));
+            self.field_keys.insert(key, number);
+            number
         };
         let mut value_bytes = std::mem::take(&mut self.scratch);
         value_bytes.clear();
         // Plain values are not nested.
         let _ = value.encode(&mut value_bytes);
         let id = (number, value_bytes);
-        let pair = match self.known.get(&id) {
-            Some(pair) => Some(*pair),
-            None => {
-                let pair = self.fields.values.push(number, &id.1);
-                if let (true, Some(pair)) = (self.known.len() < KNOWN_MAX, pair) {
-                    self.known.insert(id.clone(), pair);
-                }
-                pair
+        let pair = if let Some(pair) = self.known.get(&id) {
+            Some(*pair)
+        } else {
+            let pair = self.fields.values.push(number, &id.1);
+            if let (true, Some(pair)) = (self.known.len() < KNOWN_MAX, pair) {
+                self.known.insert(id.clone(), pair);
             }
+            pair
         };
         self.scratch = id.1;
         self.open.push(pair.ok_or(TOO_LARGE)?);

@@ -15,6 +15,7 @@ use super::{
         tests::{Op, apply_all, control, new_head, ops, plain, write},
     },
     attributes::AttributeCursor,
+    groups::group_of,
     *,
 };
 use crate::{
@@ -162,7 +163,7 @@ fn check_structure(block: &SpanBlock) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn a_block_answers_what_the_head_answers(ops in ops(), shards in 1usize..4, back in 0usize..3) {
@@ -213,7 +214,7 @@ proptest! {
         for (block, hidden) in &blocks {
             for trace in 0..block.traces() {
                 let trace = block.trace(trace, hidden, &control()).unwrap();
-                let again = super::trace::whole_trace(trace.id, trace.spans.clone());
+                let again = trace::whole_trace(trace.id, trace.spans.clone());
                 prop_assert_eq!(&trace, &again, "parents are those of the visible spans");
                 if !trace.spans.is_empty() {
                     expected.push(trace);
@@ -362,7 +363,7 @@ fn a_damaged_page_costs_what_lies_on_it() {
     disk.create_dir_all(Path::new(DIR)).unwrap();
     let storage: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&disk);
     let head = new_head(2);
-    for spans in rich(150, 120).chunks(6_000) {
+    for spans in rich(100, 90).chunks(3_000) {
         write(&head, 1, spans, false);
     }
     let block = sealed(&storage, 1, &head, Lsn(1)).unwrap();
@@ -486,14 +487,14 @@ fn superseded_traces_come_back_and_need_no_span() {
 fn giants_are_written_and_read_in_linear_time() {
     let storage = storage();
     let head = new_head(2);
-    let chain = (1..=30_000u64).map(|id| plain(0, id, id - 1, id.cast_signed()));
-    let star = (1..=30_000u64).map(|id| plain(1, id, u64::from(id > 1), id.cast_signed()));
-    let twins = (1..=1_000).map(|n| plain(2, 7, 7, n));
+    let chain = (1..=5_000u64).map(|id| plain(0, id, id - 1, id.cast_signed()));
+    let star = (1..=5_000u64).map(|id| plain(1, id, u64::from(id > 1), id.cast_signed()));
+    let twins = (1..=300).map(|n| plain(2, 7, 7, n));
     let mut wide = plain(3, 1, 0, 1);
-    wide.attributes = (0..10_000)
+    wide.attributes = (0..2_000)
         .map(|n| (Arc::from(format!("key-{n}")), Value::Int(n)))
         .collect();
-    let services = (1..=3_000u64).map(|id| {
+    let services = (1..=500u64).map(|id| {
         let mut span = plain(4, id, 0, 5);
         let name = Value::Str(format!("service-{id}"));
         span.resource = Arc::new(Resource {
@@ -536,7 +537,7 @@ fn any_directory_is_read_or_refused() {
     let head = new_head(1);
     write(&head, 1, &rich(3, 30), false);
     let block = sealed(&storage, 1, &head, Lsn(1)).unwrap();
-    let sections: Vec<Vec<u8>> = super::check::KINDS
+    let sections: Vec<Vec<u8>> = check::KINDS
         .into_iter()
         .map(|kind| {
             let section = block.block().section(kind).unwrap();
@@ -550,7 +551,7 @@ fn any_directory_is_read_or_refused() {
     check(&sections).unwrap();
     let mut state = 7u64;
     for place in 0..sections.len() {
-        for _ in 0..60 {
+        for _ in 0..12 {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);

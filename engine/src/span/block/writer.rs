@@ -252,13 +252,13 @@ impl<'a> Interleaved<'a> {
                 let end = rows.end.min(first.saturating_add(STEP_ROWS));
                 load(run.source as usize, source, first..end, &mut values)?;
                 until_check = until_check.saturating_sub(end - first);
-            }
-            // Short runs are gathered.
-            if until_check == 0 {
-                take(&mut values)?;
-                values.clear();
-                ctl()?;
-                until_check = STEP_ROWS;
+                // Short runs are gathered.
+                if until_check == 0 {
+                    take(&mut values)?;
+                    values.clear();
+                    ctl()?;
+                    until_check = STEP_ROWS;
+                }
             }
         }
         take(&mut values)
@@ -382,16 +382,12 @@ impl<'a> Interleaved<'a> {
             writer,
             &mut head,
             ctl,
-            |cursor, row| cursor.parent_distance(row),
+            RowCursor::parent_distance,
             |loose| &loose.parents,
         )?;
-        self.write_numbers(
-            writer,
-            &mut head,
-            ctl,
-            |cursor, row| cursor.subtree(row),
-            |loose| &loose.subtrees,
-        )?;
+        self.write_numbers(writer, &mut head, ctl, RowCursor::subtree, |loose| {
+            &loose.subtrees
+        })?;
 
         let mut cursors = self.cursors();
         let mut starts = StartsWriter::new();
