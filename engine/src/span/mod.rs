@@ -78,6 +78,8 @@ pub(crate) use block::SpanBlock;
 pub use block::attributes::check_attribute_table;
 #[doc(hidden)]
 pub use block::check_span_block;
+#[doc(hidden)]
+pub use block::check_attribute_column;
 pub use catalog::SymbolId;
 #[doc(hidden)]
 pub use edge::check_span_edges;

@@ -56,3 +56,5 @@ pub(crate) use satellites::{
 pub(crate) use trace::SpanReader;
 pub(crate) use traces::TraceCursor;
 pub(crate) use writer::{RowRun, RowSource, SpanBlockOrigin, write_block};
+
+pub use column::check_attribute_column;

@@ -122,6 +122,7 @@ impl Dictionary {
     }
 
     /// What it is made of, for people.
+    #[cfg(test)]
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Texts(_) => "texts",

@@ -2,7 +2,7 @@
 
 use super::{
     head::{HeadReader, put_unsigned},
-    numbers::{place_of, put_fixed, take_fixed},
+    numbers::{GROUP_LEN, place_of, put_fixed, take_fixed},
     sink::{Gathered, Sink, write_run},
     source::ColumnSource,
 };
@@ -84,7 +84,7 @@ impl Doubles {
     }
 
     fn groups(&self) -> u32 {
-        self.count.div_ceil(GROUP as u32)
+        self.count.div_ceil(GROUP_LEN)
     }
 
     pub(super) fn section_bytes(&self) -> u64 {
@@ -147,7 +147,7 @@ impl Doubles {
         for group in 0..self.groups() {
             values.clear();
             self.decode(source, group, &mut values)?;
-            visit(group * GROUP as u32, &values)?;
+            visit(group * GROUP_LEN, &values)?;
         }
         Ok(())
     }

@@ -15,10 +15,6 @@ impl<'a> HeadReader<'a> {
         Self { rest: head, source }
     }
 
-    pub(super) fn source(&self) -> &'a ColumnSource {
-        self.source
-    }
-
     #[cold]
     pub(super) fn damaged(&self, reason: &str) -> Error {
         self.source

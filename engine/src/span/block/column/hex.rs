@@ -9,12 +9,12 @@ use roaring::RoaringBitmap;
 
 use super::{
     head::{HeadReader, put_unsigned},
-    numbers::{Numbers, NumbersCursor},
+    numbers::{GROUP_LEN, Numbers, NumbersCursor},
     sink::Sink,
     source::ColumnSource,
     wanted::Wanted,
 };
-use crate::{column::integers::GROUP, error::Error};
+use crate::error::Error;
 
 /// Digits that two numbers hold.
 const DIGITS_MAX: usize = 32;
@@ -178,7 +178,7 @@ impl Hex {
 
     pub(super) fn take(head: &mut HeadReader<'_>) -> Result<Self, Error> {
         let text = head.bytes(LENGTH_MAX)?.to_vec();
-        let digits = text.iter().filter(|&&byte| byte == DIGIT).count();
+        let digits = text.iter().map(|&byte| usize::from(byte == DIGIT)).sum();
         if !(1..=DIGITS_MAX).contains(&digits) {
             return Err(head.damaged("a pattern without digits, or with too many"));
         }
@@ -239,11 +239,11 @@ impl Hex {
                     Some(high) => high.group(source, &mut cursor, group)?,
                     None => &[],
                 };
-                for (at, &low) in lows.iter().enumerate() {
+                for (number, (at, &low)) in (group * GROUP_LEN..).zip(lows.iter().enumerate()) {
                     let high = highs.get(at).map_or(0, |&high| unsigned(high));
                     text.clear();
                     self.pattern.put_text(high, unsigned(low), &mut text);
-                    visit(group * GROUP as u32 + at as u32, &text)?;
+                    visit(number, &text)?;
                 }
                 Ok(())
             },

@@ -5,6 +5,9 @@
 //! The file: eight bytes, then for each body its length and its number of spans (`u32`, little-endian) and an
 //! `ExportTraceServiceRequest`. The table is that of `docs/decisions/0014-columns-of-attributes.md`.
 #![allow(
+    clippy::cast_possible_truncation,
+    clippy::type_complexity,
+    clippy::single_match_else,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -13,7 +16,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use super::*;
+use super::{tests::Given, *};
 use crate::varint;
 
 /// The fields of a message: number, varint or fixed value, bytes.
@@ -195,8 +198,28 @@ impl Spans {
     }
 }
 
-fn ns_each(from: Instant, count: usize) -> f64 {
-    from.elapsed().as_nanos() as f64 / count.max(1) as f64
+/// What it takes in nanoseconds when nothing comes between: the least of some attempts.
+fn least_ns<T>(mut attempt: impl FnMut() -> T) -> (T, f64) {
+    let mut timed = || {
+        let start = Instant::now();
+        let answer = attempt();
+        (answer, start.elapsed().as_nanos() as f64)
+    };
+    let (_, first) = timed();
+    let (_, second) = timed();
+    let (_, third) = timed();
+    let (answer, last) = timed();
+    (answer, first.min(second).min(third).min(last))
+}
+
+fn written(input: ColumnInput<'_>, context: &ColumnContext<'_>) -> (Vec<u8>, Vec<u8>) {
+    let mut section = Vec::new();
+    let head = write_column(input, context, &mut |item| {
+        let at = section.len() as u64;
+        section.extend_from_slice(item);
+        Ok(at)
+    });
+    (head.unwrap(), section)
 }
 
 #[test]
@@ -220,10 +243,10 @@ fn column_measure() {
         spans.classes.len()
     );
     println!(
-        "| key | values | distinct | encoding | bytes each | bytes/span | write ns | load ns | value ns | find one us | find some us |"
+        "| key | values | distinct | encoding | bytes each | bytes/span | without classes | bytes/span | write ns | load ns | value ns | find one us | find some us |"
     );
-    println!("|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|");
-    let (mut total, mut occurrences, mut total_ns) = (0, 0, 0.0);
+    println!("|---|--:|--:|---|--:|--:|---|--:|--:|--:|--:|--:|--:|");
+    let (mut total, mut plain_total, mut occurrences, mut total_ns) = (0, 0, 0, 0.0);
     for number in 0..spans.keys.len() as u32 {
         for of_ints in [false, true] {
             let (name, key) = &spans.keys[number as usize];
@@ -259,48 +282,39 @@ fn column_measure() {
                 class_of: &classes,
                 owner_of: &owners,
             };
-            let mut section = Vec::new();
-            let start = Instant::now();
-            let head = write_column(input, &context, &mut |item| {
-                let at = section.len() as u64;
-                section.extend_from_slice(item);
-                Ok(at)
-            });
-            let head = head.unwrap();
-            let written = start.elapsed().as_nanos() as f64;
+            let ((head, section), write) = least_ns(|| written(input, &context));
             let bytes = section.len() + head.len();
+            let (plain_head, plain_section) = written(input, &ColumnContext::default());
+            let plain_bytes = plain_section.len() + plain_head.len();
+            let plain = Column::open(&plain_head, ColumnSource::Bytes(plain_section.into()));
             let column = Column::open(&head, ColumnSource::Bytes(section.into())).unwrap();
-            let classes = super::tests::Given(&classes);
-            let start = Instant::now();
-            let loaded = column.load(&classes).unwrap();
-            let load = ns_each(start, codes.len());
-            drop(loaded);
-
-            let mut cursor = ColumnCursor::default();
-            let mut out = Vec::new();
-            let start = Instant::now();
+            let classes = Given(&classes);
+            let (_, load) = least_ns(|| column.load(&classes).unwrap());
             let step = (codes.len() / 1000).max(1);
-            for at in (0..codes.len()).step_by(step) {
-                out.clear();
-                column
-                    .value(at as u32, &classes, &mut cursor, &mut out)
-                    .unwrap();
-            }
-            let value = ns_each(start, codes.len() / step);
-            let only = out.clone();
-            let start = Instant::now();
-            let found = column.find(&mut |_| true, Some(&only), None, &classes, &mut || Ok(()));
-            let find_one = start.elapsed().as_nanos() as f64 / 1e3;
-            assert!(found.unwrap().len() > 0);
-            let start = Instant::now();
-            let some = column.find(
-                &mut |value| value.windows(2).any(|pair| pair == b"77"),
-                None,
-                None,
-                &classes,
-                &mut || Ok(()),
-            );
-            let find_some = start.elapsed().as_nanos() as f64 / 1e3;
+            let (only, value) = least_ns(|| {
+                let mut cursor = ColumnCursor::default();
+                let mut out = Vec::new();
+                for at in (0..codes.len()).step_by(step) {
+                    out.clear();
+                    column
+                        .value(at as u32, &classes, &mut cursor, &mut out)
+                        .unwrap();
+                }
+                out
+            });
+            let (found, find_one) = least_ns(|| {
+                column.find(&mut |_| true, Some(&only), None, &classes, &mut || Ok(()))
+            });
+            assert!(!found.unwrap().is_empty());
+            let (some, find_some) = least_ns(|| {
+                column.find(
+                    &mut |value| value.windows(2).any(|pair| pair == b"77"),
+                    None,
+                    None,
+                    &classes,
+                    &mut || Ok(()),
+                )
+            });
             some.unwrap();
             let distinct = if of_ints {
                 ints.iter().collect::<std::collections::HashSet<_>>().len()
@@ -308,22 +322,30 @@ fn column_measure() {
                 key.values.len()
             };
             println!(
-                "| {name} | {} | {distinct} | {} | {:.3} | {:.3} | {:.1} | {load:.1} | {value:.0} | {find_one:.0} | {find_some:.0} |",
+                "| {name} | {} | {distinct} | {} | {:.3} | {:.3} | {} | {:.3} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} |",
                 codes.len(),
                 column.describe(),
                 bytes as f64 / codes.len() as f64,
                 bytes as f64 / spans_count as f64,
-                written / codes.len() as f64,
+                plain.unwrap().describe(),
+                plain_bytes as f64 / spans_count as f64,
+                write / codes.len() as f64,
+                load / codes.len() as f64,
+                value / codes.len().div_ceil(step) as f64,
+                find_one / 1e3,
+                find_some / 1e3,
             );
+            plain_total += plain_bytes;
             total += bytes;
             occurrences += codes.len();
-            total_ns += written;
+            total_ns += write;
         }
     }
     println!(
-        "| all | {occurrences} | | | {:.3} | {:.3} | {:.1} | | | | |",
+        "| all | {occurrences} | | | {:.3} | {:.3} | | {:.3} | {:.1} | | | | |",
         total as f64 / occurrences as f64,
         total as f64 / spans_count as f64,
+        plain_total as f64 / spans_count as f64,
         total_ns / occurrences as f64
     );
 }

@@ -9,6 +9,7 @@
 //! | `template.rs`, `hex.rs` | texts with numbers in them; texts of one pattern, as UUIDs |
 //! | `doubles.rs` | doubles in groups |
 //! | `table.rs` | values in memory, by number |
+//! | `fuzz.rs` | what the fuzz target does |
 //! | `wanted.rs` | numbers looked for, places found |
 //! | `source.rs`, `sink.rs`, `head.rs` | reading from a section, writing to one |
 //!
@@ -23,6 +24,7 @@
 
 mod dictionary;
 mod doubles;
+mod fuzz;
 mod head;
 mod hex;
 #[cfg(test)]
@@ -96,7 +98,8 @@ pub(crate) struct ColumnContext<'a> {
     /// A small code of each occurrence's item that readers will know as well ([`Classes`]); empty if they
     /// will not.
     pub(crate) class_of: &'a [u32],
-    /// The trace of each occurrence, rising; may be empty.
+    /// The trace of each occurrence, rising; may be empty. What is the same for all occurrences of a trace
+    /// shows as runs.
     pub(crate) owner_of: &'a [u32],
 }
 
@@ -320,6 +323,7 @@ impl Column {
     }
 
     /// The encoding, for people.
+    #[cfg(test)]
     pub(crate) fn describe(&self) -> String {
         match &self.encoding {
             Encoding::Dictionary { values, codes, .. } => {
@@ -956,4 +960,15 @@ fn decode(mut encoded: &[u8]) -> Option<Value> {
 
 fn double(bits: i64) -> ValueRef<'static> {
     ValueRef::Double(f64::from_bits(bits.cast_unsigned()))
+}
+
+/// Reads any bytes as a column, in every way there is, and writes any bytes as columns that come back. For
+/// fuzzing. `bytes` is the length of a head (two bytes), the head, the section.
+///
+/// # Panics
+/// If what was written does not come back.
+#[doc(hidden)]
+pub fn check_attribute_column(bytes: &[u8]) {
+    fuzz::read(bytes);
+    fuzz::come_back(bytes);
 }

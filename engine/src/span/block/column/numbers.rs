@@ -19,6 +19,11 @@ use crate::{
     error::Error,
 };
 
+/// Numbers of a group.
+pub(super) const GROUP_LEN: u32 = 1024;
+
+const _: () = assert!(GROUP_LEN as usize == GROUP);
+
 /// Where numbers lie in the section.
 #[derive(Clone, Debug)]
 pub(super) struct Numbers {
@@ -85,8 +90,7 @@ fn above(value: i64, floor: i64) -> u64 {
 /// The group that a number with this place lies in, and its place there.
 #[inline]
 pub(super) fn place_of(index: u32) -> (u32, usize) {
-    let group = GROUP as u32;
-    (index / group, (index % group) as usize)
+    (index / GROUP_LEN, (index % GROUP_LEN) as usize)
 }
 
 impl Numbers {
@@ -179,7 +183,7 @@ impl Numbers {
     }
 
     pub(super) fn groups(&self) -> u32 {
-        self.count.div_ceil(GROUP as u32)
+        self.count.div_ceil(GROUP_LEN)
     }
 
     /// Bytes in the section.
@@ -357,9 +361,10 @@ impl Numbers {
                 continue;
             }
             check()?;
-            let (start, count) = (group * GROUP as u32, self.group_len(group));
+            let (start, count) = (group * GROUP_LEN, self.group_len(group));
             if wanted.covers(entry.low, entry.high) {
-                found.push_range(start, start + count as u32);
+                let end = start.saturating_add(GROUP_LEN).min(self.count);
+                found.push_range(start, end);
                 continue;
             }
             self.decode(source, &entry, count, &mut values)?;
@@ -394,8 +399,7 @@ impl Numbers {
         }
         let values = self.group(source, cursor, low)?;
         let inside = values.partition_point(|&value| is_before(value));
-        #[expect(clippy::cast_possible_truncation, reason = "at most 1,024")]
-        Ok(low * GROUP as u32 + inside as u32)
+        Ok(low * GROUP_LEN + u32::try_from(inside).unwrap_or(GROUP_LEN))
     }
 }
 

@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use super::{
     Classes,
     head::{HeadReader, put_unsigned},
-    numbers::{Numbers, NumbersCursor},
+    numbers::{GROUP_LEN, Numbers, NumbersCursor},
     ranked::Ranked,
     sink::Sink,
     source::ColumnSource,
@@ -206,6 +206,7 @@ impl Sequence {
     }
 
     /// The form, for people.
+    #[cfg(test)]
     pub(super) fn name(&self) -> &'static str {
         match self.form {
             Form::Plain(_) => "plain",
@@ -319,7 +320,7 @@ impl Sequence {
                 }
                 let ranks = ranks.group(source, &mut cursor.first, group)?;
                 if let Some(lists) = &cursor.lists {
-                    let start = group * GROUP as u32;
+                    let start = group * GROUP_LEN;
                     let of_group =
                         lists.places(start, ranks.len(), classes, &mut cursor.classes)?;
                     for (&class, &rank) in of_group.iter().zip(ranks) {
@@ -342,7 +343,7 @@ impl Sequence {
             Form::Plain(numbers) => numbers.each_group(
                 source,
                 |_, _| Ok(true),
-                |group, values| visit(group * GROUP as u32, values),
+                |group, values| visit(group * GROUP_LEN, values),
             ),
             Form::Ranked { ranks, .. } => {
                 let lists = self.lists(source)?;
@@ -352,7 +353,7 @@ impl Sequence {
                     source,
                     |_, _| Ok(true),
                     |group, ranks| {
-                        let start = group * GROUP as u32;
+                        let start = group * GROUP_LEN;
                         let places = lists.places(start, ranks.len(), classes, &mut of_group)?;
                         piece.clear();
                         for (&list, &rank) in places.iter().zip(ranks) {
@@ -412,7 +413,7 @@ impl Sequence {
             |_, _| Ok(true),
             |group, values| {
                 let next = if group + 1 < starts.groups() {
-                    let next = (group + 1) * GROUP as u32;
+                    let next = (group + 1) * GROUP_LEN;
                     starts.get(source, &mut ahead, next)?
                 } else {
                     i64::from(self.count)
@@ -449,7 +450,9 @@ impl Sequence {
                 return Err(source.damaged(0, "runs do not follow each other"));
             }
             next += u32::try_from(values.len()).unwrap_or(u32::MAX);
-            values.iter().for_each(|&value| push(value));
+            for &value in values {
+                push(value);
+            }
             Ok(())
         })?;
         if next != self.count {
@@ -516,7 +519,7 @@ impl Sequence {
                         Ok(wanted.has_ranks(entry.low, entry.high))
                     },
                     |group, ranks| {
-                        let start = group * GROUP as u32;
+                        let start = group * GROUP_LEN;
                         let places = lists.places(start, ranks.len(), classes, &mut of_group)?;
                         for ((place, &class), &rank) in (start..).zip(places).zip(ranks) {
                             if wanted.has(&lists, class, rank) {
@@ -620,14 +623,14 @@ impl Lists {
         for &end in &self.ends {
             let end = usize::try_from(end).unwrap_or(0);
             let of_class = answer.listed.get(start..end).unwrap_or_default();
-            let first = of_class.iter().position(|&is_wanted| is_wanted);
-            let last = of_class.iter().rposition(|&is_wanted| is_wanted);
-            if let (Some(first), Some(last)) = (first, last) {
-                answer.rank_min = answer.rank_min.min(first as i64);
-                answer.rank_max = answer.rank_max.max(last as i64);
-                answer.is_anywhere = true;
+            let mut has_any = false;
+            for (rank, _) in (0..).zip(of_class).filter(|&(_, &is_wanted)| is_wanted) {
+                answer.rank_min = answer.rank_min.min(rank);
+                answer.rank_max = answer.rank_max.max(rank);
+                has_any = true;
             }
-            answer.classes.push(first.is_some());
+            answer.is_anywhere |= has_any;
+            answer.classes.push(has_any);
             start = end;
         }
         answer

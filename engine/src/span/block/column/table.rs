@@ -43,16 +43,12 @@ impl ValueTable {
         let number = u32::try_from(self.ends.len()).ok()?;
         let start = self.bytes.len();
         write(&mut self.bytes);
-        match u32::try_from(self.bytes.len()) {
-            Ok(end) => {
-                self.ends.push(end);
-                Some(number)
-            }
-            Err(_) => {
-                self.bytes.truncate(start);
-                None
-            }
-        }
+        let Ok(end) = u32::try_from(self.bytes.len()) else {
+            self.bytes.truncate(start);
+            return None;
+        };
+        self.ends.push(end);
+        Some(number)
     }
 
     /// The value with a number; empty for a number that there is not.

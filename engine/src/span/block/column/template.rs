@@ -17,7 +17,7 @@ use roaring::RoaringBitmap;
 use super::{
     Classes,
     head::HeadReader,
-    numbers::{Numbers, NumbersCursor, place_of},
+    numbers::{GROUP_LEN, Numbers, NumbersCursor, place_of},
     sequence::{Sequence, SequenceCursor},
     sink::Sink,
     source::ColumnSource,
@@ -407,9 +407,7 @@ impl Templates {
             };
             let fits = match &ranks {
                 None => numbers.len() == count,
-                Some(ranks) => {
-                    numbers.len() <= count && ranks.len() == count.div_ceil(GROUP as u32)
-                }
+                Some(ranks) => numbers.len() <= count && ranks.len() == count.div_ceil(GROUP_LEN),
             };
             if !fits {
                 return Err(head.damaged("another number of numbers than of texts"));
@@ -424,6 +422,7 @@ impl Templates {
         })
     }
 
+    #[cfg(test)]
     pub(super) fn describe(&self) -> String {
         let mut text = format!("{} templates, {}", self.texts.len(), self.codes.name());
         for stream in &self.streams {
@@ -465,14 +464,14 @@ impl Templates {
             numbers.push(self.number(source, classes, cursor, occurrence, stream)?);
         }
         let template = self.texts.get(source, &mut cursor.texts, template)?;
-        let put = put_together(template, |slot| self.at(source, &numbers, slot), out);
+        let wrong = || source.damaged(0, "a template with more slots than it should have");
+        let put = put_together(
+            template,
+            |slot| numbers.get(slot).copied().ok_or_else(wrong),
+            out,
+        );
         cursor.numbers = numbers;
         put
-    }
-
-    fn at(&self, source: &ColumnSource, numbers: &[i64], slot: usize) -> Result<i64, Error> {
-        let number = numbers.get(slot).copied();
-        number.ok_or_else(|| source.damaged(0, "a template with more slots than it should have"))
     }
 
     fn template_of(
@@ -528,15 +527,14 @@ impl Templates {
             let (group, at) = place_of(occurrence);
             self.load_group(source, classes, cursor, group)?;
             let before = cursor.group_slots.get(..at).unwrap_or_default();
-            let before = before
+            let has_it = before
                 .iter()
-                .filter(|&&slots| usize::from(slots) > slot)
-                .count();
+                .map(|&slots| u32::from(usize::from(slots) > slot));
             let stream_cursor = stream_cursor(&mut cursor.streams, slot);
             let rank = ranks.get(source, &mut stream_cursor.ranks, group)?;
             place = u32::try_from(rank)
                 .ok()
-                .and_then(|rank| rank.checked_add(before as u32))
+                .and_then(|rank| rank.checked_add(has_it.sum()))
                 .ok_or_else(|| source.damaged(0, "numbers before the first"))?;
         }
         let stream_cursor = stream_cursor(&mut cursor.streams, slot);
@@ -700,7 +698,7 @@ impl Templates {
             .filter(|&(_, &slots)| usize::from(slots) > slot)
             .nth(behind);
         let (at, _): (u32, _) = at.ok_or_else(wrong)?;
-        Ok(group * GROUP as u32 + at)
+        Ok(group * GROUP_LEN + at)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use roaring::RoaringBitmap;
 
+use super::numbers::GROUP_LEN;
 use crate::column::{
     integers::GROUP,
     kernel::{Kernel, Op},
@@ -48,10 +49,11 @@ impl Wanted {
         if self.ranges.len() < 2 || span >= BITS_MAX {
             return;
         }
-        let mut bits = vec![0; span as usize / 64 + 1];
+        let word_of = |bit: u64| usize::try_from(bit / 64).unwrap_or(usize::MAX);
+        let mut bits = vec![0; word_of(span) + 1];
         for &(first, last) in &self.ranges {
             for bit in first.abs_diff(low)..=last.abs_diff(low) {
-                if let Some(word) = bits.get_mut(bit as usize / 64) {
+                if let Some(word) = bits.get_mut(word_of(bit)) {
                     *word |= 1 << (bit % 64);
                 }
             }
@@ -188,7 +190,7 @@ impl Found {
         if bits.iter().all(|&word| word == 0) {
             return;
         }
-        let first = group * GROUP as u32;
+        let first = group * GROUP_LEN;
         self.turn_to(first / CONTAINER);
         let at = (first % CONTAINER) as usize / 64;
         let words = self.words.iter_mut().skip(at);

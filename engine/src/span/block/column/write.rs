@@ -41,6 +41,10 @@ pub(crate) fn write_column(
     context: &ColumnContext<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<Vec<u8>, Error> {
+    debug_assert!(
+        context.owner_of.is_empty() || context.owner_of.len() == input.len(),
+        "each occurrence has an owner"
+    );
     let mut head = Vec::new();
     let count = u64::try_from(input.len()).unwrap_or(u64::MAX);
     match input {
