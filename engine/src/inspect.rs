@@ -343,6 +343,7 @@ pub fn values(
 
 fn block_values(block: &SpanBlock, key: &str, found: &mut Vec<BlockValues>) -> Result<(), Error> {
     let ctl = QueryControl::unbounded();
+
     let tables = [
         ("span", Some(block.attributes())),
         ("event", block.events().map(Satellites::attributes)),

@@ -81,7 +81,7 @@ impl SpanSealing<'_> {
         let all = Lsn(u64::MAX);
         self.frozen
             .head
-            .recalled_between(Lsn::ZERO, all, &mut |id| traces.push(id));
+            .recalled_between(Lsn::ZERO, all, &mut |_, id| traces.push(id));
         let may_have = |id| {
             let mut older = self.older.iter();
             self.has_unread || older.any(|part| part.block.may_have_trace(id))

@@ -307,10 +307,11 @@ impl SpanHead {
     }
 
     /// The traces that it recalled in records after `after`, up to `at`; one may come twice.
-    pub(crate) fn recalled_between(&self, after: Lsn, at: Lsn, each: &mut dyn FnMut(TraceId)) {
+    pub(crate) fn recalled_between(&self, after: Lsn, at: Lsn, each: &mut dyn FnMut(Lsn, TraceId)) {
         for lock in &self.shards {
             let shard = lock.read();
-            shard.recalled_between(after, at).for_each(&mut *each);
+            let recalled = shard.recalled_between(after, at);
+            recalled.for_each(|(lsn, id)| each(lsn, id));
         }
     }
 

@@ -629,10 +629,14 @@ impl Shard {
     }
 
     /// The traces recalled in records after `after`, up to `at`.
-    pub(crate) fn recalled_between(&self, after: Lsn, at: Lsn) -> impl Iterator<Item = TraceId> {
+    pub(crate) fn recalled_between(
+        &self,
+        after: Lsn,
+        at: Lsn,
+    ) -> impl Iterator<Item = (Lsn, TraceId)> {
         let place = |lsn: Lsn| self.recalled.partition_point(|(of, _)| *of <= lsn);
         let recalled = self.recalled.get(place(after)..place(at));
-        recalled.unwrap_or_default().iter().map(|(_, id)| *id)
+        recalled.unwrap_or_default().iter().copied()
     }
 
     /// Whether a delete by filter hides a row from a snapshot at `at`.

@@ -11,8 +11,8 @@
 //! - for good: traces that a newer block lists as superseded, and those that ended before the floor of
 //!   retention. Found once, when the view is made that has the block and the reason;
 //! - for snapshots from some LSN on: traces that a generation recalled, and what deletes hide that the
-//!   block does not have applied. It only grows with the LSN, so each block remembers the newest that it
-//!   was asked for, and an older snapshot is answered from scratch.
+//!   block does not have applied. It only grows with the LSN, so each block remembers the newest few
+//!   versions that it was asked for, and a snapshot older than those is answered from scratch.
 //!
 //! Invariants
 //! - `frozen` rises by cut, and is newer than every block; `blocks` rise by their last LSN.
@@ -56,12 +56,27 @@ pub(crate) struct SpanBlockPart {
     newest: Mutex<Newest>,
 }
 
-/// What is hidden from the newest snapshot that asked.
+/// What is hidden from the newest snapshots that asked.
 #[derive(Debug)]
 struct Newest {
+    /// Up to here all that hides something is in the last version.
     at: Lsn,
+    /// By rising LSN; one at least.
+    versions: Vec<HiddenSince>,
+}
+
+/// What is hidden from snapshots between two LSNs.
+#[derive(Clone, Debug)]
+struct HiddenSince {
+    /// The last record that hides something of it.
+    from: Lsn,
+    /// The first that hides more, if it is known.
+    until: Lsn,
     hidden: Arc<Hidden>,
 }
+
+/// Versions that a block remembers.
+const VERSIONS_MAX: usize = 8;
 
 /// A part as a snapshot sees it.
 #[derive(Clone, Debug)]
@@ -127,7 +142,11 @@ impl SpanBlockPart {
     fn with(block: Arc<SpanBlock>, meta: BlockMeta, fixed: Arc<Hidden>) -> Self {
         let newest = Newest {
             at: Lsn::ZERO,
-            hidden: Arc::clone(&fixed),
+            versions: vec![HiddenSince {
+                from: Lsn::ZERO,
+                until: Lsn(u64::MAX),
+                hidden: Arc::clone(&fixed),
+            }],
         };
         Self {
             block,
@@ -195,16 +214,37 @@ impl SpanBlockPart {
         damaged: Damaged<'_>,
     ) -> Result<Arc<Hidden>, Error> {
         let mut newest = self.newest.lock();
-        if at < newest.at {
+        if at <= newest.at {
+            let holds = |version: &&HiddenSince| version.from <= at && at < version.until;
+            if let Some(known) = newest.versions.iter().find(holds) {
+                return Ok(Arc::clone(&known.hidden));
+            }
             drop(newest);
             let mut hidden = Arc::clone(&self.fixed);
             self.hide_between(view, Lsn::ZERO, at, &mut hidden, damaged)?;
             return Ok(hidden);
         }
-        let mut hidden = Arc::clone(&newest.hidden);
-        self.hide_between(view, newest.at, at, &mut hidden, damaged)?;
-        newest.at = at;
-        newest.hidden = Arc::clone(&hidden);
+        let Newest {
+            at: known,
+            versions,
+        } = &mut *newest;
+        let last = versions.last().map(|version| Arc::clone(&version.hidden));
+        let mut hidden = last.unwrap_or_else(|| Arc::clone(&self.fixed));
+        let hides = self.hide_between(view, *known, at, &mut hidden, damaged)?;
+        if let Some((first, last)) = hides {
+            if let Some(before) = versions.last_mut() {
+                before.until = first;
+            }
+            if versions.len() >= VERSIONS_MAX {
+                versions.remove(0);
+            }
+            versions.push(HiddenSince {
+                from: last,
+                until: Lsn(u64::MAX),
+                hidden: Arc::clone(&hidden),
+            });
+        }
+        *known = at;
         Ok(hidden)
     }
 
@@ -252,8 +292,7 @@ impl SpanBlockPart {
         clean_lsn: Lsn,
         damaged: Damaged<'_>,
     ) -> Result<Option<bool>, Error> {
-        let mut waiting = view.tombstones.iter();
-        if !waiting.any(|t| t.lsn > self.meta.clean_lsn && t.lsn <= clean_lsn) {
+        if self.waiting(view, Lsn::ZERO, clean_lsn).next().is_none() {
             return Ok(None);
         }
         let mut hidden = Arc::default();
@@ -266,7 +305,8 @@ impl SpanBlockPart {
         Ok(Some(is_damaged || !hidden.rows.is_empty()))
     }
 
-    /// Hides what is hidden from snapshots at `at` and was not from those at `after`.
+    /// Hides what is hidden from snapshots at `at` and was not from those at `after`. Returns the first
+    /// and the last record that may hide something of it.
     fn hide_between(
         &self,
         view: &SpanView,
@@ -274,20 +314,43 @@ impl SpanBlockPart {
         at: Lsn,
         hidden: &mut Arc<Hidden>,
         damaged: Damaged<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<(Lsn, Lsn)>, Error> {
         let mut traces = Vec::new();
+        let mut ends: Option<(Lsn, Lsn)> = None;
+        let mut reach = |lsn: Lsn| {
+            let (first, last) = ends.unwrap_or((lsn, lsn));
+            ends = Some((first.min(lsn), last.max(lsn)));
+        };
         for head in view
             .frozen
             .iter()
             .map(|frozen| &frozen.head)
             .chain([&view.current])
         {
-            head.recalled_between(after, at, &mut |id| traces.push(id));
+            head.recalled_between(after, at, &mut |lsn, id| traces.push((lsn, id)));
         }
-        for id in traces {
-            self.hide_trace(id, hidden, damaged)?;
+        for (lsn, id) in traces {
+            if self.block.may_have_trace(id) {
+                reach(lsn);
+                self.hide_trace(id, hidden, damaged)?;
+            }
         }
-        self.hide_deleted(view, after, at, hidden, damaged)
+        let deletes = self.waiting(view, after, at);
+        deletes.for_each(|tombstone| reach(tombstone.lsn));
+        self.hide_deleted(view, after, at, hidden, damaged)?;
+        Ok(ends)
+    }
+
+    /// The deletes after `after` and up to `at` that the block does not have applied.
+    fn waiting<'v>(
+        &self,
+        view: &'v SpanView,
+        after: Lsn,
+        at: Lsn,
+    ) -> impl Iterator<Item = &'v SpanTombstone> {
+        let after = after.max(self.meta.clean_lsn);
+        let deletes = view.tombstones.iter();
+        deletes.filter(move |t| t.lsn > after && t.lsn <= at)
     }
 
     /// The same for deletes alone.
@@ -299,9 +362,7 @@ impl SpanBlockPart {
         hidden: &mut Arc<Hidden>,
         damaged: Damaged<'_>,
     ) -> Result<(), Error> {
-        let after = after.max(self.meta.clean_lsn);
-        let deletes = view.tombstones.iter();
-        for tombstone in deletes.filter(|t| t.lsn > after && t.lsn <= at) {
+        for tombstone in self.waiting(view, after, at) {
             match &tombstone.delete {
                 SpanDelete::Trace(id) => self.hide_trace(*id, hidden, damaged)?,
                 SpanDelete::Matching(filter) => {
@@ -482,7 +543,7 @@ impl SpanView {
             .map(|frozen| &frozen.head)
             .chain([&self.current])
         {
-            head.recalled_between(Lsn::ZERO, Lsn(u64::MAX), &mut |id| recalled.push(id));
+            head.recalled_between(Lsn::ZERO, Lsn(u64::MAX), &mut |_, id| recalled.push(id));
         }
         recalled
     }
