@@ -425,7 +425,14 @@ fn ten_thousand_keys_and_random_keys_go_to_the_rest() {
     assert_holds(&table, &items);
     assert!(table.heap_bytes() < 2 << 20, "{} B", table.heap_bytes());
     let ctl = control();
-    for key in ["many.0", "many.9999", "shared.0", "shared.699", "method", "own.7919"] {
+    for key in [
+        "many.0",
+        "many.9999",
+        "shared.0",
+        "shared.699",
+        "method",
+        "own.7919",
+    ] {
         let expected = naive(&items, |k, _| k == key);
         assert!(!expected.is_empty(), "{key}");
         assert_eq!(table.having(key, None, &ctl).unwrap(), expected, "{key}");
@@ -469,7 +476,9 @@ fn what_is_left_out_of_a_merge_is_nowhere_in_it() {
                 items: 9,
             })
             .collect();
-        let kept: Items = (items.chunks(10)).flat_map(|ten| ten[1..].to_vec()).collect();
+        let kept: Items = (items.chunks(10))
+            .flat_map(|ten| ten[1..].to_vec())
+            .collect();
         let after = write(&[AttributeSource::Table(&before)], &runs, &kept, &limits);
         assert_holds(&after, &kept);
         let ColumnSource::Bytes(section) = &after.source else {
@@ -490,11 +499,15 @@ fn a_damaged_page_costs_what_lies_on_it() {
     let mut state = 7u64;
     let mut items: Items = (0..40_000)
         .map(|n: i64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             let mut attributes = vec![(Arc::from("method"), Value::Str("GET".into()))];
             if n < 20_000 {
                 for key in ["noise.1", "noise.2", "noise.3"] {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
                     attributes.push((Arc::from(key), Value::Int((state >> 8).cast_signed())));
                 }
             }
@@ -542,7 +555,9 @@ fn a_damaged_page_costs_what_lies_on_it() {
     };
     let ctl = control();
     let method = |table: &AttributeTable| table.select("method", &|_| true, None, None, &ctl);
-    let all: RoaringBitmap = (0..items.len() as u32).filter(|item| *item != 30_000).collect();
+    let all: RoaringBitmap = (0..items.len() as u32)
+        .filter(|item| *item != 30_000)
+        .collect();
     assert!(all.is_subset(&method(&open()).unwrap()));
     let path = crate::block::path(dir, BlockId(1));
     let (mut served, mut readable) = (0, 0);
@@ -572,6 +587,10 @@ fn a_damaged_page_costs_what_lies_on_it() {
     }
     // Nearly all bytes are noise: what has none is read whole whatever of them is damaged, and what has some
     // as long as it does not lie on that page.
-    assert!(served * 10 > places.len() * 6, "{served} of {}", places.len());
+    assert!(
+        served * 10 > places.len() * 6,
+        "{served} of {}",
+        places.len()
+    );
     assert!(readable > places.len() * 40, "{readable}");
 }
