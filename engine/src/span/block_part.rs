@@ -260,6 +260,22 @@ impl BlockPart {
         Ok(is_visible.then_some(trace))
     }
 
+    pub(crate) fn trace_count(&self, ctl: &QueryControl) -> Result<u64, Error> {
+        let mut visible = u64::from(self.block.traces());
+        let mut cursor = TraceCursor::default();
+        let mut pace = Pace::new(ctl)?;
+        // Traces with hidden rows alone may be hidden whole.
+        let mut from = 0;
+        while let Some(row) = self.hidden.rows.range(from..).next() {
+            pace.step()?;
+            let trace = self.block.trace_of_row_with(row, &mut cursor)?;
+            let rows = self.block.trace_rows_with(trace, &mut cursor)?;
+            visible -= u64::from(!self.any_visible(&rows));
+            from = rows.end.max(row.saturating_add(1));
+        }
+        Ok(visible)
+    }
+
     pub(crate) fn trace(&self, trace: u32, ctl: &QueryControl) -> Result<Option<Trace>, Error> {
         let rows = self.trace_rows(trace)?;
         if !self.any_visible(&rows) {

@@ -653,6 +653,26 @@ impl HeadPart {
         Ok(found.filter(|&trace| self.has_visible(lock, trace)))
     }
 
+    pub(crate) fn trace_count(&self, ctl: &QueryControl) -> Result<u64, Error> {
+        let Some(lock) = self.lock() else {
+            return Ok(0);
+        };
+        // Traces are numbered in the order of their first rows.
+        let bound = {
+            let shard = lock.read();
+            shard.traces.partition_point(|t| t.first < self.view.rows)
+        };
+        if self.sees_all_rows() {
+            return Ok(u64::from(bound));
+        }
+        let mut visible = 0;
+        for trace in 0..bound {
+            ctl.check()?;
+            visible += u64::from(self.has_visible(lock, trace));
+        }
+        Ok(visible)
+    }
+
     /// Whether a row of a trace is visible.
     fn has_visible(&self, lock: &RwLock<Shard>, trace: u32) -> bool {
         let mut row = lock

@@ -71,7 +71,7 @@ mod view_test;
 pub use axis::Axis;
 pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
-    SpanWriter,
+    SpanWriter, UnseenAttribute,
 };
 pub(crate) use block::SpanBlock;
 #[doc(hidden)]

@@ -419,6 +419,14 @@ impl SpanPart {
         self.met(ask!(self, part => part.time_bounds(ctl)))
     }
 
+    /// How many traces have a visible span here.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn trace_count(&self, ctl: &QueryControl) -> Result<u64, Error> {
+        ask!(self, part => part.trace_count(ctl))
+    }
+
     /// A trace in a line.
     ///
     /// # Errors

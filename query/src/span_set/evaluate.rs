@@ -4,14 +4,19 @@
 //! 1. Conditions on single spans that stand together (`and`, bounds on durations) are one question to
 //!    the part, which knows its columns.
 //! 2. `and` asks its plain side first and hands what was found to the others as candidates; so does
-//!    `minus`. No candidates: nothing else is looked at.
+//!    `minus`. No candidates: nothing else is looked at. Few of them: their classes and durations are
+//!    looked up, and what else is asked only where they lie.
 //! 3. A relation is walked from the side that is smaller. With few candidates their relatives are
 //!    found first, and the other set is asked only between the earliest and the latest start among
 //!    those; else the other set is computed whole, and it is walked from whichever holds fewer rows.
 //!
 //! Sets of rows are booked while they are held. Recursion is as deep as the expression.
 
-use rootline_engine::{Axis, QueryControl, SpanPart, SpanRows, TimeRange, Timestamp};
+use std::collections::HashMap;
+
+use rootline_engine::{
+    Axis, QueryControl, SpanCondition, SpanFilter, SpanPart, SpanRows, TimeRange, Timestamp,
+};
 
 use super::{SpanFigure, SpanSet};
 use crate::{error::Error, memory::Memory};
@@ -20,6 +25,8 @@ use crate::{error::Error, memory::Memory};
 pub(crate) const PIECE_ROWS: usize = if cfg!(test) { 7 } else { 64 * 1024 };
 /// Candidates that are few: their relatives are found before the other set is asked.
 const FEW_ROWS: u64 = if cfg!(test) { 5 } else { 32 * 1024 };
+/// Candidates up to one in so many of all spans are looked at row by row.
+const FEW_SHARE: u64 = if cfg!(test) { 3 } else { 16 };
 /// Rows within one part in so many of all are close to each other.
 const CLOSE_SHARE: u64 = 4;
 /// Traces whose ends are looked up, so that a question can be asked of their time alone.
@@ -60,19 +67,19 @@ impl Evaluation<'_> {
             return Ok(SpanRows::new());
         }
         if let Some(conditions) = set.conditions() {
-            let narrowed = match within {
-                Some(rows) if self.are_close(rows) => self.narrowed(range, rows)?,
-                _ => Some(range),
+            return match within {
+                Some(rows) if rows.len() <= self.part.spans() / FEW_SHARE => {
+                    self.selected_among(conditions, range, rows)
+                }
+                Some(rows) => {
+                    let found = self.select(conditions, range)?;
+                    self.kept(found.and(rows))
+                }
+                None => {
+                    let found = self.select(conditions, range)?;
+                    self.kept(found)
+                }
             };
-            let Some(range) = narrowed else {
-                return Ok(SpanRows::new());
-            };
-            let filter = rootline_engine::SpanFilter { range, conditions };
-            let found = self.part.select(&filter, self.control)?;
-            return self.kept(match within {
-                Some(rows) => found.and(rows),
-                None => found,
-            });
         }
         match set {
             // Plain, and answered above.
@@ -120,6 +127,79 @@ impl Evaluation<'_> {
                 self.kept(found)
             }
         }
+    }
+
+    fn select(&self, conditions: Vec<SpanCondition>, range: TimeRange) -> Result<SpanRows, Error> {
+        let filter = SpanFilter { range, conditions };
+        Ok(self.part.select(&filter, self.control)?)
+    }
+
+    /// Those of a few rows that start in `range` and meet all conditions. What classes and durations decide
+    /// is looked up row by row; the part is asked for the rest of it, if any row is left.
+    fn selected_among(
+        &mut self,
+        conditions: Vec<SpanCondition>,
+        range: TimeRange,
+        rows: &SpanRows,
+    ) -> Result<SpanRows, Error> {
+        let (of_rows, others): (Vec<_>, Vec<_>) = conditions.into_iter().partition(|condition| {
+            matches!(
+                condition,
+                SpanCondition::Service(_)
+                    | SpanCondition::Name(_)
+                    | SpanCondition::Kind(_)
+                    | SpanCondition::Status(_)
+                    | SpanCondition::DurationNs { .. }
+            )
+        });
+        let is_time =
+            |condition: &SpanCondition| matches!(condition, SpanCondition::DurationNs { .. });
+        let timed = of_rows.iter().any(is_time);
+        let classed = !of_rows.iter().all(is_time);
+        let mut right_classes: HashMap<u32, bool> = HashMap::new();
+        let (mut starts, mut classes, mut durations) = (Vec::new(), Vec::new(), Vec::new());
+        let mut left = SpanRows::new();
+        for piece in pieces(rows) {
+            starts.clear();
+            classes.clear();
+            durations.clear();
+            self.part.starts(&piece, self.control, &mut starts)?;
+            if classed {
+                self.part.classes(&piece, self.control, &mut classes)?;
+            }
+            if timed {
+                self.part.durations(&piece, self.control, &mut durations)?;
+            }
+            let right = piece
+                .iter()
+                .zip(&starts)
+                .enumerate()
+                .filter(|(i, (_, start))| {
+                    let class = classes.get(*i).is_none_or(|&class| {
+                        *right_classes
+                            .entry(class)
+                            .or_insert_with(|| class_meets(self.part, class, &of_rows))
+                    });
+                    class
+                        && range.contains(Timestamp::from_nanos(**start))
+                        && durations
+                            .get(*i)
+                            .is_none_or(|&duration_ns| duration_meets(duration_ns, &of_rows))
+                });
+            left = left.or(&right.map(|(_, (row, _))| row).collect());
+        }
+        if others.is_empty() || left.is_empty() {
+            return self.kept(left);
+        }
+        let range = match self.are_close(&left) {
+            true => self.narrowed(range, &left)?,
+            false => Some(range),
+        };
+        let found = match range {
+            Some(range) => self.select(others, range)?.and(&left),
+            None => SpanRows::new(),
+        };
+        self.kept(found)
     }
 
     /// Those in all of `sets`: what is plain in one question first, the rest among its answer.
@@ -345,6 +425,26 @@ impl Evaluation<'_> {
         self.memory.take(rows.heap_bytes() as u64)?;
         Ok(rows)
     }
+}
+
+/// Whether a class meets those of the conditions that are about what classes hold.
+fn class_meets(part: &SpanPart, class: u32, conditions: &[SpanCondition]) -> bool {
+    let class = part.class(class);
+    conditions.iter().all(|condition| match condition {
+        SpanCondition::Service(text) => text.matches(&part.symbol(class.service)),
+        SpanCondition::Name(text) => text.matches(&part.symbol(class.name)),
+        SpanCondition::Kind(kind) => class.kind == *kind,
+        SpanCondition::Status(status) => class.status == *status,
+        _ => true,
+    })
+}
+
+/// Whether a duration is within all bounds among the conditions.
+fn duration_meets(duration_ns: u64, conditions: &[SpanCondition]) -> bool {
+    conditions.iter().all(|condition| match condition {
+        SpanCondition::DurationNs { min, max } => (*min..=*max).contains(&duration_ns),
+        _ => true,
+    })
 }
 
 /// Whether a span of the part may start in `range`.
