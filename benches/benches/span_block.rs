@@ -109,12 +109,13 @@ fn fill(engine: &Engine, from: u64) -> u64 {
             let mut writer = spans.span(resource, scope);
             let request = format!("{mixed:016x}");
             let user = format!("user-{}", noise(trace) % 5_000);
-            writer.attribute("http.request.method", "GET");
-            writer.attribute("http.response.status_code", 200 + (mixed % 5).cast_signed());
-            writer.attribute("http.route", &*name);
-            writer.attribute("user.id", &*user);
-            writer.attribute("request.id", &*request);
-            writer.attribute("cache.hit", mixed.is_multiple_of(3));
+            writer.attribute("http.request.method", ValueRef::Str("GET"));
+            let status = 200 + (mixed % 5).cast_signed();
+            writer.attribute("http.response.status_code", ValueRef::Int(status));
+            writer.attribute("http.route", ValueRef::Str(&name));
+            writer.attribute("user.id", ValueRef::Str(&user));
+            writer.attribute("request.id", ValueRef::Str(&request));
+            writer.attribute("cache.hit", ValueRef::Bool(mixed.is_multiple_of(3)));
             let start = Timestamp::from_millis(1_700_000_000_000).expect("in range");
             let start = start.saturating_add_ns((trace * 3_000_000 + span * 40_000).cast_signed());
             let lasts = (mixed % 30_000_000).cast_signed();
@@ -165,7 +166,7 @@ fn half(engine: &Engine, recorded: Option<&[Vec<u8>]>, second: bool) -> u64 {
 /// Prints bytes a span, by section.
 fn report(dir: &Dir) {
     let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
-    let inspected = inspect(&storage, &dir.0).expect("the directory is a store");
+    let inspected = inspect::inspect(&storage, &dir.0).expect("the directory is a store");
     for block in inspected.blocks.iter().filter(|block| block.is_named) {
         let spans = block.samples.max(1) as f64;
         println!(
