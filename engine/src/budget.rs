@@ -41,7 +41,7 @@ pub enum Holder {
 
 const HOLDERS: usize = 8;
 
-/// Sealing gives back enough to wait for if the metric head holds this share of the limit.
+/// Sealing gives back enough to wait for if a head holds this share of the limit.
 const WORTH_SEALING: u64 = 16;
 
 /// The ledger. Shared by `Arc`; all methods may be called from any thread.
@@ -50,7 +50,7 @@ pub struct Budget {
     limit_bytes: u64,
     used_bytes: AtomicU64,
     by_holder: [AtomicU64; HOLDERS],
-    /// Sealing works, so what the metric head holds will be given back.
+    /// Sealing works, so what heads hold will be given back.
     seals: AtomicBool,
     waiters: Mutex<()>,
     released: Condvar,
@@ -127,13 +127,13 @@ impl Budget {
         self.released.notify_all();
     }
 
-    /// Says whether the metric head is being sealed when memory gets short, so that waiting for it
+    /// Says whether heads are being sealed when memory gets short, so that waiting for them
     /// makes sense.
     pub(crate) fn set_seals(&self, seals: bool) {
         self.seals.store(seals, Ordering::Relaxed);
     }
 
-    /// Whether the metric head holds so much that sealing it is worth while.
+    /// Whether a head holds so much that sealing it is worth while.
     pub(crate) fn is_worth_sealing(&self, head_bytes: u64) -> bool {
         head_bytes >= self.limit_bytes / WORTH_SEALING
     }
@@ -173,9 +173,12 @@ impl Budget {
     }
 
     fn sealable_bytes(&self) -> u64 {
-        let held = self.held_bytes(Holder::MetricHead);
-        let counts = self.seals.load(Ordering::Relaxed) && self.is_worth_sealing(held);
-        if counts { held } else { 0 }
+        if !self.seals.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let heads = [Holder::MetricHead, Holder::SpanHead].into_iter();
+        let held = heads.map(|head| self.held_bytes(head));
+        held.filter(|bytes| self.is_worth_sealing(*bytes)).sum()
     }
 
     fn try_take(&self, holder: Holder, bytes: u64) -> Result<(), Error> {

@@ -6,10 +6,13 @@
 //! 1. *Frozen*: another generation takes the writes. Nothing on disk has changed.
 //! 2. *Written*: its blocks are durable under their names. No manifest names them: the next open
 //!    removes them and replays the log.
-//! 3. *Published*: one edit of the manifest adds the blocks and moves the metric cut. From here on
-//!    replay skips what they hold.
+//! 3. *Published*: one edit of the manifest adds the blocks and moves the cut of the signal. From here
+//!    on replay skips what they hold.
 //! 4. *Shown*: the view has the blocks in the place of the generation. Snapshots from before keep it.
 //! 5. *Cut*: log segments that nothing unsealed needs are removed.
+//!
+//! Metrics and spans have generations of their own, which are frozen and sealed independently; the log
+//! is cut to the lower need of both.
 //!
 //! An error before 3 leaves the generation frozen, and in the log; it is tried again after a while.
 //! Generations are sealed oldest first, one at a time.

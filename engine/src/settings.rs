@@ -40,7 +40,7 @@ pub struct Settings {
     /// Whether a thread of the store seals in the background. Default yes. Without it,
     /// [`Engine::tick`](crate::Engine::tick) does what is due.
     pub maintenance_thread: bool,
-    /// How long samples are kept. Default: for ever.
+    /// How long samples and traces are kept. Default: for ever.
     pub retention_age: Option<Duration>,
     /// Bytes of blocks kept, the youngest. Default: all.
     pub retention_bytes: Option<u64>,

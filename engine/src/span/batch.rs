@@ -370,6 +370,18 @@ impl SpanBatch {
             + self.lookups.sent_tags.capacity() * size_of::<u32>()
     }
 
+    /// Keeps the spans of traces for which `keep` holds.
+    pub(crate) fn keep_traces(&mut self, keep: impl Fn(TraceId) -> bool) {
+        let kept: Vec<bool> = self.data.traces.iter().map(|id| keep(*id)).collect();
+        if kept.iter().all(|kept| *kept) {
+            return;
+        }
+        let is_kept = |trace: u32| kept.get(trace as usize).copied().unwrap_or(false);
+        self.data.retain_rows(|row| is_kept(row.trace));
+        // Traces have other numbers now.
+        self.lookups.traces.clear();
+    }
+
     /// Takes the columns out, leaving `instead` (empty) in their place.
     pub(crate) fn take(&mut self, instead: SpanData) -> SpanData {
         let data = std::mem::replace(&mut self.data, instead);

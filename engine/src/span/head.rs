@@ -28,10 +28,10 @@ use super::{
     catalog::{Catalog, SymbolId, Translation},
     dictionary::number,
     filter::SpanFilter,
-    model::Trace,
+    model::{Span, Trace},
     read,
     select::RowCursor,
-    shard::{SHARD_ROWS_MAX, Shard, View, trace_hash},
+    shard::{Buffers, NONE, SHARD_ROWS_MAX, Shard, View, trace_hash},
 };
 use crate::{
     budget::{Budget, Holder},
@@ -42,6 +42,8 @@ use crate::{
     settings::Settings,
 };
 
+/// Spans of a trace that are read under one lock.
+const SPANS_AT_ONCE: usize = 1024;
 /// Prepared batches whose buffers are kept for the next ones.
 const POOL_BATCHES_MAX: usize = 8;
 /// Buffers larger than this are given back to the allocator.
@@ -450,6 +452,69 @@ impl SpanHead {
         if let Some(lock) = self.shards.get(shard) {
             lock.write().delete_trace(lsn, trace);
         }
+    }
+
+    /// Whether a snapshot sees a span of a trace.
+    pub(crate) fn sees_trace(&self, at: Lsn, id: TraceId) -> bool {
+        let Some(lock) = self.shards.get(self.shard_of(id)) else {
+            return false;
+        };
+        let shard = lock.read();
+        let view = shard.view(at);
+        let trace = shard
+            .find_trace(id)
+            .and_then(|trace| shard.traces.get(trace));
+        let mut row = trace.map_or(NONE, |trace| trace.first);
+        while row < view.rows {
+            if shard.is_visible(row, view) {
+                return true;
+            }
+            row = shard.next_of_trace(row);
+        }
+        false
+    }
+
+    /// Calls `each` with the spans of a trace that a snapshot sees, in the order they came. No lock is held
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// What `each` returns.
+    pub(crate) fn each_span(
+        &self,
+        at: Lsn,
+        id: TraceId,
+        each: &mut dyn FnMut(&Span) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(lock) = self.shards.get(self.shard_of(id)) else {
+            return Ok(());
+        };
+        let (mut row, view) = {
+            let shard = lock.read();
+            let trace = shard
+                .find_trace(id)
+                .and_then(|trace| shard.traces.get(trace));
+            (trace.map_or(NONE, |trace| trace.first), shard.view(at))
+        };
+        let (mut buffers, mut spans) = (Buffers::default(), Vec::new());
+        while row < view.rows {
+            {
+                let shard = lock.read();
+                let tables = self.catalog.read();
+                for _ in 0..SPANS_AT_ONCE {
+                    if row >= view.rows {
+                        break;
+                    }
+                    if shard.is_visible(row, view) {
+                        spans.extend(shard.span(row, &tables, &mut buffers));
+                    }
+                    row = shard.next_of_trace(row);
+                }
+            }
+            for span in spans.drain(..) {
+                each(&span)?;
+            }
+        }
+        Ok(())
     }
 
     /// Hides the spans of a shard that match now from snapshots at or above `lsn`.

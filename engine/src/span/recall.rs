@@ -44,19 +44,19 @@
 //! - *Damage:* what cannot be read is not recalled. The trace then lies in two parts, and answers over it
 //!   are incomplete, as the damage that is reported says.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use rootline_wal::Lsn;
 
 use super::{
-    SpanBatch, SpanHead, SpanView,
+    Hidden, SpanBatch, SpanBlock, SpanHead, SpanView,
     batch::{LinkFields, ResourceFields, ResourceRow, Row, ScopeFields, ScopeRow, SpanFields},
+    block::SpanReader,
     head::{PreparedSpans, Recall},
-    model::{Attributes, Resource, Scope, Span, Trace},
+    model::{Attributes, Resource, Scope, Span},
     view::Damaged,
 };
 use crate::{
-    control::QueryControl,
     error::{Error, ErrorKind},
     id::TraceId,
     outcome::Rejections,
@@ -105,7 +105,10 @@ pub(crate) fn admit(
     for id in &batch.data.traces {
         let held = match current.trace_rows(*id) {
             Some(rows) => u64::from(rows),
-            None => view.trace_rows(*id)?,
+            None => match view.trace_rows(*id) {
+                Err(error) if error.kind() == ErrorKind::Corrupted => 0,
+                rows => rows?,
+            },
         };
         room.push(max.saturating_sub(held));
     }
@@ -156,28 +159,39 @@ pub(crate) fn recall_traces(
     unknown: &[TraceId],
     damaged: Damaged<'_>,
 ) -> Result<Recall, Error> {
+    // Most batches recall nothing: what is needed to is made for the first trace.
+    let mut recalling = None;
     let mut found = Vec::new();
     for &id in unknown {
-        match read(view, at, id, damaged) {
-            Ok(trace) => found.extend(trace),
-            Err(error) if error.kind() == ErrorKind::Corrupted => damaged(error),
+        let located = locate(view, at, id, damaged).and_then(|place| match place {
+            Some(place) => {
+                let recalling = recalling.get_or_insert_with(|| Recalling::new(batch));
+                recalling.take(at, id, &place).map(|()| Some(place))
+            }
+            None => Ok(None),
+        });
+        match located {
+            Ok(place) => found.extend(place.map(|place| (id, place))),
+            Err(error) if error.kind() == ErrorKind::Corrupted => {
+                // Nothing of it, rather than a part.
+                if let Some(recalling) = &mut recalling {
+                    recalling.skip(id);
+                }
+                damaged(error);
+            }
             Err(error) => return Err(error),
         }
     }
-    if found.is_empty() {
+    let Some(recalling) = recalling.filter(|_| !found.is_empty()) else {
         return Ok(Recall::default());
-    }
-    let repeated = repeated(&found, batch)?;
-    let recalled = found
-        .iter()
-        .filter(|trace| repeated.binary_search(&trace.id).is_err());
-    let traces: Vec<TraceId> = recalled.clone().map(|trace| trace.id).collect();
-    let spans = if traces.is_empty() {
-        None
-    } else {
-        let mut spans = batch_of(recalled)?;
-        Some(Box::new(current.prepare_recalled(&mut spans)))
     };
+    let repeated = recalling.repeated(at, &found)?;
+    let is_recalled = |id: &TraceId| repeated.binary_search(id).is_err();
+    let mut traces: Vec<TraceId> = found.iter().map(|(id, _)| *id).collect();
+    traces.retain(&is_recalled);
+    let mut spans = recalling.spans;
+    spans.keep_traces(|id| is_recalled(&id));
+    let spans = (!spans.is_empty()).then(|| Box::new(current.prepare_recalled(&mut spans)));
     Ok(Recall {
         traces,
         spans,
@@ -186,73 +200,131 @@ pub(crate) fn recall_traces(
     })
 }
 
-/// The trace as the newest older part has it.
-fn read(
+/// The newest older part that has visible spans of a trace.
+enum Place {
+    Head(Arc<SpanHead>),
+    Block {
+        block: Arc<SpanBlock>,
+        hidden: Arc<Hidden>,
+        rows: Range<u32>,
+    },
+}
+
+fn locate(
     view: &SpanView,
     at: Lsn,
     id: TraceId,
     damaged: Damaged<'_>,
-) -> Result<Option<Trace>, Error> {
-    let ctl = QueryControl::unbounded();
+) -> Result<Option<Place>, Error> {
     for frozen in view.frozen.iter().rev() {
-        if let Some(trace) = frozen.head.trace(at, id, &ctl)? {
-            return Ok(Some(trace));
+        if frozen.head.sees_trace(at, id) {
+            return Ok(Some(Place::Head(Arc::clone(&frozen.head))));
         }
     }
     for part in view.blocks.iter().rev() {
-        let block = &part.block;
-        if !block.may_have_trace(id) {
+        if !part.block.may_have_trace(id) {
             continue;
         }
-        let Some(trace) = block.find_trace(id)? else {
+        let Some(trace) = part.block.find_trace(id)? else {
             continue;
         };
+        let rows = part.block.trace_rows(trace)?;
         let hidden = part.hidden(view, at, damaged)?;
-        if !hidden.hides_all(block.trace_rows(trace)?) {
-            return block.trace(trace, &hidden, &ctl).map(Some);
+        if !hidden.hides_all(rows.clone()) {
+            let block = Arc::clone(&part.block);
+            return Ok(Some(Place::Block {
+                block,
+                hidden,
+                rows,
+            }));
         }
     }
     Ok(None)
 }
 
-/// Those of the traces of which the batch has no span that is not there already, sorted.
-fn repeated(found: &[Trace], batch: &PreparedSpans) -> Result<Vec<TraceId>, Error> {
-    let data = batch.data();
-    let known: HashSet<(TraceId, [u8; 8])> = found
-        .iter()
-        .flat_map(|trace| &trace.spans)
-        .map(|span| (span.trace_id, *span.span_id.as_bytes()))
-        .collect();
-    // A trace with a span id that was not there is not repeated: that settles most.
-    let mut candidates: HashSet<TraceId> = found.iter().map(|trace| trace.id).collect();
-    for row in &data.rows {
-        if let Some(&id) = data.traces.get(row.trace as usize)
-            && !known.contains(&(id, row.span_id))
-        {
-            candidates.remove(&id);
+impl Place {
+    /// Calls `each` with the visible spans of a trace, one after the other: a trace may be large.
+    fn each_span(
+        &self,
+        at: Lsn,
+        id: TraceId,
+        each: &mut dyn FnMut(&Span) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Head(head) => head.each_span(at, id, each),
+            Self::Block {
+                block,
+                hidden,
+                rows,
+            } => {
+                let mut reader = SpanReader::new(block, id, rows)?;
+                for row in rows.clone() {
+                    if !hidden.rows.contains(row) {
+                        each(&reader.span(row)?)?;
+                    }
+                }
+                Ok(())
+            }
         }
     }
-    if candidates.is_empty() {
-        return Ok(Vec::new());
-    }
-    // The rest is tried out: the head knows what is equal.
-    let traces = found.iter().filter(|trace| candidates.contains(&trace.id));
-    let mut spans = batch_of(traces)?;
-    let mut repeated: Vec<TraceId> = candidates.iter().copied().collect();
-    repeated.sort_unstable();
-    let grown = SpanHead::try_out(&mut spans, batch, &repeated);
-    repeated.retain(|id| !grown.contains(id));
-    Ok(repeated)
 }
 
-/// The spans of traces as a batch.
-fn batch_of<'t>(traces: impl Iterator<Item = &'t Trace>) -> Result<SpanBatch, Error> {
-    let mut batch = SpanBatch::new();
-    let mut owners = Owners::default();
-    for span in traces.flat_map(|trace| &trace.spans) {
-        push(&mut batch, &mut owners, span)?;
+/// What is read of the traces of a batch.
+struct Recalling<'b> {
+    batch: &'b PreparedSpans,
+    spans: SpanBatch,
+    owners: Owners,
+    /// The ids of the batch's spans that no older span has, as far as it was read.
+    new: HashSet<(TraceId, [u8; 8])>,
+}
+
+impl<'b> Recalling<'b> {
+    fn new(batch: &'b PreparedSpans) -> Self {
+        let data = batch.data();
+        let id = |row: &Row| Some((*data.traces.get(row.trace as usize)?, row.span_id));
+        Self {
+            batch,
+            spans: SpanBatch::new(),
+            owners: Owners::default(),
+            new: data.rows.iter().filter_map(id).collect(),
+        }
     }
-    Ok(batch)
+
+    fn take(&mut self, at: Lsn, id: TraceId, place: &Place) -> Result<(), Error> {
+        let Self {
+            spans, owners, new, ..
+        } = self;
+        place.each_span(at, id, &mut |span| {
+            new.remove(&(span.trace_id, *span.span_id.as_bytes()));
+            push(spans, owners, span)
+        })
+    }
+
+    /// Forgets what was read of a trace.
+    fn skip(&mut self, id: TraceId) {
+        self.spans.keep_traces(|of| of != id);
+        self.owners = Owners::default();
+    }
+
+    /// Those of the traces of which the batch has no span that is not there already, sorted.
+    fn repeated(&self, at: Lsn, found: &[(TraceId, Place)]) -> Result<Vec<TraceId>, Error> {
+        // A trace with a span id that was not there is not repeated: that settles most.
+        let with_new: HashSet<TraceId> = self.new.iter().map(|(id, _)| *id).collect();
+        let candidates = || found.iter().filter(|(id, _)| !with_new.contains(id));
+        let mut repeated: Vec<TraceId> = candidates().map(|(id, _)| *id).collect();
+        if repeated.is_empty() {
+            return Ok(repeated);
+        }
+        // The rest is tried out: the head knows what is equal.
+        let (mut spans, mut owners) = (SpanBatch::new(), Owners::default());
+        for (id, place) in candidates() {
+            place.each_span(at, *id, &mut |span| push(&mut spans, &mut owners, span))?;
+        }
+        repeated.sort_unstable();
+        let grown = SpanHead::try_out(&mut spans, self.batch, &repeated);
+        repeated.retain(|id| !grown.contains(id));
+        Ok(repeated)
+    }
 }
 
 /// The rows of the owners of the span before: most spans share them with it.
