@@ -52,7 +52,6 @@ pub(crate) struct SpanBlock {
     /// Keys that some resource has, sorted: found when first asked for.
     resource_keys: OnceLock<Vec<Arc<str>>>,
     /// What it holds, on the ledger until it goes.
-    #[expect(dead_code, reason = "held until the block is dropped")]
     held: Option<Reservation>,
 }
 
