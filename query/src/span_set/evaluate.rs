@@ -191,9 +191,10 @@ impl Evaluation<'_> {
         if others.is_empty() || left.is_empty() {
             return self.kept(left);
         }
-        let range = match self.are_close(&left) {
-            true => self.narrowed(range, &left)?,
-            false => Some(range),
+        let range = if self.are_close(&left) {
+            self.narrowed(range, &left)?
+        } else {
+            Some(range)
         };
         let found = match range {
             Some(range) => self.select(others, range)?.and(&left),
