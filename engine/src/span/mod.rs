@@ -77,9 +77,9 @@ pub(crate) use block::SpanBlock;
 #[doc(hidden)]
 pub use block::attributes::check_attribute_table;
 #[doc(hidden)]
-pub use block::check_span_block;
-#[doc(hidden)]
 pub use block::check_attribute_column;
+#[doc(hidden)]
+pub use block::check_span_block;
 pub use catalog::SymbolId;
 #[doc(hidden)]
 pub use edge::check_span_edges;
