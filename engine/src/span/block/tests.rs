@@ -363,7 +363,7 @@ fn a_damaged_page_costs_what_lies_on_it() {
     disk.create_dir_all(Path::new(DIR)).unwrap();
     let storage: Arc<dyn Storage> = Arc::<PowerCutStorage>::clone(&disk);
     let head = new_head(2);
-    for spans in rich(100, 90).chunks(3_000) {
+    for spans in rich(120, 100).chunks(3_000) {
         write(&head, 1, spans, false);
     }
     let block = sealed(&storage, 1, &head, Lsn(1)).unwrap();
