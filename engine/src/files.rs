@@ -219,10 +219,14 @@ impl StoreFiles {
         let is_named = |id: &BlockId| version.blocks.contains_key(id);
         let lost_unnamed = ids.iter().any(|id| !is_opened(*id) && !is_named(id));
         // Without a sound manifest a file that could not even be told is one that may have counted.
+        let others = version.blocks.values();
+        let others = others.filter(|meta| meta.signal != signal);
+        let others: Vec<BlockId> = others.map(|meta| meta.id).collect();
         let untold = self.manifest.read_only().is_some()
             && self.damage.lock().iter().any(|damage| {
                 let is_at = |id: &BlockId| block::path(&self.blocks_dir, *id) == damage.path;
-                damage.path.parent() == Some(&*self.blocks_dir) && !opened.iter().any(is_at)
+                damage.path.parent() == Some(&*self.blocks_dir)
+                    && !opened.iter().chain(&others).any(is_at)
             });
         if lost_unnamed || (untold && unread.is_empty()) {
             unread.push((signal, TimeRange::ALL));

@@ -243,6 +243,7 @@ fn whole_traces_expire_and_what_ends_before_the_floor_is_refused() {
     clock.set_wall_ns(1000 * HOUR);
     let mut kept = settings();
     kept.retention_age = Some(Duration::from_secs(10 * 3600));
+    kept.snapshot_max_age = Duration::from_secs(1000 * 3600);
     let engine = with_clock(&disk, &clock, kept.clone());
     write(&engine, 1, 1, 992 * HOUR);
     write(&engine, 2, 1, 992 * HOUR);
