@@ -15,10 +15,7 @@ use crate::{
     error::Error,
     id::TraceId,
     metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
-    span::{
-        SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart,
-        listing,
-    },
+    span::{SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart, listing},
     store::View,
     time::TimeRange,
     visibility::Pin,
