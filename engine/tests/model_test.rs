@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use model::{DAY_NS, Model, Rng, State, apply_above, check_questions, observe, random_op_at};
+use model::{DAY_NS, Model, Op, Rng, State, apply_above, check_questions, observe, random_op_at};
 use rootline_engine::{Clock, Engine, Settings, Snapshot, Storage, backup, verify::verify};
 use rootline_wal::{ManualClock, PowerCutStorage};
 
@@ -151,11 +151,21 @@ impl Play {
             _ => {
                 let mut op = random_op_at(&mut self.rng, self.clock.wall_ns() / DAY_NS);
                 let floor_ns = self.floor_ns();
+                self.leave_expired(&mut op, floor_ns);
                 if let Some(lsn) = apply_above(&self.engine, &mut op, floor_ns).unwrap() {
                     assert!(self.model.ops.last().is_none_or(|(last, _)| *last < lsn));
                     self.model.ops.push((lsn, op));
                 }
             }
+        }
+    }
+
+    /// Takes out of `op` the spans of traces that have expired: whether the old spans of such a trace
+    /// come back with a new one depends on when they are removed.
+    fn leave_expired(&self, op: &mut Op, floor_ns: i64) {
+        if let Op::Write(written) = op {
+            let expired = model::expired(&self.model.at(u64::MAX).spans, floor_ns);
+            written.spans.retain(|span| !expired.contains(&span.trace));
         }
     }
 

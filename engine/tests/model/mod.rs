@@ -17,6 +17,8 @@
 )]
 
 mod questions;
+mod span_questions;
+mod spans;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +30,11 @@ use rootline_engine::{
     Engine, Exemplar, Labels, MatchOp, Matcher, Metadata, MetricKind, QueryLimits, Rejections,
     ResourceFields, ScopeFields, Snapshot, SpanFields, SpanId, SpanKind, StatusCode, TimeRange,
     Timestamp, TraceId, ValueRef, WriteBatch,
+};
+pub use span_questions::{check_span_questions, span_answers};
+use spans::read_back;
+pub use spans::{
+    ModelSpan, SpanPick, expired, push_span, random_span, random_span_pick, span_id, trace_id,
 };
 
 /// splitmix64.
@@ -46,19 +53,6 @@ impl Rng {
     pub fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ModelSpan {
-    pub trace: u8,
-    pub id: u8,
-    pub parent: Option<u8>,
-    pub service: u8,
-    pub name: u8,
-    pub start: i64,
-    pub duration: i64,
-    pub error: bool,
-    pub tag: u8,
 }
 
 /// A series' exemplar.
@@ -114,12 +108,14 @@ pub enum Op {
         end: i64,
     },
     DeleteTrace(u8),
+    /// Spans, as far as they are older.
+    DeleteSpans(SpanPick),
 }
 
 pub const SERIES: u64 = 12;
 pub const GROUPS: u64 = 3;
 pub const ZONES: u64 = 4;
-pub const TRACES: u64 = 6;
+pub const TRACES: u64 = 7;
 pub const METRICS: u64 = 4;
 pub const DAY_NS: i64 = 86_400_000_000_000;
 const STALE_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -145,12 +141,20 @@ pub fn random_op_at(rng: &mut Rng, today: i64) -> Op {
             }
         }
         2 => Op::DeleteTrace(u8::try_from(rng.below(TRACES)).unwrap()),
+        3 if rng.below(2) == 0 => {
+            let mut pick = random_span_pick(rng, today);
+            // Not everything too often.
+            while pick.conditions.is_empty() {
+                pick = random_span_pick(rng, today);
+            }
+            Op::DeleteSpans(pick)
+        }
         _ => {
             let mut written = Written {
                 samples: (0..rng.below(12))
                     .map(|_| random_sample(rng, today))
                     .collect(),
-                spans: (0..rng.below(8)).map(|_| random_span(rng)).collect(),
+                spans: (0..rng.below(8)).map(|_| random_span(rng, today)).collect(),
                 ..Written::default()
             };
             if rng.below(3) == 0 {
@@ -265,25 +269,6 @@ fn random_exemplar(rng: &mut Rng, today: i64) -> ModelExemplar {
     }
 }
 
-fn random_span(rng: &mut Rng) -> ModelSpan {
-    let mut small = |n: u64| u8::try_from(rng.below(n)).unwrap();
-    ModelSpan {
-        trace: small(TRACES),
-        id: 1 + small(10),
-        parent: if small(4) > 0 {
-            Some(1 + small(10))
-        } else {
-            None
-        },
-        service: small(3),
-        name: small(3),
-        start: i64::from(small(20)) * 1_000,
-        duration: i64::from(small(5)) * 100,
-        error: small(4) == 0,
-        tag: small(5),
-    }
-}
-
 pub fn labels(series: u8) -> Labels {
     let group = (u64::from(series) % GROUPS).to_string();
     let zone = format!("z{}", u64::from(series) % ZONES);
@@ -306,48 +291,6 @@ pub fn metadata((metric, kind, text): Described) -> Metadata {
         unit: String::new(),
         help: format!("text-{text}"),
     }
-}
-
-pub fn trace_id(trace: u8) -> TraceId {
-    let mut bytes = [0xabu8; 16];
-    bytes[0] = trace.wrapping_mul(37);
-    bytes[15] = trace;
-    TraceId::new(bytes).unwrap()
-}
-
-pub fn span_id(id: u8) -> SpanId {
-    SpanId::new([0, 0, 0, 0, 0, 0, 7, id]).unwrap()
-}
-
-fn push_span(batch: &mut WriteBatch<'_>, s: &ModelSpan) {
-    let service = format!("service-{}", s.service);
-    let attributes = [("service.name", ValueRef::Str(&service))];
-    let spans = batch.spans();
-    let resource = spans.resource(&ResourceFields {
-        attributes: &attributes,
-        ..ResourceFields::default()
-    });
-    let resource = resource.unwrap();
-    let scope = spans.scope(&ScopeFields::default()).unwrap();
-    let mut writer = spans.span(resource, scope);
-    writer.attribute("tag", ValueRef::Int(i64::from(s.tag)));
-    let name = format!("op-{}", s.name);
-    let start = Timestamp::from_nanos(s.start);
-    let mut fields = SpanFields::new(
-        trace_id(s.trace),
-        span_id(s.id),
-        &name,
-        start,
-        start.saturating_add_ns(s.duration),
-    );
-    fields.parent_span_id = s.parent.map(span_id);
-    fields.kind = SpanKind::Server;
-    fields.status = if s.error {
-        StatusCode::Error
-    } else {
-        StatusCode::Unset
-    };
-    writer.finish(&fields).unwrap();
 }
 
 pub fn fill(batch: &mut WriteBatch<'_>, samples: &[(u8, i64, u64)], spans: &[ModelSpan]) {
@@ -401,6 +344,8 @@ impl State {
     pub fn from(mut self, floor_ns: i64) -> Self {
         self.samples.retain(|(_, time), _| *time >= floor_ns);
         self.exemplars.retain(|e| e.time >= floor_ns);
+        let expired = expired(&self.spans, floor_ns);
+        self.spans.retain(|span| !expired.contains(&span.trace));
         self
     }
 }
@@ -424,6 +369,7 @@ impl Model {
                     state.exemplars.retain(|e| is_kept(e.series, e.time));
                 }
                 Op::DeleteTrace(trace) => state.spans.retain(|s| s.trace != *trace),
+                Op::DeleteSpans(pick) => state.spans.retain(|s| !pick.takes(s)),
             }
         }
         state
@@ -445,23 +391,28 @@ pub fn apply_above(
     floor_ns: i64,
 ) -> Result<Option<u64>, rootline_engine::Error> {
     let (lsn, refused) = apply_counting(engine, op)?;
-    let (mut samples, mut exemplars) = (0, 0);
+    let (mut samples, mut exemplars, mut spans) = (0, 0, 0);
     if let Op::Write(written) = op {
-        let count = |written: &Written| (written.samples.len(), written.exemplars.len());
+        let count = |written: &Written| {
+            let (samples, exemplars) = (written.samples.len(), written.exemplars.len());
+            (samples, exemplars, written.spans.len())
+        };
         let before = count(written);
         written.samples.retain(|(_, time, _)| *time >= floor_ns);
         written.exemplars.retain(|e| e.time >= floor_ns);
+        written.spans.retain(|s| s.end() >= floor_ns);
         let after = count(written);
         (samples, exemplars) = (before.0 - after.0, before.1 - after.1);
+        spans = before.2 - after.2;
         // Metadata that say nothing new are not stored.
         assert!(lsn.is_some() || written.samples.is_empty() && written.spans.is_empty());
     }
     assert_eq!(
-        (refused.samples, refused.exemplars),
-        (samples as u64, exemplars as u64),
+        (refused.samples, refused.exemplars, refused.spans),
+        (samples as u64, exemplars as u64, spans as u64),
         "{op:?}: {refused:?}"
     );
-    assert_eq!((refused.spans, refused.metadata), (0, 0));
+    assert_eq!(refused.metadata, 0);
     Ok(lsn)
 }
 
@@ -484,6 +435,10 @@ fn apply_counting(
         }
         Op::DeleteTrace(trace) => {
             let lsn = engine.delete_trace(trace_id(*trace))?.0;
+            (Some(lsn), Rejections::default())
+        }
+        Op::DeleteSpans(pick) => {
+            let lsn = engine.delete_spans(&pick.filter())?.0;
             (Some(lsn), Rejections::default())
         }
     })
@@ -526,26 +481,9 @@ pub fn observe(snapshot: &Snapshot) -> Result<State, rootline_engine::Error> {
         let Some(found) = snapshot.trace(trace_id(trace), &query)? else {
             continue;
         };
-        for (row, span) in found.spans.iter().enumerate() {
-            check_parent(&found, row);
-            let attribute = |key: &str| {
-                span.attributes
-                    .iter()
-                    .find(|(k, _)| &**k == key)
-                    .map(|(_, v)| v.to_string())
-                    .unwrap()
-            };
-            let added = state.spans.insert(ModelSpan {
-                trace,
-                id: span.span_id.as_bytes()[7],
-                parent: span.parent_span_id.map(|p| p.as_bytes()[7]),
-                service: number(span.service()),
-                name: number(&span.name),
-                start: span.start.as_nanos(),
-                duration: span.end.as_nanos() - span.start.as_nanos(),
-                error: span.status == StatusCode::Error,
-                tag: attribute("tag").parse().unwrap(),
-            });
+        check_parents(&found);
+        for span in &found.spans {
+            let added = state.spans.insert(read_back(span));
             assert!(added, "a span is shown once");
         }
     }
@@ -574,53 +512,44 @@ fn exemplars(found: Vec<rootline_engine::SeriesExemplars>) -> BTreeSet<ModelExem
     all
 }
 
-/// The parent by the rule of the store's documentation, found the slow way.
-fn check_parent(trace: &rootline_engine::Trace, row: usize) {
-    let span = &trace.spans[row];
-    let candidates: Vec<_> = trace
-        .spans
-        .iter()
-        .enumerate()
-        .filter(|(other, s)| *other != row && Some(s.span_id) == span.parent_span_id)
-        .map(|(_, s)| s)
-        .collect();
-    let Some(parent) = trace.parents[row] else {
-        // A root, an orphan, or the member of a cycle at which it was cut.
-        assert!(candidates.is_empty() || in_cycle(trace, row));
-        return;
+/// The parents by the rule of the store's documentation, found the slow way.
+fn check_parents(trace: &rootline_engine::Trace) {
+    let spans = &trace.spans;
+    let order = |row: usize| {
+        (
+            spans[row].start,
+            spans[row].span_id,
+            spans[row].content_hash(),
+        )
     };
-    let chosen = &trace.spans[parent as usize];
-    assert_eq!(Some(chosen.span_id), span.parent_span_id);
-    let same_service_server = |s: &&&rootline_engine::Span| {
-        s.service() == span.service() && matches!(s.kind, SpanKind::Server | SpanKind::Consumer)
-    };
-    let preferred = candidates
-        .iter()
-        .filter(same_service_server)
-        .map(|s| s.start)
-        .min();
-    let earliest = preferred
-        .or_else(|| candidates.iter().map(|s| s.start).min())
-        .unwrap();
-    assert_eq!(chosen.start, earliest);
-}
-
-/// Whether following parent ids from `row` can lead back to it.
-fn in_cycle(trace: &rootline_engine::Trace, row: usize) -> bool {
-    let mut reached = BTreeSet::from([row]);
-    let mut todo = vec![row];
-    while let Some(at) = todo.pop() {
-        let parent = trace.spans[at].parent_span_id;
-        for (other, span) in trace.spans.iter().enumerate() {
-            if Some(span.span_id) == parent {
-                if other == row {
-                    return true;
-                }
-                if reached.insert(other) {
-                    todo.push(other);
-                }
-            }
-        }
+    let rows: Vec<usize> = (0..spans.len()).collect();
+    assert!(rows.is_sorted_by(|a, b| order(*a) < order(*b)));
+    let mut parents: Vec<Option<usize>> = Vec::new();
+    for span in spans {
+        let same = |row: &usize| std::ptr::eq(&raw const spans[*row], span);
+        let of_id = |row: &usize| Some(spans[*row].span_id) == span.parent_span_id;
+        let candidates = rows.iter().copied().filter(|row| of_id(row) && !same(row));
+        parents.push(candidates.min_by_key(|row| {
+            let other = &spans[*row];
+            let called = matches!(other.kind, SpanKind::Server | SpanKind::Consumer);
+            let preferred = called && other.service() == span.service();
+            (!preferred, other.start, other.content_hash())
+        }));
     }
-    false
+    for row in 0..spans.len() {
+        // As many steps as there are spans end in a cycle, if at all.
+        let up = |from: Option<usize>| from.and_then(|row| parents[row]);
+        let end = (0..spans.len()).fold(Some(row), |at, _| up(at));
+        let Some(end) = end else {
+            continue;
+        };
+        let mut cycle = vec![end];
+        while let Some(next) = up(cycle.last().copied()).filter(|next| *next != end) {
+            cycle.push(next);
+        }
+        let least = cycle.into_iter().min_by_key(|row| order(*row)).unwrap();
+        parents[least] = None;
+    }
+    let found = trace.parents.iter().map(|p| p.map(|row| row as usize));
+    assert!(found.eq(parents.iter().copied()), "{parents:?} {trace:?}");
 }

@@ -8,8 +8,8 @@ use std::{
 use rootline_engine::{CardinalityBy, QueryLimits, Snapshot, TimeRange, Timestamp};
 
 use super::{
-    DAY_NS, METRICS, Pick, Rng, STALE_BITS, State, exemplars, labels, matchers, metadata,
-    random_picks, series_of, take_all, time,
+    DAY_NS, METRICS, Pick, Rng, STALE_BITS, State, check_span_questions, exemplars, labels,
+    matchers, metadata, random_picks, series_of, take_all, time,
 };
 
 /// Asks `snapshot` one of each kind of question; the answers must be those of `state`.
@@ -77,7 +77,8 @@ pub fn check_questions(
     let found = snapshot.metadata(Some(&format!("metric-{metric}")))?;
     assert_eq!(found, expected, "metadata");
 
-    check_cardinality(snapshot, state, rng)
+    check_cardinality(snapshot, state, rng)?;
+    check_span_questions(snapshot, state, rng, today)
 }
 
 fn random_range(rng: &mut Rng, today: i64) -> TimeRange {
