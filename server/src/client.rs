@@ -659,7 +659,7 @@ impl Client {
     pub async fn find_spans_stream(
         &self,
         request: v1::FindSpansRequest,
-    ) -> Result<tonic::Streaming<v1::FindSpansResponse>, ClientError> {
+    ) -> Result<Streaming<v1::FindSpansResponse>, ClientError> {
         let mut client = self.traces();
         Ok(client.find_spans(self.request(request)).await?.into_inner())
     }

@@ -15,7 +15,6 @@ use std::{
     fs::File,
     io::{BufReader, Read},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 

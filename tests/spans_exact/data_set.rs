@@ -101,7 +101,12 @@ fn service_of(resource: &opentelemetry_proto::tonic::trace::v1::ResourceSpans) -
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// The quantile of sorted numbers by linear interpolation between the two nearest ranks.

@@ -176,8 +176,6 @@ pub(crate) struct SpanHead {
     catalog: Catalog,
     budget: Arc<Budget>,
     pool: Arc<Pool>,
-    /// The first record that brought a span; `u64::MAX` before there is one.
-    oldest_lsn: AtomicU64,
     /// Bytes charged for the shards.
     charged_bytes: AtomicU64,
     /// Those of them that came with recalled spans.
@@ -203,17 +201,9 @@ impl SpanHead {
             catalog: Catalog::new(Arc::clone(&budget)),
             budget,
             pool,
-            oldest_lsn: AtomicU64::new(u64::MAX),
             charged_bytes: AtomicU64::new(0),
             recalled_bytes: AtomicU64::new(0),
         }
-    }
-
-    /// The oldest record that spans in here came in: the log is kept from there. Exact once that
-    /// record is visible.
-    pub(crate) fn oldest_lsn(&self) -> Option<Lsn> {
-        let oldest = self.oldest_lsn.load(Ordering::Acquire);
-        (oldest != u64::MAX).then_some(Lsn(oldest))
     }
 
     /// Number of shards.
@@ -412,7 +402,6 @@ impl SpanHead {
         let (Some(lock), false) = (self.shards.get(shard), rows.is_empty()) else {
             return;
         };
-        self.oldest_lsn.fetch_min(lsn.0, Ordering::AcqRel);
         let mut guard = lock.write();
         let mut growth = 0;
         if let Some(recalled) = &prepared.recall.spans {
@@ -550,6 +539,7 @@ impl SpanHead {
     ///
     /// # Errors
     /// Those of the query's control; [`Error::MemoryFull`] for a trace the budget cannot hold.
+    #[cfg(test)]
     pub(crate) fn trace(
         &self,
         at: Lsn,

@@ -17,7 +17,7 @@ use roaring::RoaringBitmap;
 use super::{
     graph::{EdgeGraph, EdgeSlot},
     kind::EdgeKind,
-    part::{EdgeFilter, add_all_calls, add_calls, each_step},
+    part::{EdgeFilter, add_calls, each_step},
     period::Cover,
     section::EdgeDirectory,
 };

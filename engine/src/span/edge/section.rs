@@ -461,11 +461,15 @@ mod tests {
         let class_of: Vec<u32> = rows.iter().map(|row| row.class).collect();
         let service = |service: u32| format!("s{service}").into();
         let mut edges = EdgeRows::new(classes);
-        rows.iter()
-            .for_each(|row| edges.push_parent(&class_of, row.parent));
-        rows.iter().for_each(|row| edges.push_start(row.start_ns));
-        rows.iter()
-            .for_each(|row| edges.push_duration(row.duration_ns));
+        for row in rows {
+            edges.push_parent(&class_of, row.parent);
+        }
+        for row in rows {
+            edges.push_start(row.start_ns);
+        }
+        for row in rows {
+            edges.push_duration(row.duration_ns);
+        }
         let mut writer = BlockWriter::create(&storage, dir, STORE, BlockId(1)).unwrap();
         writer.begin(SectionKind::SpanRows).unwrap();
         writer.write(b"something before").unwrap();

@@ -225,11 +225,15 @@ mod tests {
         ) {
             let of = |durations: &[u64]| {
                 let mut sketch = DurationSketch::default();
-                durations.iter().for_each(|&d| sketch.add(d));
+                for &duration in durations {
+                    sketch.add(duration);
+                }
                 sketch
             };
             let mut all = DurationSketch::default();
-            gone.iter().for_each(|&d| all.remove(d));
+            for &duration in &gone {
+                all.remove(duration);
+            }
             all.merge(&of(&kept));
             all.merge(&of(&gone));
             prop_assert_eq!(&all, &of(&kept));
