@@ -1,8 +1,9 @@
 //! The write path: prepare, log, apply, acknowledge.
 //!
-//! 1. *Prepare*: resolve series, validate, encode the record. No lock but the heads' own.
+//! 1. *Prepare*: resolve series, validate, encode the record; read the spans that the batch recalls from
+//!    older parts (`span/recall.rs`). No lock but the heads' own.
 //! 2. *Order*: under the commit lock the record gets its LSN and is queued in every lane it touches,
-//!    so that lanes fill in LSN order.
+//!    so that lanes fill in LSN order. A recall that a delete may have overtaken is read again first.
 //! 3. *Log*: wait until the record is durable; one writer syncs for all who came meanwhile.
 //! 4. *Apply*: drain the lanes up to the durable end; see `lanes.rs`.
 //! 5. *Visible*: wait until the watermark has reached the batch; then it is acknowledged.
@@ -17,9 +18,10 @@
 //! Lock order: writers' lock → commit lock → the log's own → a lane's queue, the view's lock.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,21 +32,27 @@ use rootline_wal::{Clock, Durability, Lsn, Wal};
 
 use crate::{
     batch::WriteBatch,
+    block::Signal,
     budget::{Budget, Holder, Reservation},
     disk::DiskReserve,
     error::Error,
+    files::StoreFiles,
     heads::{Heads, Prepared},
     id::TraceId,
     lanes::{Lanes, Shards},
     maintenance::Bell,
-    metric::{FrozenGeneration, MetricHead, MetricView},
+    manifest::BySignal,
+    metric::{FrozenGeneration, MetricHead},
     outcome::WriteOutcome,
     record::{self, RecordWriter, Tag, deletes, deletes::Delete},
     seal::Windows,
-    span::SpanHead,
-    store::Store,
+    span::{
+        FrozenSpans, PreparedSpans, SpanFilter, SpanHead,
+        recall::{self, Admission},
+    },
+    store::{Store, View},
     time::TimeRange,
-    tombstone::Tombstone,
+    tombstone::{SpanTombstone, Tombstone},
     visibility::{Pin, Visibility},
 };
 
@@ -54,16 +62,20 @@ const WRITERS_WAIT_PERCENT: u64 = 85;
 const HEAD_PERCENT: u64 = 40;
 /// ... or when all holders together hold this, and sealing it is worth it.
 const USED_PERCENT: u64 = 70;
+/// A generation of spans is sealed when it holds so much ...
+const SPANS_BYTES_MAX: u64 = 96 << 20;
+/// ... or this share of the memory limit, what it recalled not counted.
+const SPANS_PERCENT: u64 = 10;
 
 #[derive(Debug)]
 pub(crate) struct Committer {
     /// The writers' lock: held shared by every write, whole by freezing and closing.
     heads: RwLock<Heads>,
-    pub(crate) spans: Arc<SpanHead>,
     pub(crate) store: Store,
     pub(crate) visibility: Arc<Visibility>,
     pub(crate) wal: Arc<Wal>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) files: Arc<StoreFiles>,
     lanes: Lanes<Prepared>,
     order: Mutex<()>,
     durability: Durability,
@@ -74,9 +86,28 @@ pub(crate) struct Committer {
     clock: Arc<dyn Clock>,
     /// What the current generation was written to.
     windows: Mutex<Windows>,
+    /// The last record that brought or deleted anything, by signal.
+    written: BySignal<AtomicU64>,
+    /// The last record that deleted spans. Written under the commit lock.
+    span_delete: AtomicU64,
+    /// When spans were last written, by the monotonic clock in ns.
+    spans_written_ns: AtomicU64,
+    admission: Admission,
     /// Wakes whoever seals.
     bell: Arc<Bell>,
     pub(crate) disk: DiskReserve,
+}
+
+/// What became of a batch under the commit lock.
+enum Ordered {
+    /// It has its LSN; whether it touches any lane.
+    Queued { lsn: Lsn, touches: bool },
+    /// A delete may concern what it recalled.
+    Overtaken { batch: Box<Prepared>, by: Lsn },
+}
+
+fn monotonic_ns(clock: &dyn Clock) -> u64 {
+    u64::try_from(clock.monotonic().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What a new committer starts from.
@@ -90,6 +121,10 @@ pub(crate) struct Start {
     pub(crate) memory_wait: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) windows: Windows,
+    pub(crate) files: Arc<StoreFiles>,
+    /// The last record of each signal in the log.
+    pub(crate) written: BySignal<Lsn>,
+    pub(crate) admission: Admission,
     pub(crate) bell: Arc<Bell>,
     pub(crate) read_only: Option<String>,
     pub(crate) disk: DiskReserve,
@@ -99,7 +134,14 @@ impl Committer {
     pub(crate) fn new(start: Start) -> Self {
         Self {
             lanes: Lanes::new(start.heads.lanes()),
-            spans: Arc::clone(&start.heads.spans),
+            written: BySignal {
+                metrics: AtomicU64::new(start.written.metrics.0),
+                spans: AtomicU64::new(start.written.spans.0),
+            },
+            span_delete: AtomicU64::new(start.written.spans.0),
+            spans_written_ns: AtomicU64::new(monotonic_ns(&*start.clock)),
+            admission: start.admission,
+            files: start.files,
             heads: RwLock::new(start.heads),
             store: start.store,
             visibility: start.visibility,
@@ -133,7 +175,12 @@ impl Committer {
             metrics: heads
                 .metrics
                 .prepare(metrics, self.wal.durable_lsn(), record, rejections)?,
-            spans: heads.spans.prepare(spans, record, rejections)?,
+            spans: {
+                let view = self.store.view();
+                let (view, head) = (&view.spans, &heads.spans);
+                recall::admit(view, head, self.admission, spans, rejections)?;
+                head.prepare(spans, record)?
+            },
             deletes: Vec::new(),
         };
         let mut outcome = WriteOutcome {
@@ -144,6 +191,7 @@ impl Committer {
         };
         if !record.is_empty() {
             let times = prepared.metrics.times_ns();
+            let has_spans = prepared.spans.span_count() > 0;
             outcome.lsn = Some(self.commit(&heads, prepared, record)?);
             if let Some((first_ns, last_ns)) = times {
                 let now = self.clock.monotonic();
@@ -151,6 +199,13 @@ impl Committer {
                     .lock()
                     .note(first_ns, last_ns, outcome.samples, now);
                 if self.is_full(&heads.metrics) {
+                    self.bell.ring();
+                }
+            }
+            if has_spans {
+                let now_ns = monotonic_ns(&*self.clock);
+                self.spans_written_ns.store(now_ns, Ordering::Relaxed);
+                if self.is_full_of_spans(&heads.spans) {
                     self.bell.ring();
                 }
             }
@@ -165,6 +220,25 @@ impl Committer {
         head_bytes > limit / 100 * HEAD_PERCENT
             || (self.budget.used_bytes() > limit / 100 * USED_PERCENT
                 && self.budget.is_worth_sealing(head_bytes))
+    }
+
+    /// Whether memory says that the generation of spans should be sealed.
+    pub(crate) fn is_full_of_spans(&self, head: &SpanHead) -> bool {
+        let limit = self.budget.limit_bytes();
+        head.written_bytes() > SPANS_BYTES_MAX.min(limit / 100 * SPANS_PERCENT)
+            || (self.budget.used_bytes() > limit / 100 * USED_PERCENT
+                && self.budget.is_worth_sealing(head.charged_bytes()))
+    }
+
+    /// Whether no span was written for so long.
+    pub(crate) fn spans_are_idle(&self, now: Duration, idle: Duration) -> bool {
+        let written = Duration::from_nanos(self.spans_written_ns.load(Ordering::Relaxed));
+        now.saturating_sub(written) >= idle
+    }
+
+    /// The last record that brought or deleted anything of a signal, as far as it has its LSN.
+    pub(crate) fn last_written(&self, signal: Signal) -> Lsn {
+        Lsn(self.written.get(signal).load(Ordering::Acquire))
     }
 
     /// Whether enough of the current generation was not written to for so long.
@@ -191,6 +265,13 @@ impl Committer {
         self.delete(&Delete::Trace(id), &record)
     }
 
+    /// Deletes the spans that match.
+    pub(crate) fn delete_spans(&self, filter: &SpanFilter) -> Result<Lsn, Error> {
+        let mut record = RecordWriter::default();
+        record.part(Tag::DeleteSpans, |out| deletes::encode_spans(out, filter))?;
+        self.delete(&Delete::Spans(filter.clone()), &record)
+    }
+
     /// Stops taking writes and waits for those under way. Reads go on.
     pub(crate) fn stop(&self) {
         self.closed.store(true, Ordering::Release);
@@ -204,7 +285,7 @@ impl Committer {
     }
 
     /// A snapshot of now.
-    pub(crate) fn pin(&self) -> (Pin, Arc<MetricView>) {
+    pub(crate) fn pin(&self) -> (Pin, Arc<View>) {
         self.store.pin(&self.visibility)
     }
 
@@ -216,13 +297,9 @@ impl Committer {
     /// [`Error::Closed`] if a write failed on its way: what it left behind is neither in nor out.
     pub(crate) fn freeze(&self, metric_cut: Lsn) -> Result<Option<FrozenGeneration>, Error> {
         let mut heads = self.heads.write();
-        let cut = self.visibility.visible();
-        if cut != self.wal.last_lsn() {
-            return Err(Error::Closed {
-                reason: "a batch could not be stored; reopen the store".to_owned(),
-            });
-        }
-        let frozen = self.store.view().frozen.last().map(|frozen| frozen.cut);
+        let cut = self.settled()?;
+        let view = self.store.view();
+        let frozen = view.metrics.frozen.last().map(|frozen| frozen.cut);
         if cut <= frozen.unwrap_or(metric_cut).max(metric_cut) {
             return Ok(None);
         }
@@ -232,11 +309,73 @@ impl Committer {
             cut,
         };
         self.store.swap(|view| {
-            view.frozen.push(frozen.clone());
-            view.current = next;
+            view.metrics.frozen.push(frozen.clone());
+            view.metrics.current = next;
         });
         *self.windows.lock() = Windows::default();
         Ok(Some(frozen))
+    }
+
+    /// Ends the current generation of spans and starts the next. `None` if no record after `span_cut`,
+    /// and the youngest frozen generation, concerns spans.
+    ///
+    /// # Errors
+    /// As [`freeze`](Self::freeze).
+    pub(crate) fn freeze_spans(&self, span_cut: Lsn) -> Result<Option<FrozenSpans>, Error> {
+        let mut heads = self.heads.write();
+        let cut = self.settled()?;
+        let view = self.store.view();
+        let frozen = view.spans.frozen.last().map(|frozen| frozen.cut);
+        if self.last_written(Signal::Spans) <= frozen.unwrap_or(span_cut).max(span_cut) {
+            return Ok(None);
+        }
+        let next = Arc::new(heads.spans.successor());
+        let frozen = FrozenSpans {
+            head: std::mem::replace(&mut heads.spans, Arc::clone(&next)),
+            cut,
+        };
+        heads.frozen_spans.lock().push(Arc::clone(&frozen.head));
+        self.store.swap(|view| {
+            view.spans.frozen.push(frozen.clone());
+            view.spans.current = next;
+        });
+        Ok(Some(frozen))
+    }
+
+    /// A frozen generation of spans is shown by new views no more.
+    pub(crate) fn thaw_spans(&self, head: &Arc<SpanHead>) {
+        let heads = self.heads.read();
+        heads
+            .frozen_spans
+            .lock()
+            .retain(|other| !Arc::ptr_eq(other, head));
+    }
+
+    /// Raises the floor below which spans are refused and traces hidden, for writes and snapshots to
+    /// come: with no write under way, so that none recalls what has expired.
+    ///
+    /// Called with no block coming or going.
+    pub(crate) fn raise_span_floor(&self, floor_ns: i64) -> Result<(), Error> {
+        let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
+        let mut raised = self.store.view().spans.clone();
+        raised.raise_floor(floor_ns, &mut damaged)?;
+        let _no_write = self.heads.write();
+        self.store.swap(|view| {
+            view.spans.floor_ns = raised.floor_ns;
+            view.spans.blocks = raised.blocks;
+        });
+        Ok(())
+    }
+
+    /// The watermark, with no write under way.
+    fn settled(&self) -> Result<Lsn, Error> {
+        let cut = self.visibility.visible();
+        if cut != self.wal.last_lsn() {
+            return Err(Error::Closed {
+                reason: "a batch could not be stored; reopen the store".to_owned(),
+            });
+        }
+        Ok(cut)
     }
 
     // A delete frees memory in the end, so it does not wait for any.
@@ -302,36 +441,93 @@ impl Committer {
     fn commit(
         &self,
         heads: &Heads,
-        prepared: Prepared,
+        mut prepared: Prepared,
         record: &RecordWriter,
     ) -> Result<Lsn, Error> {
-        let reservation = self.reserve(&prepared, record)?;
-        let (lsn, queued) = {
-            let _order = self.order.lock();
-            let lsn = self.wal.append(record::KIND_BATCH, &[record.payload()])?;
-            heads.metrics.logged(&prepared.metrics, lsn);
-            for delete in &prepared.deletes {
-                if let Delete::Series { matchers, range } = delete {
-                    self.store.add_tombstone(Tombstone {
-                        lsn,
-                        matchers: matchers.clone(),
-                        range: *range,
-                    });
+        loop {
+            self.recall(heads, &mut prepared.spans)?;
+            match self.order(heads, prepared, record)? {
+                Ordered::Queued { lsn, touches } => {
+                    self.wal.wait_durable(lsn)?;
+                    if !touches {
+                        self.visibility.applied(lsn);
+                    }
+                    self.settle(heads, lsn)?;
+                    return Ok(lsn);
+                }
+                Ordered::Overtaken { batch, by } => {
+                    prepared = *batch;
+                    self.wal.wait_durable(by)?;
+                    self.settle(heads, by)?;
                 }
             }
-            (
-                lsn,
-                self.lanes.push(heads, lsn, prepared, Some(reservation)),
-            )
-        };
-        self.wal.wait_durable(lsn)?;
-        if !queued {
-            self.visibility.applied(lsn);
         }
+    }
+
+    /// Waits until a record that is durable is visible.
+    fn settle(&self, heads: &Heads, lsn: Lsn) -> Result<(), Error> {
         self.lanes
             .drain(heads, &self.visibility, self.apply_limit());
-        self.visibility.wait(lsn)?;
-        Ok(lsn)
+        self.visibility.wait(lsn)
+    }
+
+    /// Gives the record its LSN, and the batch its place in every lane.
+    fn order(
+        &self,
+        heads: &Heads,
+        prepared: Prepared,
+        record: &RecordWriter,
+    ) -> Result<Ordered, Error> {
+        let reservation = self.reserve(&prepared, record)?;
+        let _order = self.order.lock();
+        let deleted = Lsn(self.span_delete.load(Ordering::Relaxed));
+        if prepared
+            .spans
+            .recall()
+            .read_at
+            .is_some_and(|at| at < deleted)
+        {
+            return Ok(Ordered::Overtaken {
+                batch: Box::new(prepared),
+                by: deleted,
+            });
+        }
+        let lsn = self.wal.append(record::KIND_BATCH, &[record.payload()])?;
+        heads.metrics.logged(&prepared.metrics, lsn);
+        let (metrics, spans) = heads.signals(&prepared);
+        if metrics {
+            self.written.metrics.store(lsn.0, Ordering::Release);
+        }
+        if spans {
+            self.written.spans.store(lsn.0, Ordering::Release);
+        }
+        for delete in &prepared.deletes {
+            if let Delete::Series { matchers, range } = delete {
+                self.store.add_tombstone(Tombstone {
+                    lsn,
+                    matchers: matchers.clone(),
+                    range: *range,
+                });
+            }
+            if let Some(tombstone) = SpanTombstone::of(lsn, delete) {
+                self.span_delete.store(lsn.0, Ordering::Relaxed);
+                self.store.add_span_tombstone(tombstone);
+            }
+        }
+        let touches = self.lanes.push(heads, lsn, prepared, Some(reservation));
+        Ok(Ordered::Queued { lsn, touches })
+    }
+
+    /// Reads what the batch recalls from older parts as of now.
+    fn recall(&self, heads: &Heads, spans: &mut PreparedSpans) -> Result<(), Error> {
+        if spans.span_count() == 0 {
+            return Ok(());
+        }
+        let (pin, view) = self.pin();
+        let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
+        let found = recall::recall(&view.spans, pin.lsn(), &heads.spans, spans, &mut damaged)?;
+        spans.set_recall(found);
+        Ok(())
     }
 
     /// The record stays in the log's buffer and the batch in its lanes until both are done with it.

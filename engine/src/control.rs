@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rootline_wal::Clock;
+use rootline_wal::{Clock, SystemClock};
 
 use crate::error::Error;
 
@@ -71,6 +71,16 @@ impl QueryControl {
                 spans: AtomicU64::new(0),
             }),
         }
+    }
+
+    /// Work of the store's own that runs to its end, whatever it touches.
+    pub(crate) fn unbounded() -> Self {
+        let limits = QueryLimits {
+            series_max: u64::MAX,
+            samples_max: u64::MAX,
+            spans_max: u64::MAX,
+        };
+        Self::new(Arc::new(SystemClock::new()), None, limits)
     }
 
     /// Asks the query to stop; its next [`check`](Self::check) fails.

@@ -13,6 +13,7 @@ use crate::{
     backup::Copied,
     batch::WriteBatch,
     batch_pool::BatchPool,
+    block::Signal,
     budget::{Budget, Holder},
     commit::{self, Committer},
     compaction::{Compacted, CompactionStats, Compactor},
@@ -22,14 +23,14 @@ use crate::{
     files::{FileDamage, Found, StoreFiles},
     heads::Heads,
     id::TraceId,
-    maintenance::{self, Bell, Core, Flushed, Maintenance, SealStats},
+    maintenance::{self, Bell, Core, Flushed, Freeze, Maintenance, SealStats},
     metric::{HashKey, MetricBatch, MetricHead, MetricStats, MetricView},
     outcome::WriteOutcome,
     replay::{Replay, ReplayProgress, Replayed},
     settings::Settings,
     snapshot::Snapshot,
-    span::{SpanHead, SpanStats},
-    store::Store,
+    span::{SpanFilter, SpanHead, SpanStats, SpanView, recall::Admission},
+    store::{Store, View},
     time::{TimeRange, Timestamp},
     visibility::Visibility,
 };
@@ -95,23 +96,26 @@ impl Builder {
         let Found {
             files,
             blocks,
-            metric_cut,
+            span_blocks,
+            cuts,
             tombstones,
-            floor_ns,
+            span_tombstones,
+            floors_ns,
             series_ref_next,
             metadata,
             metadata_sealed,
             mut read_only,
         } = StoreFiles::open(&storage, &clock, &dir, &budget)?;
-        let heads = Heads {
-            metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
-            spans: Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
-        };
+        let files = Arc::new(files);
+        let heads = Heads::new(
+            Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
+            Arc::new(SpanHead::new(&settings, Arc::clone(&budget))),
+        );
         heads.metrics.start_refs_at(series_ref_next);
         for (lsn, entry) in &metadata {
             heads.metrics.restore_metadata(*lsn, entry);
         }
-        if let Some(floor_ns) = floor_ns {
+        if let Some(floor_ns) = floors_ns.metrics {
             heads.metrics.raise_floor(floor_ns);
         }
         let log_settings = rootline_wal::Settings {
@@ -134,22 +138,41 @@ impl Builder {
             budget: &budget,
             progress: &progress,
             threads,
-            metric_cut,
+            cuts,
+            spans: SpanView {
+                // Expired traces may have gone on: they are recalled all the same.
+                blocks: files.span_parts(&span_blocks, None)?,
+                tombstones: span_tombstones.iter().cloned().collect(),
+                ..SpanView::of(Arc::clone(&heads.spans))
+            },
+            files: &files,
         }
         .run()?;
         let wal = replayed.wal;
-        if wal.last_lsn() < metric_cut {
-            let reason = files.note_short_log(&dir, wal.last_lsn(), metric_cut);
+        let cut = cuts.metrics.max(cuts.spans);
+        if wal.last_lsn() < cut {
+            let reason = files.note_short_log(&dir, wal.last_lsn(), cut);
             read_only.get_or_insert(reason);
         }
         let visibility = Visibility::new(Arc::clone(&clock), settings.snapshot_max_age);
-        visibility.start_at(wal.last_lsn().max(metric_cut));
+        visibility.start_at(wal.last_lsn().max(cut));
         let tombstones = tombstones.into_iter().chain(replayed.deletes);
-        let view = MetricView {
-            blocks,
-            tombstones: tombstones.collect(),
-            floor_ns,
-            ..MetricView::of(Arc::clone(&heads.metrics))
+        let view = View {
+            metrics: MetricView {
+                blocks,
+                tombstones: tombstones.collect(),
+                floor_ns: floors_ns.metrics,
+                ..MetricView::of(Arc::clone(&heads.metrics))
+            },
+            spans: SpanView {
+                blocks: files.span_parts(&span_blocks, floors_ns.spans)?,
+                tombstones: span_tombstones
+                    .into_iter()
+                    .chain(replayed.span_deletes)
+                    .collect(),
+                floor_ns: floors_ns.spans,
+                ..SpanView::of(Arc::clone(&heads.spans))
+            },
         };
         let bell = Arc::new(Bell::default());
         let hash_key = heads.metrics.hash_key();
@@ -163,6 +186,11 @@ impl Builder {
             memory_wait: settings.memory_wait,
             clock: Arc::clone(&clock),
             windows: replayed.windows,
+            files: Arc::clone(&files),
+            written: replayed.written,
+            admission: Admission {
+                trace_spans_max: settings.trace_spans_max,
+            },
             bell: Arc::clone(&bell),
             read_only,
             disk,
@@ -243,9 +271,9 @@ struct Inner {
 pub struct EngineStats {
     /// The current generation of the metric head.
     pub metrics: MetricStats,
-    /// Generations that are being sealed, or wait for it.
+    /// Generations of metrics that are being sealed, or wait for it.
     pub frozen_generations: u64,
-    /// Blocks that make up the store.
+    /// Blocks of metrics that make up the store.
     pub blocks: u64,
     /// Series in them; one that is in several counts several times.
     pub block_series: u64,
@@ -253,10 +281,22 @@ pub struct EngineStats {
     pub block_samples: u64,
     /// Bytes of their files.
     pub block_bytes: u64,
+    /// Generations of spans that are being sealed, or wait for it.
+    pub frozen_span_generations: u64,
+    /// Blocks of spans.
+    pub span_blocks: u64,
+    /// Traces in them; one that is in several counts several times.
+    pub block_traces: u64,
+    /// Spans in them, hidden ones included.
+    pub block_spans: u64,
+    /// Bytes of their files.
+    pub span_block_bytes: u64,
     /// Bytes of the manifest.
     pub manifest_bytes: u64,
     /// Deletes that some block or frozen generation does not have applied yet.
     pub tombstones: u64,
+    /// Deletes of spans that some block does not have applied yet.
+    pub span_tombstones: u64,
     /// What sealing has done.
     pub seals: SealStats,
     /// What compaction, retention and scrub have done.
@@ -271,13 +311,15 @@ pub struct EngineStats {
     pub retention_floor: Option<Timestamp>,
     /// Samples of records up to here are in blocks.
     pub metric_cut: Lsn,
+    /// Spans of records up to here are in blocks.
+    pub span_cut: Lsn,
     /// The oldest record that is not in blocks, if there is one: the log is kept from here.
     pub oldest_unsealed_lsn: Option<Lsn>,
     /// Why the store can only be read, if so.
     pub read_only: Option<String>,
     /// Files and pages that cannot be read, as far as they were met.
     pub damage: Vec<FileDamage>,
-    /// The span head.
+    /// The current generation of the span head.
     pub spans: SpanStats,
     /// The log.
     pub log: rootline_wal::Stats,
@@ -370,15 +412,23 @@ impl Engine {
         self.inner.core.committer.delete_trace(id)
     }
 
-    /// Seals the samples in memory into blocks, and cuts the log as far as nothing needs it. Spans stay
-    /// in memory and in the log in this release.
+    /// Deletes every span that matches now. Durable and visible when it returns; a span that is written
+    /// later is kept. The rest of a trace is answered as if what is deleted had never come.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn delete_spans(&self, filter: &SpanFilter) -> Result<Lsn, Error> {
+        self.inner.core.committer.delete_spans(filter)
+    }
+
+    /// Seals the samples and spans in memory into blocks, and cuts the log as far as nothing needs it.
     ///
     /// # Errors
     /// Of kind `Retry` if the disk is full, `Closed` if the store is read-only or its manifest takes
     /// no more, `Internal` for other failures of the disk. Nothing is lost: what could not be sealed
     /// stays in memory and in the log, and is tried again.
     pub fn flush(&self) -> Result<Flushed, Error> {
-        self.inner.core.seal(true)
+        self.inner.core.seal(Freeze::ALL)
     }
 
     /// Merges blocks until nothing is left to merge, and carries out deletes in them. What the
@@ -450,14 +500,18 @@ impl Engine {
         let committer = &self.inner.core.committer;
         let budget = &committer.budget;
         let core = &self.inner.core;
-        let view = committer.store.view();
+        let parts = committer.store.view();
+        let (view, spans) = (&parts.metrics, &parts.spans);
         let version = core.files.manifest.version();
         // Of a damaged manifest the version may be empty; what is read is in the view. Of a sound one it
         // has the blocks that do not open, too.
         let is_read_only = core.files.manifest.read_only().is_some();
         let in_view = view.blocks.iter().map(|block| block.meta());
-        let metas = in_view.filter(|_| is_read_only);
-        let metas = metas.chain(version.blocks.values().filter(|_| !is_read_only));
+        let in_view = in_view.chain(spans.blocks.iter().map(|part| &part.meta));
+        let all = in_view.filter(|_| is_read_only);
+        let all = all.chain(version.blocks.values().filter(|_| !is_read_only));
+        let metas = all.clone().filter(|meta| meta.signal == Signal::Metrics);
+        let of_spans = all.filter(|meta| meta.signal == Signal::Spans);
         EngineStats {
             metrics: view.current.stats(),
             frozen_generations: view.frozen.len() as u64,
@@ -465,8 +519,14 @@ impl Engine {
             block_series: metas.clone().map(|meta| meta.series).sum(),
             block_samples: metas.clone().map(|meta| meta.samples).sum(),
             block_bytes: metas.map(|meta| meta.file_bytes).sum(),
+            frozen_span_generations: spans.frozen.len() as u64,
+            span_blocks: of_spans.clone().count() as u64,
+            block_traces: of_spans.clone().map(|meta| meta.series).sum(),
+            block_spans: of_spans.clone().map(|meta| meta.samples).sum(),
+            span_block_bytes: of_spans.map(|meta| meta.file_bytes).sum(),
             manifest_bytes: core.files.manifest.disk_bytes(),
             tombstones: view.tombstones.len() as u64,
+            span_tombstones: spans.tombstones.len() as u64,
             seals: core.seal_stats(),
             compactions: core.compaction.stats(),
             disk_free_bytes: committer.disk.free_bytes(),
@@ -474,10 +534,11 @@ impl Engine {
             disk_is_low: committer.disk.is_low(),
             retention_floor: view.floor_ns.map(Timestamp::from_nanos),
             metric_cut: version.cuts.metrics,
+            span_cut: version.cuts.spans,
             oldest_unsealed_lsn: core.oldest_unsealed(),
             read_only: core.files.manifest.read_only(),
             damage: core.files.damage(),
-            spans: committer.spans.stats(),
+            spans: spans.current.stats(),
             log: committer.wal.stats(),
             visible_lsn: committer.visibility.visible(),
             durable_lsn: committer.wal.durable_lsn(),
@@ -517,15 +578,15 @@ impl Engine {
         self.inner.maintenance.stop();
         if !seal_for.is_zero() {
             // What failed stands in the figures, and the data in the log.
-            let _ = core.seal(true);
+            let _ = core.seal(Freeze::ALL);
         }
         let manifest = core.files.manifest.close();
         core.committer.close()?;
         manifest
     }
 
-    pub(crate) fn is_whole(&self, range: TimeRange) -> bool {
-        self.inner.core.files.is_whole(range)
+    pub(crate) fn is_whole(&self, signal: Signal, range: TimeRange) -> bool {
+        self.inner.core.files.is_whole(signal, range)
     }
 
     #[cfg(test)]
@@ -535,9 +596,5 @@ impl Engine {
 
     pub(crate) fn note_damage(&self, error: &Error, path: &Path) {
         self.inner.core.files.note_damage(error, path.to_owned());
-    }
-
-    pub(crate) fn spans(&self) -> &SpanHead {
-        &self.inner.core.committer.spans
     }
 }

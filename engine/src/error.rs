@@ -87,6 +87,18 @@ pub enum Error {
     /// A matcher that cannot be used.
     #[error("invalid matcher: {0}")]
     InvalidMatcher(#[source] rootline_index::Error),
+    /// A row that a part of the span store does not have, or that the snapshot does not see yet.
+    #[error("this part of the span store has no row {row}")]
+    NoSuchRow {
+        /// As given.
+        row: u32,
+    },
+    /// A trace number that a part of the span store does not have, or of which the snapshot sees no span.
+    #[error("no visible trace has the number {trace} in this part of the span store")]
+    NoSuchTrace {
+        /// As given.
+        trace: u32,
+    },
     /// A delete that names nothing.
     #[error("a delete needs at least one matcher; {{__name__=~\".+\"}} selects everything")]
     NoMatchers,
@@ -117,6 +129,24 @@ pub enum Error {
         time: Timestamp,
         /// The oldest time that is kept.
         floor: Timestamp,
+    },
+    /// A span older than retention keeps.
+    #[error(
+        "span that ends at {end} is older than {floor}, up to where retention has removed traces (options retention-age and retention-bytes)"
+    )]
+    SpanTooOld {
+        /// When it ended.
+        end: Timestamp,
+        /// The oldest time that is kept.
+        floor: Timestamp,
+    },
+    /// A trace has as many spans as one may have.
+    #[error("trace {id} has {max} spans, and may have no more (option trace-spans-max)")]
+    TraceTooLarge {
+        /// The trace.
+        id: TraceId,
+        /// The limit.
+        max: u64,
     },
     /// A span that cannot be stored.
     #[error("invalid span: {reason}")]
@@ -305,6 +335,8 @@ impl Error {
             | Self::SeriesLimit { .. }
             | Self::SeriesLimitOfLabel { .. }
             | Self::TooOld { .. }
+            | Self::SpanTooOld { .. }
+            | Self::TraceTooLarge { .. }
             | Self::InvalidSpan { .. }
             | Self::BatchTooLarge { .. }
             | Self::NoMatchers
@@ -321,7 +353,10 @@ impl Error {
             | Self::CorruptRecord { .. }
             | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::TraceNotFound(_) | Self::NotAStore { .. } => ErrorKind::NotFound,
+            Self::TraceNotFound(_)
+            | Self::NotAStore { .. }
+            | Self::NoSuchRow { .. }
+            | Self::NoSuchTrace { .. } => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
             Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,

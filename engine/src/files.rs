@@ -25,12 +25,13 @@ use crate::{
     error::{Error, ErrorKind},
     filenames::{BLOCKS_DIR, LOG_DIR, MANIFEST_DIR},
     id::SeriesRef,
-    manifest::{Change, Manifest, Version},
+    manifest::{BySignal, Change, Manifest, Version},
     metric::{Metadata, MetricBlock, MetricView},
     record::{Part, Tag, metadata},
-    store::Store,
+    span::{SpanBlock, SpanBlockPart, SpanView},
+    store::{Store, View},
     time::TimeRange,
-    tombstone::Tombstone,
+    tombstone::{SpanTombstone, Tombstone},
     varint::{put_bytes, put_u64, take_bytes, take_u64},
 };
 
@@ -69,7 +70,7 @@ pub(crate) struct StoreFiles {
     publishing: Mutex<()>,
     damage: Mutex<Vec<FileDamage>>,
     /// The times of blocks that should be there and were not opened.
-    unread: Vec<TimeRange>,
+    unread: Vec<(Signal, TimeRange)>,
 }
 
 /// What opening found.
@@ -78,12 +79,16 @@ pub(crate) struct Found {
     pub(crate) files: StoreFiles,
     /// By rising last LSN.
     pub(crate) blocks: Vec<Arc<MetricBlock>>,
-    /// Metric parts of records up to here are in blocks.
-    pub(crate) metric_cut: Lsn,
+    /// By rising last LSN, with what the manifest says of them.
+    pub(crate) span_blocks: Vec<(Arc<SpanBlock>, BlockMeta)>,
+    /// Parts of records up to here are in blocks.
+    pub(crate) cuts: BySignal<Lsn>,
     /// Deletes that blocks do not have applied, by rising LSN.
     pub(crate) tombstones: Vec<Tombstone>,
+    /// The same for spans.
+    pub(crate) span_tombstones: Vec<SpanTombstone>,
     /// Where retention stands.
-    pub(crate) floor_ns: Option<i64>,
+    pub(crate) floors_ns: BySignal<Option<i64>>,
     pub(crate) series_ref_next: SeriesRef,
     /// By rising LSN.
     pub(crate) metadata: Vec<(Lsn, Metadata)>,
@@ -139,18 +144,29 @@ impl StoreFiles {
         let ids = if read_only.is_some() {
             files.scan(&version)?
         } else {
-            let metrics = version.blocks.values();
-            let metrics = metrics.filter(|meta| meta.signal == Signal::Metrics);
-            metrics.map(|meta| meta.id).collect()
+            let named = version.blocks.values();
+            named.map(|meta| (meta.id, meta.signal)).collect()
         };
-        let blocks = files.open_blocks(&ids, &version)?;
-        files.unread = files.not_opened(&ids, &blocks, &version);
+        let of = |signal: Signal| {
+            let ids: &Vec<(BlockId, Signal)> = &ids;
+            let ids = ids.iter().filter(move |(_, of)| *of == signal);
+            ids.map(|(id, _)| *id).collect::<Vec<BlockId>>()
+        };
+        let (metrics, spans) = (of(Signal::Metrics), of(Signal::Spans));
+        let blocks = files.open_blocks(&metrics, &version)?;
+        let span_blocks = files.open_span_blocks(&spans, &version)?;
+        let opened: Vec<BlockId> = blocks.iter().map(|block| block.meta().id).collect();
+        let mut unread = files.not_opened(Signal::Metrics, &metrics, &opened, &version);
+        let opened: Vec<BlockId> = span_blocks.iter().map(|(_, meta)| meta.id).collect();
+        unread.extend(files.not_opened(Signal::Spans, &spans, &opened, &version));
+        files.unread = unread;
         let mut metadata = files.metadata_of(&blocks);
         // A log that no manifest vouches for is replayed whole: what is in blocks too is the same.
-        let metric_cut = match &read_only {
-            Some(_) => Lsn::ZERO,
-            None => version.cuts.metrics,
+        let cuts = match &read_only {
+            Some(_) => BySignal::default(),
+            None => version.cuts,
         };
+        let floor_of = |signal| Some(*version.floors.get(signal)).filter(|ns| *ns > i64::MIN);
         if let Some(bytes) = version.state.get(STATE_METADATA) {
             match decode_metadata(bytes, version.cuts.metrics) {
                 Ok(entries) => metadata.extend(entries),
@@ -162,9 +178,14 @@ impl StoreFiles {
         let next = next.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok());
         Ok(Found {
             blocks,
-            metric_cut,
+            span_blocks,
+            cuts,
             tombstones: version.tombstones.clone(),
-            floor_ns: Some(version.floors.metrics).filter(|floor| *floor > i64::MIN),
+            span_tombstones: version.span_tombstones.clone(),
+            floors_ns: BySignal {
+                metrics: floor_of(Signal::Metrics),
+                spans: floor_of(Signal::Spans),
+            },
             series_ref_next: SeriesRef(next.map_or(1, u64::from_le_bytes)),
             metadata,
             metadata_sealed: version.cuts.metrics,
@@ -173,36 +194,38 @@ impl StoreFiles {
         })
     }
 
-    /// Whether no block that should be there and could not be opened holds samples of this time.
-    pub(crate) fn is_whole(&self, range: TimeRange) -> bool {
-        !self.unread.iter().any(|unread| unread.overlaps(range))
+    /// Whether no block that should be there and could not be opened holds data of this signal and time.
+    pub(crate) fn is_whole(&self, signal: Signal, range: TimeRange) -> bool {
+        let mut unread = self.unread.iter();
+        !unread.any(|(of, time)| *of == signal && time.overlaps(range))
     }
 
-    /// The times of the blocks that are named, or lie there, and are not among `opened`. Of one that no
-    /// sound manifest names its time is not known.
+    /// The times of the blocks of a signal that are named, or lie there, and are not among `opened`. Of
+    /// one that no sound manifest names its time is not known.
     fn not_opened(
         &self,
+        signal: Signal,
         ids: &[BlockId],
-        opened: &[Arc<MetricBlock>],
+        opened: &[BlockId],
         version: &Version,
-    ) -> Vec<TimeRange> {
-        let is_opened = |id: BlockId| opened.iter().any(|block| block.meta().id == id);
+    ) -> Vec<(Signal, TimeRange)> {
+        let is_opened = |id: BlockId| opened.contains(&id);
         let named = version.blocks.values();
-        let named = named.filter(|meta| meta.signal == Signal::Metrics);
-        let mut unread: Vec<TimeRange> = named
+        let named = named.filter(|meta| meta.signal == signal);
+        let mut unread: Vec<(Signal, TimeRange)> = named
             .filter(|meta| !is_opened(meta.id))
-            .map(|meta| meta.time)
+            .map(|meta| (signal, meta.time))
             .collect();
         let is_named = |id: &BlockId| version.blocks.contains_key(id);
         let lost_unnamed = ids.iter().any(|id| !is_opened(*id) && !is_named(id));
         // Without a sound manifest a file that could not even be told is one that may have counted.
         let untold = self.manifest.read_only().is_some()
             && self.damage.lock().iter().any(|damage| {
-                damage.path.parent() == Some(&*self.blocks_dir)
-                    && !opened.iter().any(|b| b.block().path() == damage.path)
+                let is_at = |id: &BlockId| block::path(&self.blocks_dir, *id) == damage.path;
+                damage.path.parent() == Some(&*self.blocks_dir) && !opened.iter().any(is_at)
             });
         if lost_unnamed || (untold && unread.is_empty()) {
-            unread.push(TimeRange::ALL);
+            unread.push((signal, TimeRange::ALL));
         }
         unread
     }
@@ -256,6 +279,20 @@ impl StoreFiles {
         Ok(Arc::new(block.charged_to(&self.budget)))
     }
 
+    /// Opens a block of spans that was just written.
+    ///
+    /// # Errors
+    /// As `Block::open`.
+    pub(crate) fn open_span_block(
+        &self,
+        id: BlockId,
+        store: Option<StoreId>,
+    ) -> Result<Arc<SpanBlock>, Error> {
+        let block = Block::open(&self.storage, &self.blocks_dir, store, id, &self.handles)?;
+        let block = SpanBlock::open(Arc::new(block), Some(&self.budget))?;
+        Ok(Arc::new(block))
+    }
+
     /// Remembers damage that was met: each place once, whoever finds it and however they word it; the
     /// first [`DAMAGE_MAX`] places, as a lost disk has millions.
     pub(crate) fn note_damage(&self, error: &Error, path: PathBuf) {
@@ -288,15 +325,43 @@ impl StoreFiles {
     pub(crate) fn publish(
         &self,
         store: &Store,
-        edit: impl FnOnce(&Version, &MetricView) -> Result<Vec<Change>, Error>,
-        show: impl FnOnce(&mut MetricView),
+        edit: impl FnOnce(&Version, &View) -> Result<Vec<Change>, Error>,
+        show: impl FnOnce(&mut View),
+    ) -> Result<Arc<Version>, Error> {
+        let edit = |version: &Version, view: &View| Ok((edit(version, view)?, ()));
+        self.publish_made(store, edit, |view, ()| show(view))
+    }
+
+    /// The same, if what the view will show is made with the edit: reading for it takes time, which the
+    /// view's lock does not allow.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub(crate) fn publish_made<T>(
+        &self,
+        store: &Store,
+        edit: impl FnOnce(&Version, &View) -> Result<(Vec<Change>, T), Error>,
+        show: impl FnOnce(&mut View, T),
     ) -> Result<Arc<Version>, Error> {
         let _one_at_a_time = self.publishing.lock();
         let version = self.manifest.version();
-        let changes = edit(&version, &store.view())?;
+        let (changes, made) = edit(&version, &store.view())?;
         let version = self.manifest.commit(changes)?;
         store.swap(|view| {
-            show(view);
+            show(view, made);
+            let spans = &mut view.spans;
+            spans
+                .blocks
+                .sort_by_key(|part| (part.meta.last_lsn, part.meta.id));
+            let is_needed_by_spans = |t: &SpanTombstone| {
+                is_needed_for_spans(&version, t)
+                    || spans.frozen.iter().any(|frozen| frozen.cut < t.lsn)
+            };
+            if !spans.tombstones.iter().all(is_needed_by_spans) {
+                let kept = spans.tombstones.iter().filter(|t| is_needed_by_spans(t));
+                spans.tombstones = kept.cloned().collect();
+            }
+            let view = &mut view.metrics;
             view.blocks.sort_by_key(|block| block.meta().last_lsn);
             let is_needed = |t: &Tombstone| {
                 is_needed(&version, t) || view.frozen.iter().any(|frozen| frozen.cut < t.lsn)
@@ -331,7 +396,7 @@ impl StoreFiles {
         }
     }
 
-    fn scan(&self, version: &Version) -> Result<Vec<BlockId>, Error> {
+    fn scan(&self, version: &Version) -> Result<Vec<(BlockId, Signal)>, Error> {
         let store = Self::store_id(version);
         let mut metas: Vec<BlockMeta> = Vec::new();
         for scanned in block::scan_headers(&self.storage, &self.blocks_dir, store)? {
@@ -343,9 +408,8 @@ impl StoreFiles {
                 Err(error) => return Err(error),
             }
         }
-        let metrics = block::survivors(metas).into_iter();
-        let metrics = metrics.filter(|meta| meta.signal == Signal::Metrics);
-        Ok(metrics.map(|meta| meta.id).collect())
+        let survivors = block::survivors(metas).into_iter();
+        Ok(survivors.map(|meta| (meta.id, meta.signal)).collect())
     }
 
     fn open_blocks(
@@ -383,6 +447,60 @@ impl StoreFiles {
         Ok(blocks)
     }
 
+    fn open_span_blocks(
+        &self,
+        ids: &[BlockId],
+        version: &Version,
+    ) -> Result<Vec<(Arc<SpanBlock>, BlockMeta)>, Error> {
+        let store = Self::store_id(version);
+        let mut blocks = Vec::with_capacity(ids.len());
+        for &id in ids {
+            match self.open_span_block(id, store) {
+                Ok(block) => {
+                    for found in block.block().damage_at_open() {
+                        let error = Error::CorruptBlock {
+                            path: block.block().path().to_owned(),
+                            offset_bytes: found.offset_bytes,
+                            reason: found.reason.clone(),
+                        };
+                        self.note_damage(&error, PathBuf::new());
+                    }
+                    let mut meta = block.meta().clone();
+                    if let Some(named) = version.blocks.get(&id) {
+                        meta.clean_lsn = meta.clean_lsn.max(named.clean_lsn);
+                    }
+                    blocks.push((block, meta));
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupted => {
+                    self.note_damage(&error, block::path(&self.blocks_dir, id));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        blocks.sort_by_key(|(_, meta)| (meta.last_lsn, meta.id));
+        Ok(blocks)
+    }
+
+    /// The parts that blocks of spans, by rising last LSN, make together.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub(crate) fn span_parts(
+        &self,
+        blocks: &[(Arc<SpanBlock>, BlockMeta)],
+        floor_ns: Option<i64>,
+    ) -> Result<Vec<Arc<SpanBlockPart>>, Error> {
+        let mut damaged = |error: Error| self.note_damage(&error, PathBuf::new());
+        let mut parts = Vec::with_capacity(blocks.len());
+        for (place, (block, meta)) in blocks.iter().enumerate() {
+            let newer = blocks.iter().skip(place + 1).map(|(block, _)| &**block);
+            let (block, meta) = (Arc::clone(block), meta.clone());
+            let part = SpanBlockPart::new(block, meta, newer, floor_ns, &mut damaged)?;
+            parts.push(Arc::new(part));
+        }
+        Ok(parts)
+    }
+
     fn metadata_of(&self, blocks: &[Arc<MetricBlock>]) -> Vec<(Lsn, Metadata)> {
         let mut all = Vec::new();
         for block in blocks {
@@ -403,6 +521,43 @@ pub(crate) fn is_needed(version: &Version, tombstone: &Tombstone) -> bool {
             && meta.clean_lsn < tombstone.lsn
             && meta.time.overlaps(tombstone.range)
     })
+}
+
+/// Whether a block does not have this delete of spans applied.
+pub(crate) fn is_needed_for_spans(version: &Version, tombstone: &SpanTombstone) -> bool {
+    let mut blocks = version.blocks.values();
+    blocks.any(|meta| meta.signal == Signal::Spans && meta.clean_lsn < tombstone.lsn)
+}
+
+/// The changes that move everything of spans up to a cut from the log into the manifest, blocks aside.
+pub(crate) fn span_cut_changes(
+    version: &Version,
+    view: &SpanView,
+    cut: Lsn,
+    store: StoreId,
+) -> Vec<Change> {
+    let mut changes = vec![Change::Cut {
+        signal: Signal::Spans,
+        lsn: cut,
+    }];
+    let named = |t: &SpanTombstone| {
+        version
+            .span_tombstones
+            .iter()
+            .any(|known| known.lsn == t.lsn)
+    };
+    let moved = view
+        .tombstones
+        .iter()
+        .filter(|t| t.lsn <= cut && !named(t) && is_needed_for_spans(version, t));
+    changes.extend(moved.cloned().map(Change::AddSpanTombstone));
+    if StoreFiles::store_id(version).is_none() {
+        changes.push(Change::SetState {
+            name: STATE_STORE_ID.to_owned(),
+            value: store.as_bytes().to_vec(),
+        });
+    }
+    changes
 }
 
 /// The changes that move everything up to a cut from the log into the manifest, blocks aside.

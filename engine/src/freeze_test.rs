@@ -93,18 +93,18 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
         let reader = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let (pin, view) = engine.committer().pin();
-                let first = batches(&engine, &view, pin.lsn());
+                let first = batches(&engine, &view.metrics, pin.lsn());
                 assert!(first.values().all(|count| *count == SERIES));
                 assert_eq!(
                     first.len() as u64,
                     pin.lsn().0,
                     "every batch up to the snapshot, whichever generation it is in"
                 );
-                for frozen in &view.frozen {
+                for frozen in &view.metrics.frozen {
                     assert!(frozen.cut <= pin.lsn());
                 }
                 std::thread::yield_now();
-                assert_eq!(batches(&engine, &view, pin.lsn()), first);
+                assert_eq!(batches(&engine, &view.metrics, pin.lsn()), first);
             }
         });
         for _ in 0..10 {
@@ -121,10 +121,15 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
         reader.join().unwrap();
     });
     let view = engine.committer().store.view();
-    let all = batches(&engine, &view, engine.stats().visible_lsn);
+    let all = batches(&engine, &view.metrics, engine.stats().visible_lsn);
     assert_eq!(all.len() as u64, WRITERS * u64::from(times));
     assert!(all.values().all(|count| *count == SERIES));
-    let cuts: Vec<Lsn> = view.frozen.iter().map(|frozen| frozen.cut).collect();
+    let cuts: Vec<Lsn> = view
+        .metrics
+        .frozen
+        .iter()
+        .map(|frozen| frozen.cut)
+        .collect();
     assert!(cuts.is_sorted());
 
     // The log holds all generations; it comes back as one.
@@ -133,7 +138,7 @@ fn freezing_under_writers_loses_nothing_and_splits_no_batch() {
     let engine = open(&disk.restarted());
     let view = engine.committer().store.view();
     let lsn = engine.stats().visible_lsn;
-    assert_eq!(batches(&engine, &view, lsn), all);
+    assert_eq!(batches(&engine, &view.metrics, lsn), all);
     assert_eq!(engine.stats().metrics.series, WRITERS * SERIES);
 }
 
@@ -147,13 +152,22 @@ fn a_generation_gives_its_memory_back_when_its_last_reader_is_gone() {
             engine.committer().freeze(Lsn::ZERO).unwrap().is_none(),
             "empty"
         );
-        engine.committer().store.view().current.charged_bytes()
+        engine
+            .committer()
+            .store
+            .view()
+            .metrics
+            .current
+            .charged_bytes()
     };
     let held = engine.stats().memory_metric_head_bytes;
     let (_pin, view) = engine.committer().pin();
-    let frozen_bytes = view.frozen[0].head.charged_bytes();
+    let frozen_bytes = view.metrics.frozen[0].head.charged_bytes();
     assert!(frozen_bytes > empty);
-    engine.committer().store.swap(|view| view.frozen.clear());
+    engine
+        .committer()
+        .store
+        .swap(|view| view.metrics.frozen.clear());
     assert_eq!(engine.stats().memory_metric_head_bytes, held);
     drop(view);
     assert_eq!(engine.stats().memory_metric_head_bytes, held - frozen_bytes);
@@ -165,14 +179,25 @@ fn references_go_on_and_deletes_are_listed_for_frozen_generations() {
     let all = [Matcher::new(MatchOp::NotEqual, "writer", "").unwrap()];
     write(&engine, 0, 1);
     engine.delete_series(&all, TimeRange::ALL).unwrap();
-    assert!(engine.committer().store.view().tombstones.is_empty());
+    assert!(
+        engine
+            .committer()
+            .store
+            .view()
+            .metrics
+            .tombstones
+            .is_empty()
+    );
     write(&engine, 0, 2);
-    let refs = engine.committer().store.view().current.next_ref();
+    let refs = engine.committer().store.view().metrics.current.next_ref();
     engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
-    assert_eq!(engine.committer().store.view().current.next_ref(), refs);
+    assert_eq!(
+        engine.committer().store.view().metrics.current.next_ref(),
+        refs
+    );
     let lsn = engine.delete_series(&all, TimeRange::ALL).unwrap();
     let view = engine.committer().store.view();
-    let listed: Vec<Lsn> = view.tombstones.iter().map(|t| t.lsn).collect();
+    let listed: Vec<Lsn> = view.metrics.tombstones.iter().map(|t| t.lsn).collect();
     assert_eq!(listed, [lsn]);
 }
 
@@ -262,7 +287,7 @@ fn samples_past_retention_are_refused_one_by_one() {
     let engine = open(&PowerCutStorage::new());
     write(&engine, 0, 5);
     let view = engine.committer().store.view();
-    view.current.raise_floor(10);
+    view.metrics.current.raise_floor(10);
     engine.committer().freeze(Lsn::ZERO).unwrap().unwrap();
     let mut batch = engine.batch();
     let labels = Labels::from_pairs([("writer", "0")]).unwrap();

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rootline_wal::Lsn;
 
 use crate::{
@@ -21,11 +22,60 @@ pub(crate) struct Prepared {
     pub(crate) deletes: Vec<Delete>,
 }
 
-/// What writes go to: the current generation of metrics, and spans.
+/// What writes go to: the current generations.
 #[derive(Debug)]
 pub(crate) struct Heads {
     pub(crate) metrics: Arc<MetricHead>,
     pub(crate) spans: Arc<SpanHead>,
+    /// Frozen generations of spans that some view may show: deletes and recalls are marked in them.
+    /// A leaf among locks, held for a copy.
+    pub(crate) frozen_spans: Mutex<Vec<Arc<SpanHead>>>,
+}
+
+impl Heads {
+    pub(crate) fn new(metrics: Arc<MetricHead>, spans: Arc<SpanHead>) -> Self {
+        Self {
+            metrics,
+            spans,
+            frozen_spans: Mutex::default(),
+        }
+    }
+
+    /// Whether a batch brings or deletes metrics, and whether spans.
+    pub(crate) fn signals(&self, prepared: &Prepared) -> (bool, bool) {
+        let mut metric_shards = 0..self.metrics.shards();
+        let metrics = metric_shards.any(|shard| prepared.metrics.touches(shard));
+        let deletes = prepared.deletes.iter();
+        let (spans, series): (Vec<_>, Vec<_>) = deletes.partition(|delete| delete.concerns_spans());
+        (
+            metrics || !series.is_empty(),
+            prepared.spans.span_count() > 0 || !spans.is_empty(),
+        )
+    }
+
+    fn apply_spans(&self, shard: usize, lsn: Lsn, prepared: &Prepared, floor: Lsn) {
+        let frozen = self.frozen_spans.lock().clone();
+        if prepared.spans.touches(shard) {
+            self.spans.apply(shard, lsn, &prepared.spans, floor);
+            let recalled = &prepared.spans.recall().traces;
+            if !recalled.is_empty() {
+                for head in &frozen {
+                    head.supersede(shard, lsn, recalled);
+                }
+            }
+        }
+        for head in frozen.iter().chain([&self.spans]) {
+            for delete in &prepared.deletes {
+                match delete {
+                    Delete::Trace(id) if head.shard_of(*id) == shard => {
+                        head.delete_trace(shard, lsn, *id, floor);
+                    }
+                    Delete::Spans(filter) => head.delete_spans(shard, lsn, filter),
+                    Delete::Trace(_) | Delete::Series { .. } => {}
+                }
+            }
+        }
+    }
 }
 
 impl Shards for Heads {
@@ -45,10 +95,12 @@ impl Shards for Heads {
                         .any(|d| matches!(d, Delete::Series { .. }))
             }
             Some(shard) => {
-                prepared.spans.touches(shard)
-                    || prepared.deletes.iter().any(
-                        |d| matches!(d, Delete::Trace(id) if self.spans.shard_of(*id) == shard),
-                    )
+                let concerns = |delete: &Delete| match delete {
+                    Delete::Trace(id) => self.spans.shard_of(*id) == shard,
+                    Delete::Spans(_) => true,
+                    Delete::Series { .. } => false,
+                };
+                prepared.spans.touches(shard) || prepared.deletes.iter().any(concerns)
             }
         }
     }
@@ -65,18 +117,7 @@ impl Shards for Heads {
                     }
                 }
             }
-            Some(shard) => {
-                if prepared.spans.touches(shard) {
-                    self.spans.apply(shard, lsn, &prepared.spans, floor);
-                }
-                for delete in &prepared.deletes {
-                    if let Delete::Trace(id) = delete
-                        && self.spans.shard_of(*id) == shard
-                    {
-                        self.spans.delete_trace(shard, lsn, *id, floor);
-                    }
-                }
-            }
+            Some(shard) => self.apply_spans(shard, lsn, prepared, floor),
         }
     }
 }

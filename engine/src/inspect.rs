@@ -3,16 +3,20 @@
 //! Reads the ends of files, the log's frames and the directories of blocks; changes nothing and takes
 //! no lock.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use roaring::RoaringBitmap;
 use rootline_wal::{Storage, Wal};
 
 use crate::{
     block::{self, Block, BlockId, BlockMeta, OpenFiles, SectionKind, Signal},
+    control::QueryControl,
     error::Error,
     filenames::{BLOCKS_DIR, LOG_DIR, MANIFEST_DIR},
     manifest::{Manifest, Version},
     metric::block::{MetricBlock, MetricBlockContents},
+    span::{Attributes, SpanBlock, block::Satellites},
+    value::Value,
 };
 
 /// What was found.
@@ -61,6 +65,8 @@ pub struct BlockReport {
     pub encodings: Vec<EncodingReport>,
     /// Distinct time columns.
     pub time_columns: u64,
+    /// Traces that older blocks hide because they are whole in this one.
+    pub superseded: u64,
     /// The manifest names it; else it is removed when the store is opened.
     pub is_named: bool,
     /// Why it cannot be read; empty if it can.
@@ -117,6 +123,8 @@ pub struct ManifestReport {
     pub tombstones: u64,
     /// Samples up to this record are in blocks.
     pub metrics_cut_lsn: u64,
+    /// Spans up to this record are in blocks.
+    pub spans_cut_lsn: u64,
     /// Retention: nothing before this time is shown.
     pub retention_floor_ns: Option<i64>,
     /// Damage, if it has any.
@@ -207,8 +215,9 @@ fn manifest(storage: &Arc<dyn Storage>, dir: &Path) -> Result<(Version, Manifest
     let report = ManifestReport {
         bytes: bytes_in(storage, dir).1,
         blocks: version.blocks.len() as u64,
-        tombstones: version.tombstones.len() as u64,
+        tombstones: (version.tombstones.len() + version.span_tombstones.len()) as u64,
         metrics_cut_lsn: version.cuts.get(Signal::Metrics).0,
+        spans_cut_lsn: version.cuts.get(Signal::Spans).0,
         retention_floor_ns: Some(*version.floors.get(Signal::Metrics))
             .filter(|floor| *floor > i64::MIN),
         damage: recovery
@@ -275,7 +284,106 @@ fn block_report(
             Err(error) => report.error = error.to_string(),
         }
     }
+    if block.meta().signal == Signal::Spans {
+        match SpanBlock::open(block, None) {
+            Ok(block) => report.superseded = block.superseded().len() as u64,
+            Err(error) => report.error = error.to_string(),
+        }
+    }
     Some(report)
+}
+
+/// The values of an attribute that one block of spans holds, hidden spans included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockValues {
+    /// The block's number, as in [`BlockReport::id`].
+    pub block: String,
+    /// Where the attribute stands: `span`, `event`, `link`, `resource` or `scope`.
+    pub of: &'static str,
+    /// Each value in its display form, and how many spans, events, links, resources or scopes have it.
+    pub values: Vec<(String, u64)>,
+}
+
+/// All values of an attribute in the blocks of `dir`, block by block: what a delete has left of it.
+/// Blocks without the key are left out.
+///
+/// # Errors
+/// [`Error::NotAStore`], [`Error::Storage`], [`Error::CorruptBlock`].
+pub fn values(
+    storage: &Arc<dyn Storage>,
+    dir: &Path,
+    key: &str,
+) -> Result<Vec<BlockValues>, Error> {
+    let manifest_dir = dir.join(MANIFEST_DIR);
+    let exists = storage.exists(&manifest_dir);
+    if !exists.map_err(|source| Error::Storage {
+        operation: "look for",
+        path: manifest_dir.clone(),
+        source,
+    })? {
+        return Err(Error::NotAStore {
+            dir: dir.to_owned(),
+        });
+    }
+    let (version, _) = Manifest::read(storage, &manifest_dir)?;
+    let files = Arc::new(OpenFiles::default());
+    let mut found = Vec::new();
+    for meta in version
+        .blocks
+        .values()
+        .filter(|meta| meta.signal == Signal::Spans)
+    {
+        let block = Block::open(storage, &dir.join(BLOCKS_DIR), None, meta.id, &files)?;
+        let block = SpanBlock::open(Arc::new(block), None)?;
+        block_values(&block, key, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn block_values(block: &SpanBlock, key: &str, found: &mut Vec<BlockValues>) -> Result<(), Error> {
+    let ctl = QueryControl::unbounded();
+    let tables = [
+        ("span", Some(block.attributes())),
+        ("event", block.events().map(Satellites::attributes)),
+        ("link", block.links().map(Satellites::attributes)),
+    ];
+    let none = RoaringBitmap::new();
+    let mut counts: Vec<(&'static str, BTreeMap<String, u64>)> = Vec::new();
+    for (of, table) in tables {
+        let mut values = BTreeMap::new();
+        if let Some(table) = table {
+            table.value_counts(key, &none, &ctl, &mut |bytes, items| {
+                let value = Value::decode(&mut { bytes }).unwrap_or_default();
+                *values.entry(value.to_string()).or_default() += items;
+                Ok(())
+            })?;
+        }
+        counts.push((of, values));
+    }
+    let mut owned = |of, attributes: &mut dyn Iterator<Item = Attributes>| {
+        let mut values: BTreeMap<String, u64> = BTreeMap::new();
+        for (_, value) in attributes.flatten().filter(|(name, _)| **name == *key) {
+            *values.entry(value.to_string()).or_default() += 1;
+        }
+        counts.push((of, values));
+    };
+    let resources = (0..block.resource_count()).map(|i| block.resource(i));
+    let resources = resources.collect::<Result<Vec<_>, Error>>()?;
+    owned(
+        "resource",
+        &mut resources.iter().map(|r| r.attributes.clone()),
+    );
+    let scopes = (0..block.scope_count()).map(|i| block.scope(i));
+    let scopes = scopes.collect::<Result<Vec<_>, Error>>()?;
+    owned("scope", &mut scopes.iter().map(|s| s.attributes.clone()));
+    let counts = counts.into_iter().filter(|(_, values)| !values.is_empty());
+    found.extend(counts.map(|(of, values)| BlockValues {
+        block: block.meta().id.to_string(),
+        of,
+        values: values.into_iter().collect(),
+    }));
+    Ok(())
 }
 
 fn contents(block: &Arc<Block>) -> Result<MetricBlockContents, Error> {

@@ -79,4 +79,4 @@ pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use span::*;
 pub use time::{NS_PER_MS, NS_PER_S, TimeRange, Timestamp};
-pub use value::{TooDeep, VALUE_DEPTH_MAX, Value, ValueRef};
+pub use value::{AttributeType, TooDeep, VALUE_DEPTH_MAX, Value, ValueRef};

@@ -20,7 +20,7 @@
 //! Locks: `sealing` → `state`, and those of the committer and the files.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -35,15 +35,16 @@ use rootline_wal::{Clock, Lsn};
 use crate::{
     allocator,
     backup::{self, Copied},
-    block::BlockMeta,
+    block::{BlockMeta, Signal},
     commit::Committer,
     compaction::Compaction,
     error::{Error, ErrorKind},
     files::{self, StoreFiles},
-    manifest::Change,
+    manifest::{BySignal, Change},
     metric::{FrozenGeneration, Metadata},
-    seal::{self, Sealing},
+    seal::{self, Sealing, SpanSealing},
     settings::Settings,
+    span::{FrozenSpans, SpanBlockPart},
     tombstone::Tombstone,
 };
 
@@ -56,6 +57,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// What a sample takes in a block, a series, and a block at least: generous, for the disk reserve.
 const SEALED_SAMPLE_BYTES: u64 = 9;
 const SEALED_SERIES_BYTES: u64 = 48;
+/// The same for a span.
+const SEALED_SPAN_BYTES: u64 = 64;
 const BLOCK_BYTES_MIN: u64 = 256 << 10;
 
 /// What [`Engine::flush`](crate::Engine::flush) did.
@@ -66,6 +69,8 @@ pub struct Flushed {
     pub blocks: u64,
     /// Samples in them.
     pub samples: u64,
+    /// Spans in them.
+    pub spans: u64,
     /// Their bytes.
     pub bytes: u64,
 }
@@ -73,9 +78,29 @@ pub struct Flushed {
 impl Flushed {
     fn add(&mut self, blocks: &[BlockMeta]) {
         self.blocks += blocks.len() as u64;
-        self.samples += blocks.iter().map(|meta| meta.samples).sum::<u64>();
-        self.bytes += blocks.iter().map(|meta| meta.file_bytes).sum::<u64>();
+        for meta in blocks {
+            match meta.signal {
+                Signal::Metrics => self.samples += meta.samples,
+                Signal::Spans => self.spans += meta.samples,
+            }
+            self.bytes += meta.file_bytes;
+        }
     }
+}
+
+/// Which current generations are frozen and sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Freeze {
+    pub(crate) metrics: bool,
+    pub(crate) spans: bool,
+}
+
+impl Freeze {
+    /// Both.
+    pub(crate) const ALL: Self = Self {
+        metrics: true,
+        spans: true,
+    };
 }
 
 /// What sealing has done since the store was opened.
@@ -123,7 +148,7 @@ impl Bell {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) committer: Committer,
-    pub(crate) files: StoreFiles,
+    pub(crate) files: Arc<StoreFiles>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) bell: Arc<Bell>,
@@ -131,6 +156,8 @@ pub(crate) struct Core {
     /// Held while a generation is sealed.
     sealing: Mutex<()>,
     state: Mutex<State>,
+    /// Bytes of log that were replayed.
+    replayed_bytes: u64,
     stopping: AtomicBool,
     /// When sealing must end, by the monotonic clock in ns; `u64::MAX` for no bound.
     seal_until_ns: AtomicU64,
@@ -144,10 +171,8 @@ struct State {
     retry_at: Duration,
     /// Metadata up to here are in blocks or in the manifest.
     metadata_sealed: Lsn,
-    /// What the log had written when it was last cut.
-    log_base_bytes: u64,
-    /// Bytes that were replayed and not cut yet.
-    replayed_bytes: u64,
+    /// Where in the log, in bytes, what is not sealed of a signal begins at most.
+    log_bases: BySignal<u64>,
     /// A cut that failed: to be tried again.
     cut_is_due: bool,
 }
@@ -155,7 +180,7 @@ struct State {
 /// What a new core starts from.
 pub(crate) struct Start {
     pub(crate) committer: Committer,
-    pub(crate) files: StoreFiles,
+    pub(crate) files: Arc<StoreFiles>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) bell: Arc<Bell>,
@@ -178,9 +203,9 @@ impl Core {
             sealing: Mutex::new(()),
             state: Mutex::new(State {
                 metadata_sealed: start.metadata_sealed,
-                replayed_bytes: start.replayed_bytes,
                 ..State::default()
             }),
+            replayed_bytes: start.replayed_bytes,
             stopping: AtomicBool::new(false),
             seal_until_ns: AtomicU64::new(u64::MAX),
         }
@@ -208,26 +233,47 @@ impl Core {
             return;
         }
         let view = self.committer.store.view();
-        let has_frozen = !view.frozen.is_empty();
+        let has_frozen = !view.metrics.frozen.is_empty() || !view.spans.frozen.is_empty();
         drop(view);
         // On a full disk sealing is what lets the log go.
         let makes_room = is_low && !was_low && self.oldest_unsealed().is_some();
         // And it needs room first: later its log may have taken that.
         let makes_room = makes_room || self.committer.disk.is_tight_for(to_come);
-        if has_frozen || makes_room || self.is_due(now) {
-            let _ = self.seal(!has_frozen);
+        let due = if has_frozen {
+            Freeze::default()
+        } else if makes_room {
+            Freeze::ALL
+        } else {
+            self.due(now)
+        };
+        if has_frozen || due != Freeze::default() {
+            let _ = self.seal(due);
         } else if cut_is_due {
             let _one_at_a_time = self.sealing.lock();
             self.cut_log();
         }
     }
 
-    /// Whether the current generation should be sealed.
-    fn is_due(&self, now: Duration) -> bool {
-        let current = Arc::clone(&self.committer.store.view().current);
-        self.committer.is_full(&current)
-            || self.log_bytes() > self.settings.log_bytes_max
-            || self.committer.is_idle(now, self.settings.seal_idle)
+    /// Which current generations should be sealed.
+    fn due(&self, now: Duration) -> Freeze {
+        let view = self.committer.store.view();
+        let idle = self.settings.seal_idle;
+        let log_is_long = |signal| self.log_bytes(signal) > self.settings.log_bytes_max;
+        Freeze {
+            metrics: self.committer.is_full(&view.metrics.current)
+                || log_is_long(Signal::Metrics)
+                || self.committer.is_idle(now, idle),
+            spans: self.is_unsealed(Signal::Spans)
+                && (self.committer.is_full_of_spans(&view.spans.current)
+                    || log_is_long(Signal::Spans)
+                    || self.committer.spans_are_idle(now, idle)),
+        }
+    }
+
+    /// Whether there are records of a signal that are not in blocks.
+    fn is_unsealed(&self, signal: Signal) -> bool {
+        let cut = *self.files.manifest.version().cuts.get(signal);
+        self.committer.last_written(signal) > cut
     }
 
     /// About what sealing all that is unsealed will take on disk; 0 if nothing is.
@@ -236,30 +282,40 @@ impl Core {
             return 0;
         }
         let view = self.committer.store.view();
-        let heads = view.frozen.iter().map(|frozen| &frozen.head);
-        let sizes = heads.chain([&view.current]).map(|head| {
+        let heads = view.metrics.frozen.iter().map(|frozen| &frozen.head);
+        let sizes = heads.chain([&view.metrics.current]).map(|head| {
             let stats = head.stats();
             stats.samples * SEALED_SAMPLE_BYTES
                 + stats.series * SEALED_SERIES_BYTES
                 + head.label_text_bytes()
         });
-        sizes.sum::<u64>() + BLOCK_BYTES_MIN
+        let spans = view.spans.frozen.iter().map(|frozen| &frozen.head);
+        let spans = spans
+            .chain([&view.spans.current])
+            .map(|head| head.stats().spans);
+        sizes.sum::<u64>() + spans.sum::<u64>() * SEALED_SPAN_BYTES + BLOCK_BYTES_MIN
     }
 
-    /// Bytes of log since the last cut.
-    fn log_bytes(&self) -> u64 {
-        let written = self.committer.wal.stats().written_bytes;
-        let state = self.state.lock();
-        written.saturating_sub(state.log_base_bytes) + state.replayed_bytes
+    /// Bytes of log that a signal needs, at most.
+    fn log_bytes(&self, signal: Signal) -> u64 {
+        if !self.is_unsealed(signal) {
+            return 0;
+        }
+        let base = *self.state.lock().log_bases.get(signal);
+        self.log_end_bytes().saturating_sub(base)
     }
 
-    /// Seals all that is in the metric head, oldest generation first. With `freezes`, what is written
-    /// until now; else only what is frozen.
+    fn log_end_bytes(&self) -> u64 {
+        self.committer.wal.stats().written_bytes + self.replayed_bytes
+    }
+
+    /// Seals what is frozen, oldest generation first, and the current generations that `freezes` names.
+    /// What goes wrong with one signal does not keep the other.
     ///
     /// # Errors
     /// [`Error::ReadOnly`]; [`Error::Storage`] and [`Error::Wal`], of kind `Retry` if the disk is full.
     /// What could not be sealed stays in memory and in the log.
-    pub(crate) fn seal(&self, freezes: bool) -> Result<Flushed, Error> {
+    pub(crate) fn seal(&self, freezes: Freeze) -> Result<Flushed, Error> {
         if let Some(reason) = self.files.manifest.read_only() {
             return Err(Error::ReadOnly { reason });
         }
@@ -268,12 +324,9 @@ impl Core {
         let mut flushed = Flushed::default();
         let mut freed_bytes = 0;
         let mut seal = || {
-            self.seal_frozen(&mut flushed, &mut freed_bytes)?;
-            if freezes {
-                self.committer.freeze(self.metric_cut())?;
-                self.seal_frozen(&mut flushed, &mut freed_bytes)?;
-            }
-            Ok(())
+            let metrics = self.seal_metrics(freezes.metrics, &mut flushed, &mut freed_bytes);
+            let spans = self.seal_spans(freezes.spans, &mut flushed, &mut freed_bytes);
+            metrics.and(spans)
         };
         let mut sealed = seal();
         if sealed.as_ref().is_err_and(Error::is_disk_full) && self.committer.disk.release() {
@@ -285,6 +338,7 @@ impl Core {
             let mut state = self.state.lock();
             state.stats.written.blocks += flushed.blocks;
             state.stats.written.samples += flushed.samples;
+            state.stats.written.spans += flushed.spans;
             state.stats.written.bytes += flushed.bytes;
             match &sealed {
                 Ok(()) => {
@@ -313,10 +367,131 @@ impl Core {
         self.files.manifest.version().cuts.metrics
     }
 
+    fn seal_metrics(
+        &self,
+        freezes: bool,
+        flushed: &mut Flushed,
+        freed_bytes: &mut u64,
+    ) -> Result<(), Error> {
+        self.seal_frozen(flushed, freed_bytes)?;
+        if freezes {
+            let log_end_bytes = self.log_end_bytes();
+            self.committer.freeze(self.metric_cut())?;
+            self.seal_frozen(flushed, freed_bytes)?;
+            self.state.lock().log_bases.metrics = log_end_bytes;
+        }
+        Ok(())
+    }
+
+    fn seal_spans(
+        &self,
+        freezes: bool,
+        flushed: &mut Flushed,
+        freed_bytes: &mut u64,
+    ) -> Result<(), Error> {
+        self.seal_frozen_spans(flushed, freed_bytes)?;
+        if freezes {
+            let log_end_bytes = self.log_end_bytes();
+            let cut = self.files.manifest.version().cuts.spans;
+            self.committer.freeze_spans(cut)?;
+            self.seal_frozen_spans(flushed, freed_bytes)?;
+            self.state.lock().log_bases.spans = log_end_bytes;
+        }
+        Ok(())
+    }
+
+    fn seal_frozen_spans(&self, flushed: &mut Flushed, freed_bytes: &mut u64) -> Result<(), Error> {
+        loop {
+            let view = self.committer.store.view();
+            let Some(frozen) = view.spans.frozen.first().cloned() else {
+                return Ok(());
+            };
+            drop(view);
+            let block = self.seal_one_of_spans(&frozen)?;
+            flushed.add(block.as_slice());
+            *freed_bytes += frozen.head.charged_bytes();
+            self.committer.thaw_spans(&frozen.head);
+            self.state.lock().stats.seals += 1;
+        }
+    }
+
+    fn seal_one_of_spans(&self, frozen: &FrozenSpans) -> Result<Option<BlockMeta>, Error> {
+        let version = self.files.manifest.version();
+        let wal_store = self.committer.wal.store_id();
+        let store = StoreFiles::store_id(&version).unwrap_or(wal_store);
+        let view = self.committer.store.view();
+        let named = version.blocks.values();
+        let named = named.filter(|meta| meta.signal == Signal::Spans).count();
+        let sealing = SpanSealing {
+            files: &self.files,
+            store,
+            frozen,
+            first_lsn: version.cuts.spans.next(),
+            older: &view.spans.blocks,
+            has_unread: named > view.spans.blocks.len(),
+            budget: &self.committer.budget,
+            check: &|| self.check_may_seal(),
+        };
+        let block = sealing.write()?;
+        drop(view);
+        let published = self
+            .wait_durable(frozen.cut)
+            .and_then(|()| self.publish_spans(frozen, store, block.as_ref()));
+        if let Err(error) = published {
+            // An edit that may hold after the next open needs its files.
+            if error.kind() != ErrorKind::Closed {
+                self.files.remove_blocks(block.iter().map(|meta| meta.id));
+            }
+            return Err(error);
+        }
+        Ok(block)
+    }
+
+    fn publish_spans(
+        &self,
+        frozen: &FrozenSpans,
+        store: rootline_wal::StoreId,
+        block: Option<&BlockMeta>,
+    ) -> Result<(), Error> {
+        let opened = match block {
+            Some(meta) => Some(self.files.open_span_block(meta.id, Some(store))?),
+            None => None,
+        };
+        let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
+        self.files.publish_made(
+            &self.committer.store,
+            |version, view| {
+                let spans = &view.spans;
+                let mut parts = spans.blocks.clone();
+                if let Some(block) = opened {
+                    for part in &mut parts {
+                        if let Some(less) = part.superseded_by(block.superseded(), &mut damaged)? {
+                            *part = Arc::new(less);
+                        }
+                    }
+                    let meta = block.meta().clone();
+                    let newer = std::iter::empty();
+                    let floor_ns = spans.floor_ns;
+                    let part = SpanBlockPart::new(block, meta, newer, floor_ns, &mut damaged)?;
+                    parts.push(Arc::new(part));
+                }
+                let mut changes = files::span_cut_changes(version, spans, frozen.cut, store);
+                changes.extend(block.cloned().map(Change::AddBlock));
+                Ok((changes, parts))
+            },
+            |view, parts| {
+                let sealed = |other: &FrozenSpans| Arc::ptr_eq(&other.head, &frozen.head);
+                view.spans.frozen.retain(|other| !sealed(other));
+                view.spans.blocks = parts;
+            },
+        )?;
+        Ok(())
+    }
+
     fn seal_frozen(&self, flushed: &mut Flushed, freed_bytes: &mut u64) -> Result<(), Error> {
         loop {
             let view = self.committer.store.view();
-            let Some(frozen) = view.frozen.first().cloned() else {
+            let Some(frozen) = view.metrics.frozen.first().cloned() else {
                 return Ok(());
             };
             drop(view);
@@ -335,7 +510,7 @@ impl Core {
             .min(self.committer.wal.durable_lsn())
             .max(frozen.cut);
         let view = self.committer.store.view();
-        let later = view.tombstones.iter();
+        let later = view.metrics.tombstones.iter();
         let later = later.filter(|t| t.lsn > frozen.cut && t.lsn <= clean_lsn);
         let deletes: Vec<Tombstone> = later.cloned().collect();
         drop(view);
@@ -393,13 +568,13 @@ impl Core {
                     loose.extend(metadata.iter().cloned());
                 }
                 let mut changes =
-                    files::cut_changes(version, view, frozen.cut, next, store, &loose);
+                    files::cut_changes(version, &view.metrics, frozen.cut, next, store, &loose);
                 changes.extend(blocks.iter().cloned().map(Change::AddBlock));
                 Ok(changes)
             },
             |view| {
-                view.frozen.retain(|other| other.cut != frozen.cut);
-                view.blocks.extend(opened);
+                view.metrics.frozen.retain(|other| other.cut != frozen.cut);
+                view.metrics.blocks.extend(opened);
             },
         )?;
         Ok(())
@@ -424,23 +599,16 @@ impl Core {
 
     /// Removes what nothing unsealed needs from the log.
     fn cut_log(&self) {
-        let mut below = self.metric_cut().next();
-        if let Some(oldest) = self.committer.spans.oldest_lsn() {
-            below = below.min(oldest);
-        }
+        // In this order: what is written meanwhile has a higher number.
+        let end = self.committer.visibility.visible().next();
+        let below = self.oldest_unsealed().map_or(end, |oldest| oldest.min(end));
         let cut = self.committer.wal.cut(below);
-        let written = self.committer.wal.stats().written_bytes;
-        let mut state = self.state.lock();
-        state.cut_is_due = cut.is_err();
-        if cut.is_ok() {
-            state.log_base_bytes = written;
-            state.replayed_bytes = 0;
-        }
+        self.state.lock().cut_is_due = cut.is_err();
     }
 
     /// Copies the store in `from` to `dir`; see [`Engine::snapshot_to`](crate::Engine::snapshot_to).
     pub(crate) fn snapshot_to(&self, from: &Path, dir: &Path) -> Result<Copied, Error> {
-        self.seal(true)?;
+        self.seal(Freeze::ALL)?;
         let visible = self.committer.visibility.visible();
         self.wait_durable(visible)?;
         // No log is cut and no edit made until it is copied: sealing cuts, publishing edits.
@@ -453,13 +621,10 @@ impl Core {
 
     /// The oldest record that is needed to bring memory back.
     pub(crate) fn oldest_unsealed(&self) -> Option<Lsn> {
-        let next = self.metric_cut().next();
-        let metrics = (next <= self.committer.visibility.visible()).then_some(next);
-        let spans = self.committer.spans.oldest_lsn();
-        match (metrics, spans) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let cuts = self.files.manifest.version().cuts;
+        let signals = [Signal::Metrics, Signal::Spans].into_iter();
+        let unsealed = signals.filter(|signal| self.is_unsealed(*signal));
+        unsealed.map(|signal| cuts.get(signal).next()).min()
     }
 
     /// Ends sealing that is under way, and what may follow, at this moment.

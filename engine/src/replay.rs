@@ -5,12 +5,14 @@
 //! Nothing is visible until all is replayed, so no version needs keeping: the floor is the record's
 //! own LSN.
 //!
-//! What is sealed is in blocks: metric parts at or below the metric cut are skipped, definitions and
-//! deletes of series with them. Their generations defined their series themselves, so nothing above
+//! What is sealed is in blocks: parts of a signal at or below its cut are skipped, deletes with them. A
+//! trace that goes on behind the cut is recalled from blocks as when it was written. For metrics,
+//! definitions are skipped as well: their generations defined their series themselves, so nothing above
 //! the cut needs them.
 
 use std::{
-    path::Path,
+    collections::HashSet,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,14 +26,17 @@ use rootline_wal::{Clock, Lsn, Record, Recovery, Storage, Wal};
 use crate::{
     budget::Budget,
     error::Error,
+    files::StoreFiles,
     heads::{Heads, Prepared},
+    id::TraceId,
     lanes::Shards,
+    manifest::BySignal,
     metric::MetricHead,
     record::{self, Tag, deletes, deletes::Delete},
     seal::Windows,
     settings::Settings,
-    span::SpanHead,
-    tombstone::Tombstone,
+    span::{SpanHead, SpanView, recall},
+    tombstone::{SpanTombstone, Tombstone},
 };
 
 /// Records a worker may lag behind the decoder: bounds the memory of replay.
@@ -81,8 +86,12 @@ pub(crate) struct Outcome {
     pub(crate) replayed: Replayed,
     /// Deletes of series above the cut, by rising LSN: blocks do not have them applied.
     pub(crate) deletes: Vec<Tombstone>,
+    /// Deletes of spans above the cut, by rising LSN: the same.
+    pub(crate) span_deletes: Vec<SpanTombstone>,
     /// What times were written.
     pub(crate) windows: Windows,
+    /// The last record of each signal.
+    pub(crate) written: BySignal<Lsn>,
 }
 
 pub(crate) struct Replay<'a> {
@@ -94,20 +103,37 @@ pub(crate) struct Replay<'a> {
     pub(crate) budget: &'a Arc<Budget>,
     pub(crate) progress: &'a ReplayProgress,
     pub(crate) threads: usize,
-    /// Metric parts up to here are in blocks.
-    pub(crate) metric_cut: Lsn,
+    /// Parts up to here are in blocks.
+    pub(crate) cuts: BySignal<Lsn>,
+    /// What traces are recalled from: the blocks.
+    pub(crate) spans: SpanView,
+    /// Where damage that is met there goes.
+    pub(crate) files: &'a StoreFiles,
 }
 
 /// What is gathered on the way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gathered {
     deletes: Vec<Tombstone>,
     windows: Windows,
+    written: BySignal<Lsn>,
+    span_deletes: Vec<SpanTombstone>,
+    /// What traces are recalled from, with the deletes of spans so far.
+    spans: SpanView,
+    /// Traces that the head has, or will have once the workers are through.
+    known_traces: HashSet<TraceId>,
 }
 
 impl Replay<'_> {
     pub(crate) fn run(self) -> Result<Outcome, Error> {
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered {
+            deletes: Vec::new(),
+            windows: Windows::default(),
+            written: self.cuts,
+            span_deletes: Vec::new(),
+            spans: self.spans.clone(),
+            known_traces: HashSet::new(),
+        };
         let log_dir = self.dir.join(crate::filenames::LOG_DIR);
         self.progress
             .total_bytes
@@ -150,7 +176,9 @@ impl Replay<'_> {
                             orphaned_samples,
                         },
                         deletes: gathered.deletes,
+                        span_deletes: gathered.span_deletes,
                         windows: gathered.windows,
+                        written: gathered.written,
                     })
                 }
             }
@@ -170,8 +198,15 @@ impl Replay<'_> {
                 found: record.kind.into(),
             });
         }
-        let prepared = Arc::new(decode(self.heads, record, self.metric_cut)?);
+        let mut prepared = decode(self.heads, record, self.cuts)?;
+        self.recall(record.lsn, &mut prepared, gathered)?;
+        let prepared = Arc::new(prepared);
         for delete in &prepared.deletes {
+            if let Some(tombstone) = SpanTombstone::of(record.lsn, delete) {
+                gathered.span_deletes.push(tombstone.clone());
+                let deletes = gathered.spans.tombstones.iter().cloned();
+                gathered.spans.tombstones = deletes.chain([tombstone]).collect();
+            }
             if let Delete::Series { matchers, range } = delete {
                 gathered.deletes.push(Tombstone {
                     lsn: record.lsn,
@@ -179,6 +214,13 @@ impl Replay<'_> {
                     range: *range,
                 });
             }
+        }
+        let (metrics, spans) = self.heads.signals(&prepared);
+        if metrics {
+            gathered.written.metrics = record.lsn;
+        }
+        if spans {
+            gathered.written.spans = record.lsn;
         }
         if let Some((first_ns, last_ns)) = prepared.metrics.times_ns() {
             let samples = prepared.metrics.sample_count();
@@ -221,6 +263,31 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// What the batch recalled when it was written: see `span/recall.rs`.
+    fn recall(
+        &self,
+        lsn: Lsn,
+        prepared: &mut Prepared,
+        gathered: &mut Gathered,
+    ) -> Result<(), Error> {
+        if gathered.spans.is_young() || prepared.spans.span_count() == 0 {
+            return Ok(());
+        }
+        let traces = prepared.spans.traces().iter();
+        let is_new = |id: &&TraceId| !gathered.known_traces.contains(*id);
+        let unknown: Vec<TraceId> = traces.filter(is_new).copied().collect();
+        let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
+        let before = Lsn(lsn.0.saturating_sub(1));
+        let (head, batch) = (&self.heads.spans, &prepared.spans);
+        let view = &gathered.spans;
+        let found = recall::recall_traces(view, before, head, batch, &unknown, &mut damaged)?;
+        let is_kept = |id: &TraceId| found.repeated.binary_search(id).is_err();
+        let kept = unknown.into_iter().filter(is_kept);
+        gathered.known_traces.extend(kept);
+        prepared.spans.set_recall(found);
+        Ok(())
+    }
+
     fn log_bytes(&self, log_dir: &Path) -> u64 {
         let names = self.storage.list(log_dir).unwrap_or_default();
         names
@@ -248,9 +315,10 @@ fn apply(heads: &Heads, worker: usize, workers: usize, work: &Receiver<Work>) {
 pub(crate) fn decode(
     heads: &Heads,
     record: &Record<'_>,
-    metric_cut: Lsn,
+    cuts: BySignal<Lsn>,
 ) -> Result<Prepared, Error> {
-    let is_sealed = record.lsn <= metric_cut;
+    let is_sealed = record.lsn <= cuts.metrics;
+    let spans_are_sealed = record.lsn <= cuts.spans;
     let mut prepared = Prepared::default();
     for part in record::parts(record.lsn, record.payload) {
         let part = part?;
@@ -261,12 +329,14 @@ pub(crate) fn decode(
             | Tag::Metadata
             | Tag::DeleteSeries
                 if is_sealed => {}
+            Tag::Spans | Tag::DeleteTrace | Tag::DeleteSpans if spans_are_sealed => {}
             Tag::Definitions | Tag::Samples | Tag::Exemplars | Tag::Metadata => {
                 heads.metrics.decode(part, &mut prepared.metrics)?;
             }
             Tag::Spans => heads.spans.decode(part, &mut prepared.spans)?,
             Tag::DeleteSeries => prepared.deletes.push(deletes::decode_series(part)?),
             Tag::DeleteTrace => prepared.deletes.push(deletes::decode_trace(part)?),
+            Tag::DeleteSpans => prepared.deletes.push(deletes::decode_spans(part)?),
         }
     }
     Ok(prepared)
@@ -284,16 +354,16 @@ pub fn check_record(lsn: Lsn, payload: &[u8]) -> Result<(), Error> {
         span_shards: 1,
         ..Settings::default()
     };
-    let heads = Heads {
-        metrics: Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
-        spans: Arc::new(SpanHead::new(&settings, budget)),
-    };
+    let heads = Heads::new(
+        Arc::new(MetricHead::new(&settings, Arc::clone(&budget))),
+        Arc::new(SpanHead::new(&settings, budget)),
+    );
     let record = Record {
         lsn,
         kind: record::KIND_BATCH,
         payload,
     };
-    let prepared = decode(&heads, &record, Lsn::ZERO)?;
+    let prepared = decode(&heads, &record, BySignal::default())?;
     for lane in (0..heads.lanes()).filter(|lane| heads.touches(*lane, &prepared)) {
         heads.apply(lane, lsn, &prepared, lsn);
     }

@@ -23,6 +23,8 @@ pub struct Settings {
     /// Of each value of these labels, active series allowed: `("job", 100_000)` lets one job have so
     /// many. Default none. Series count until their generation is sealed.
     pub series_max_per_label: Vec<(String, u64)>,
+    /// Spans of one trace; further ones are refused. Default 2 million.
+    pub trace_spans_max: u64,
     /// Limits on label names and values.
     pub labels: LabelLimits,
     /// How long a snapshot may stay open. Default 10 minutes.
@@ -61,6 +63,7 @@ impl Default for Settings {
                 .min(8),
             series_max: 50_000_000,
             series_max_per_label: Vec::new(),
+            trace_spans_max: 2_000_000,
             labels: LabelLimits::default(),
             snapshot_max_age: Duration::from_mins(10),
             memory_wait: Duration::from_secs(5),

@@ -3,21 +3,20 @@
 //! Reads look at the snapshot's age after each piece they read and before they hand it on, so that a
 //! snapshot whose versions may be gone ends in a typed error, never in a changed answer.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use rootline_index::{Labels, Matcher};
 use rootline_wal::Lsn;
 
 use crate::{
+    block::Signal,
     control::QueryControl,
     engine::Engine,
     error::Error,
     id::TraceId,
-    metric::{
-        Cardinality, CardinalityBy, Metadata, MetricView, SeriesExemplars, SeriesSamples,
-        SeriesSummary,
-    },
-    span::{SpanFilter, SpanHit, TagName, TagValue, Trace, TraceSummary},
+    metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
+    span::{SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart, listing},
+    store::View,
     time::TimeRange,
     visibility::Pin,
 };
@@ -28,20 +27,17 @@ use crate::{
 pub struct Snapshot {
     engine: Engine,
     pin: Arc<Pin>,
-    /// The parts of the metric store as of the pin.
-    metrics: Arc<MetricView>,
-    spans_at: Lsn,
+    /// The parts of the store as of the pin.
+    view: Arc<View>,
 }
 
 impl Snapshot {
     /// The view and the pin were taken together: every batch up to the pin is in the view, whole.
-    pub(crate) fn new(engine: Engine, pin: Pin, metrics: Arc<MetricView>) -> Self {
-        let spans_at = pin.lsn();
+    pub(crate) fn new(engine: Engine, pin: Pin, view: Arc<View>) -> Self {
         Self {
             engine,
             pin: Arc::new(pin),
-            metrics,
-            spans_at,
+            view,
         }
     }
 
@@ -54,17 +50,12 @@ impl Snapshot {
     /// from the rest; [`EngineStats::damage`](crate::EngineStats::damage) names the files. (A page that is
     /// damaged inside an open block is an error of the question that touches it.)
     pub fn is_whole(&self, range: TimeRange) -> bool {
-        self.engine.is_whole(range)
+        self.engine.is_whole(Signal::Metrics, range)
     }
 
-    /// The same snapshot with spans as they were at `lsn`, if that is older: what later pages of an
-    /// answer are read from. Spans deleted since stay deleted or come back whole by trace.
-    #[must_use]
-    pub fn spans_as_of(&self, lsn: Lsn) -> Self {
-        Self {
-            spans_at: self.pin.lsn().min(lsn),
-            ..self.clone()
-        }
+    /// Whether every block with spans in `range` could be opened; see [`is_whole`](Self::is_whole).
+    pub fn spans_are_whole(&self, range: TimeRange) -> bool {
+        self.engine.is_whole(Signal::Spans, range)
     }
 
     /// Samples in `range` of every series that all `matchers` select, in order of labels, each series
@@ -84,7 +75,8 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.metrics
+            self.view
+                .metrics
                 .select(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -107,7 +99,8 @@ impl Snapshot {
             visit(series)
         };
         self.met(
-            self.metrics
+            self.view
+                .metrics
                 .summary(self.pin.lsn(), matchers, range, query, checked),
         )?;
         self.pin.check_age()
@@ -123,7 +116,11 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<Labels>, Error> {
-        let found = self.met(self.metrics.series(self.pin.lsn(), matchers, range, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .series(self.pin.lsn(), matchers, range, query),
+        )?;
         self.fresh(found)
     }
 
@@ -140,7 +137,8 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let found =
             self.met(
-                self.metrics
+                self.view
+                    .metrics
                     .label_names(self.pin.lsn(), matchers, range, limit, query),
             )?;
         self.fresh(found)
@@ -161,7 +159,8 @@ impl Snapshot {
     ) -> Result<Vec<String>, Error> {
         let at = self.pin.lsn();
         let found = self.met(
-            self.metrics
+            self.view
+                .metrics
                 .label_values(at, name, matchers, prefix, range, limit, query),
         )?;
         self.fresh(found)
@@ -177,10 +176,12 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let found = self.met(
-            self.metrics
-                .exemplars(self.pin.lsn(), matchers, range, query),
-        )?;
+        let found = self.met(self.view.metrics.exemplars(
+            self.pin.lsn(),
+            matchers,
+            range,
+            query,
+        ))?;
         self.fresh(found)
     }
 
@@ -189,7 +190,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error::SnapshotExpired`].
     pub fn metadata(&self, metric: Option<&str>) -> Result<Vec<Metadata>, Error> {
-        self.fresh(self.metrics.metadata(self.pin.lsn(), metric))
+        self.fresh(self.view.metrics.metadata(self.pin.lsn(), metric))
     }
 
     /// From the first to the last sample of the series that `matchers` select.
@@ -201,7 +202,11 @@ impl Snapshot {
         matchers: &[Matcher],
         query: &QueryControl,
     ) -> Result<Option<TimeRange>, Error> {
-        let found = self.met(self.metrics.time_bounds(self.pin.lsn(), matchers, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .time_bounds(self.pin.lsn(), matchers, query),
+        )?;
         self.fresh(found)
     }
 
@@ -215,7 +220,11 @@ impl Snapshot {
         limit: usize,
         query: &QueryControl,
     ) -> Result<Cardinality, Error> {
-        let found = self.met(self.metrics.cardinality(self.pin.lsn(), by, limit, query))?;
+        let found = self.met(
+            self.view
+                .metrics
+                .cardinality(self.pin.lsn(), by, limit, query),
+        )?;
         self.fresh(found)
     }
 
@@ -224,7 +233,11 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn trace(&self, id: TraceId, query: &QueryControl) -> Result<Option<Trace>, Error> {
-        self.fresh(self.engine.spans().trace(self.spans_at, id, query)?)
+        let found = self.in_parts(|part| match part.find_trace(id, query)? {
+            Some(trace) => part.trace(trace, query),
+            None => Ok(None),
+        });
+        self.fresh(found?)
     }
 
     /// A trace in a line: root, times, counts.
@@ -236,27 +249,42 @@ impl Snapshot {
         id: TraceId,
         query: &QueryControl,
     ) -> Result<Option<TraceSummary>, Error> {
-        self.fresh(
-            self.engine
-                .spans()
-                .trace_summary(self.spans_at, id, query)?,
-        )
+        let found = self.in_parts(|part| match part.find_trace(id, query)? {
+            Some(trace) => part.summary(trace, query).map(Some),
+            None => Ok(None),
+        });
+        self.fresh(found?)
     }
 
-    /// Every span for which `filter` holds, in no particular order.
+    /// What the first part that answers says, newest first: what is asked for most is new.
+    fn in_parts<T>(
+        &self,
+        ask: impl Fn(&SpanPart) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        for part in self.span_parts()?.iter().rev() {
+            if let Some(answer) = ask(part)? {
+                return Ok(Some(answer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The parts of the span store, oldest first. Every trace lies whole in exactly one of them.
     ///
     /// # Errors
-    /// What `visit` returns; the query's bounds; [`Error::SnapshotExpired`].
-    pub fn scan_spans(
-        &self,
-        filter: &SpanFilter,
-        query: &QueryControl,
-        visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        self.engine
-            .spans()
-            .scan(self.spans_at, filter, query, visit)?;
-        self.pin.check_age()
+    /// [`Error::SnapshotExpired`].
+    pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
+        let damaged = &mut |error: Error| self.engine.note_damage(&error, Path::new(""));
+        let parts = self.view.spans.parts(self.pin.lsn(), damaged)?;
+        let mut opened = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                ViewPart::Block(block, hidden) => opened.push(SpanPart::of_block(block, hidden)),
+                ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.pin.lsn())),
+            }
+        }
+        let told = opened.into_iter().map(|part| part.telling(&self.engine));
+        self.fresh(told.collect())
     }
 
     /// Services that have spans in `range`, sorted.
@@ -264,7 +292,8 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
-        self.fresh(self.engine.spans().services(self.spans_at, range, query)?)
+        let found = listing::services(&self.span_parts()?, range, query);
+        self.fresh(found?)
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -277,42 +306,42 @@ impl Snapshot {
         range: TimeRange,
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
-        self.fresh(
-            self.engine
-                .spans()
-                .operations(self.spans_at, service, range, query)?,
-        )
+        let found = listing::operations(&self.span_parts()?, service, range, query);
+        self.fresh(found?)
     }
 
-    /// Attribute keys of spans and resources, sorted.
+    /// The first `limit` attribute keys that begin with `prefix` and stand in a scope (in any of them
+    /// for [`TagScope::Any`]), sorted by key, then scope, each with its types and the spans that have it.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
-    pub fn tag_names(&self, query: &QueryControl) -> Result<Vec<TagName>, Error> {
-        self.fresh(self.engine.spans().tag_names(self.spans_at, query)?)
+    pub fn tag_names(
+        &self,
+        of: TagScope,
+        prefix: &str,
+        limit: usize,
+        query: &QueryControl,
+    ) -> Result<Vec<TagName>, Error> {
+        let found = listing::tag_names(&self.span_parts()?, of, prefix, limit, query);
+        self.fresh(found?)
     }
 
-    /// The first `limit` values of an attribute, sorted by their display form.
+    /// The first `limit` values of an attribute that begin with `prefix`, sorted by their display form,
+    /// each with its type and the spans that have it. For [`TagScope::Any`] a resource's value counts
+    /// for the spans that do not have the key themselves.
     ///
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn tag_values(
         &self,
         key: &str,
+        of: TagScope,
         prefix: &str,
         limit: usize,
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
-        self.fresh(
-            self.engine
-                .spans()
-                .tag_values(self.spans_at, key, prefix, limit, query)?,
-        )
-    }
-
-    /// The text of a service or operation number in a [`SpanHit`].
-    pub fn symbol(&self, id: u32) -> Arc<str> {
-        self.engine.spans().symbol(id)
+        let found = listing::tag_values(&self.span_parts()?, key, of, prefix, limit, query);
+        self.fresh(found?)
     }
 
     /// From the first start to the last end of all spans.
@@ -320,7 +349,21 @@ impl Snapshot {
     /// # Errors
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
-        self.fresh(self.engine.spans().time_bounds(self.spans_at, query)?)
+        let mut bounds: Option<TimeRange> = None;
+        for part in self.span_parts()? {
+            let own = part.time_bounds(query)?;
+            bounds = match (bounds, own) {
+                (Some(all), Some(own)) => Some(all.union(own)),
+                (all, own) => all.or(own),
+            };
+        }
+        self.fresh(bounds)
+    }
+
+    /// The parts of the store as of the pin.
+    #[cfg(test)]
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     /// The engine this is a snapshot of.

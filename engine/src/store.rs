@@ -13,20 +13,30 @@ use parking_lot::Mutex;
 
 use crate::{
     metric::MetricView,
-    tombstone::Tombstone,
+    span::SpanView,
+    tombstone::{SpanTombstone, Tombstone},
     visibility::{Pin, Visibility},
 };
+
+/// The parts of both signals.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// What metrics are read from.
+    pub(crate) metrics: MetricView,
+    /// What spans are read from.
+    pub(crate) spans: SpanView,
+}
 
 /// The view of now.
 #[derive(Debug)]
 pub(crate) struct Store {
-    view: Mutex<Arc<MetricView>>,
+    view: Mutex<Arc<View>>,
     /// Some block could not be opened: deletes are listed for it, in case it comes back.
     has_damaged_blocks: bool,
 }
 
 impl Store {
-    pub(crate) fn new(view: MetricView, has_damaged_blocks: bool) -> Self {
+    pub(crate) fn new(view: View, has_damaged_blocks: bool) -> Self {
         Self {
             has_damaged_blocks,
             view: Mutex::new(Arc::new(view)),
@@ -34,37 +44,50 @@ impl Store {
     }
 
     /// The view of now.
-    pub(crate) fn view(&self) -> Arc<MetricView> {
+    pub(crate) fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.lock())
     }
 
     /// Opens a snapshot: a pin on the watermark and the view that belongs to it.
-    pub(crate) fn pin(&self, visibility: &Arc<Visibility>) -> (Pin, Arc<MetricView>) {
+    pub(crate) fn pin(&self, visibility: &Arc<Visibility>) -> (Pin, Arc<View>) {
         let view = self.view.lock();
         (visibility.pin(), Arc::clone(&view))
     }
 
     /// Puts another view in the place of this one.
-    pub(crate) fn swap(&self, change: impl FnOnce(&mut MetricView)) {
+    pub(crate) fn swap(&self, change: impl FnOnce(&mut View)) {
         let mut view = self.view.lock();
-        let mut next = MetricView::clone(&view);
+        let mut next = View::clone(&view);
         change(&mut next);
         let before = std::mem::replace(&mut *view, Arc::new(next));
         drop(view);
         drop(before);
     }
 
+    /// Lists a delete of spans for the blocks, as [`add_tombstone`](Self::add_tombstone) does. Generations
+    /// apply it themselves, frozen ones too.
+    pub(crate) fn add_span_tombstone(&self, tombstone: SpanTombstone) {
+        if self.view().spans.is_young() && !self.has_damaged_blocks {
+            return;
+        }
+        self.swap(|view| {
+            let tombstones = view.spans.tombstones.iter().cloned();
+            view.spans.tombstones = tombstones.chain([tombstone]).collect();
+        });
+    }
+
     /// Lists a delete for the parts that do not apply it themselves. Called once the delete has its
     /// LSN and before it is visible, in rising order of LSNs.
     pub(crate) fn add_tombstone(&self, tombstone: Tombstone) {
-        let view = self.view();
-        let has_others = !view.frozen.is_empty() || !view.blocks.is_empty();
+        let metrics = &self.view().metrics;
+        let has_others = !metrics.frozen.is_empty() || !metrics.blocks.is_empty();
         if !has_others && !self.has_damaged_blocks {
             // Whoever freezes meanwhile waits for this delete first, and has it applied.
             return;
         }
         self.swap(|view| {
-            view.tombstones = view.tombstones.iter().cloned().chain([tombstone]).collect();
+            let tombstones = view.metrics.tombstones.iter().cloned();
+            view.metrics.tombstones = tombstones.chain([tombstone]).collect();
         });
     }
 }

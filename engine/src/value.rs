@@ -70,6 +70,45 @@ pub enum Value {
     KeyValues(Vec<(String, Value)>),
 }
 
+/// What kind of value an attribute has, as far as searches tell kinds apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AttributeType {
+    /// Text.
+    Str,
+    /// A signed integer.
+    Int,
+    /// A double.
+    Double,
+    /// A truth value.
+    Bool,
+    /// Bytes, a list, a map, or a value that says nothing.
+    Other,
+}
+
+impl AttributeType {
+    /// Of a value.
+    pub fn of(value: &Value) -> Self {
+        match value {
+            Value::Str(_) => Self::Str,
+            Value::Int(_) => Self::Int,
+            Value::Double(_) => Self::Double,
+            Value::Bool(_) => Self::Bool,
+            Value::Empty | Value::Bytes(_) | Value::Array(_) | Value::KeyValues(_) => Self::Other,
+        }
+    }
+
+    /// Of an encoded value.
+    pub(crate) fn of_encoded(encoded: &[u8]) -> Self {
+        match encoded.first() {
+            Some(&STR) => Self::Str,
+            Some(&INT) => Self::Int,
+            Some(&DOUBLE) => Self::Double,
+            Some(&(FALSE | TRUE)) => Self::Bool,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// A value nested deeper than [`VALUE_DEPTH_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("attribute value is nested deeper than {VALUE_DEPTH_MAX} levels")]

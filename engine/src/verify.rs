@@ -135,7 +135,7 @@ fn size_of(storage: &Arc<dyn Storage>, dir: &Path) -> Result<(u64, u64), Error> 
 
 /// What a sound manifest says.
 struct Named {
-    /// Samples of records up to here are in blocks.
+    /// Samples or spans of records up to here are in blocks.
     cut: Lsn,
     blocks: Vec<BlockMeta>,
 }
@@ -236,7 +236,7 @@ impl Walk<'_> {
             });
         }
         Ok((is_intact && !recovery.created).then(|| Named {
-            cut: version.cuts.metrics,
+            cut: version.cuts.metrics.max(version.cuts.spans),
             blocks: version.blocks.into_values().collect(),
         }))
     }
@@ -393,6 +393,7 @@ fn cost(block: &Arc<Block>, damage: &PageDamage) -> String {
         Some(SectionKind::SpanRows | SectionKind::SpanIds) => "spans on this page".to_owned(),
         Some(
             SectionKind::SpanExtras
+            | SectionKind::SpanOrphans
             | SectionKind::SpanAttributes
             | SectionKind::SpanEvents
             | SectionKind::SpanLinks,
@@ -400,6 +401,9 @@ fn cost(block: &Arc<Block>, damage: &PageDamage) -> String {
         Some(SectionKind::SpanEdges) => "nothing: edges are computed from the spans".to_owned(),
         Some(SectionKind::SpanSuperseded) => {
             "which traces older blocks hold older copies of".to_owned()
+        }
+        Some(SectionKind::SpanDirectory | SectionKind::SpanDirectoryCopy) => {
+            "nothing: its copy is read instead".to_owned()
         }
         None => "what this release does not know".to_owned(),
     }

@@ -112,7 +112,7 @@ pub(crate) enum SectionKind {
     SpanRows = 18,
     /// Span ids in the order of rows.
     SpanIds = 19,
-    /// What few spans have: messages, trace states, counts of what was dropped, parents not here.
+    /// What few spans have: messages, trace states, counts of what was dropped.
     SpanExtras = 20,
     /// Attributes of spans.
     SpanAttributes = 21,
@@ -124,11 +124,17 @@ pub(crate) enum SectionKind {
     SpanEdges = 24,
     /// Traces that are whole here and not to be read from older blocks.
     SpanSuperseded = 25,
+    /// Where in the sections of spans everything lies.
+    SpanDirectory = 26,
+    /// The same again.
+    SpanDirectoryCopy = 27,
+    /// Ids of parents that are not here.
+    SpanOrphans = 28,
 }
 
 impl SectionKind {
     /// All that this release knows.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Strings,
         Self::SeriesIndex,
         Self::Times,
@@ -146,6 +152,9 @@ impl SectionKind {
         Self::SpanLinks,
         Self::SpanEdges,
         Self::SpanSuperseded,
+        Self::SpanDirectory,
+        Self::SpanDirectoryCopy,
+        Self::SpanOrphans,
     ];
 
     /// The kind with this number, if it is known.
@@ -173,6 +182,9 @@ impl SectionKind {
             Self::SpanLinks => "span-links",
             Self::SpanEdges => "span-edges",
             Self::SpanSuperseded => "span-superseded",
+            Self::SpanDirectory => "span-directory",
+            Self::SpanDirectoryCopy => "span-directory-copy",
+            Self::SpanOrphans => "span-orphans",
         }
     }
 }

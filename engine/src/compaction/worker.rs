@@ -28,10 +28,13 @@ use parking_lot::Mutex;
 use rootline_index::Symbols;
 use rootline_wal::{Clock, Lsn, StoreId};
 
-use super::planner::{self, Effort, PendingDelete, Plan};
+use super::{
+    planner::{self, Effort, PendingDelete, Plan},
+    spans::spare_span_tombstones,
+};
 use crate::{
     allocator,
-    block::{BlockId, BlockMeta, SectionKind, Signal},
+    block::{Block, BlockId, BlockMeta, SectionKind, Signal},
     budget::Holder,
     error::{Error, ErrorKind},
     files::{self, StoreFiles},
@@ -128,9 +131,9 @@ pub(crate) struct Compaction {
 
 /// What is known from step to step.
 #[derive(Debug)]
-struct Memory {
+pub(super) struct Memory {
     /// Blocks whose damage a merge ran into: they are left as they are.
-    damaged: HashSet<BlockId>,
+    pub(super) damaged: HashSet<BlockId>,
     clock: RetentionClock,
     retry_at: Duration,
     scrub_at: Option<Duration>,
@@ -167,7 +170,7 @@ impl Compaction {
 }
 
 /// Rests between slices of work, and ends it when the store closes.
-struct Pace<'c> {
+pub(super) struct Pace<'c> {
     core: &'c Core,
     effort: Effort,
     calls: u32,
@@ -175,7 +178,7 @@ struct Pace<'c> {
 }
 
 impl<'c> Pace<'c> {
-    fn new(core: &'c Core, effort: Effort) -> Self {
+    pub(super) fn new(core: &'c Core, effort: Effort) -> Self {
         Self {
             core,
             effort,
@@ -192,7 +195,7 @@ impl<'c> Pace<'c> {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<(), Error> {
+    pub(super) fn look(&mut self) -> Result<(), Error> {
         let compaction = &self.core.compaction;
         if compaction.stopping.load(Ordering::Acquire) {
             return Err(Error::Cancelled);
@@ -281,13 +284,15 @@ impl Core {
         let clean_lsn = visible.min(self.committer.wal.durable_lsn());
         let view = self.committer.store.view();
         let deletes: Vec<Tombstone> = view
+            .metrics
             .tombstones
             .iter()
             .filter(|t| t.lsn <= clean_lsn)
             .cloned()
             .collect();
-        self.note_clean_blocks(&view, &deletes, clean_lsn, &mut memory)?;
+        self.note_clean_blocks(&view.metrics, &deletes, clean_lsn, &mut memory)?;
         let view = self.committer.store.view();
+        let view = &view.metrics;
         let mut metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
         // A block that does not open may be mended one day: nothing merges past it.
         let version = self.files.manifest.version();
@@ -322,19 +327,27 @@ impl Core {
             }
         }
         let Some(plan) = plan else {
-            return Ok(None);
+            let done = self.compact_spans_step(effort, &mut memory)?;
+            if let Some(done) = done {
+                self.count_merge(done, started);
+            }
+            return Ok(done);
         };
-        let done = self.carry_out(&view, &plan, &deletes, clean_lsn, effort);
+        let done = self.carry_out(view, &plan, &deletes, clean_lsn, effort);
         if let Err(error) = &done
             && error.kind() == ErrorKind::Corrupted
         {
-            self.set_aside(&view, &plan, error, &mut memory);
+            self.set_aside(view, &plan, error, &mut memory);
         }
         let done = done?;
+        self.count_merge(done, started);
+        Ok(Some(done))
+    }
+
+    fn count_merge(&self, done: Compacted, started: Duration) {
         let mut stats = self.compaction.stats.lock();
         stats.done.add(done);
         stats.last = self.clock.monotonic().saturating_sub(started);
-        Ok(Some(done))
     }
 
     /// Writes the merged block and publishes it.
@@ -362,7 +375,7 @@ impl Core {
             }
             return Err(error);
         }
-        self.retire(&sources);
+        self.retire(sources.iter().map(|block| block.block()));
         let held = sources.iter().map(|block| block.meta());
         let held = held.map(|meta| meta.file_bytes + meta.series * HELD_SERIES_BYTES);
         allocator::freed(held.sum());
@@ -444,16 +457,17 @@ impl Core {
                 let mut changes: Vec<Change> =
                     dropped.iter().copied().map(Change::DropBlock).collect();
                 changes.extend(merged.cloned().map(Change::AddBlock));
-                changes.extend(spare_tombstones(version, view, &dropped, merged));
+                changes.extend(spare_tombstones(version, &view.metrics, &dropped, merged));
                 if merged.is_none() {
-                    changes.extend(files::carry_metadata(version, view, sources));
+                    changes.extend(files::carry_metadata(version, &view.metrics, sources));
                 }
                 Ok(changes)
             },
             |view| {
-                view.blocks
+                view.metrics
+                    .blocks
                     .retain(|block| !dropped.contains(&block.meta().id));
-                view.blocks.extend(opened);
+                view.metrics.blocks.extend(opened);
             },
         )?;
         Ok(())
@@ -513,11 +527,11 @@ impl Core {
                 }
                 let metas: Vec<BlockMeta> = noted.iter().map(|b| b.meta().clone()).collect();
                 let dropped: Vec<BlockId> = metas.iter().map(|meta| meta.id).collect();
-                changes.extend(spare_tombstones(version, view, &dropped, &metas));
+                changes.extend(spare_tombstones(version, &view.metrics, &dropped, &metas));
                 Ok(changes)
             },
             |view| {
-                for block in &mut view.blocks {
+                for block in &mut view.metrics.blocks {
                     if let Some(noted) = noted.iter().find(|n| n.meta().id == block.meta().id) {
                         *block = Arc::clone(noted);
                     }
@@ -549,16 +563,15 @@ impl Core {
     }
 
     /// Removes files of blocks that the manifest no longer names. Who still reads them keeps them open.
-    fn retire(&self, blocks: &[Arc<MetricBlock>]) {
+    pub(super) fn retire<'b>(&self, blocks: impl Iterator<Item = &'b Arc<Block>>) {
         let kept_open = blocks
-            .iter()
-            .filter(|block| block.block().keep_open().is_ok())
+            .filter(|block| block.keep_open().is_ok())
             .map(|block| block.meta().id);
         // One that cannot be kept open stays until the next open of the store.
         self.files.remove_blocks(kept_open);
     }
 
-    fn store_id(&self) -> StoreId {
+    pub(super) fn store_id(&self) -> StoreId {
         StoreFiles::store_id(&self.files.manifest.version())
             .unwrap_or_else(|| self.committer.wal.store_id())
     }
@@ -586,25 +599,38 @@ impl Core {
         let (now_ns, jumped) = memory.clock.now_ns(wall_ns, monotonic);
         self.compaction.stats.lock().retention_paused = jumped;
         let view = self.committer.store.view();
-        let metas: Vec<&BlockMeta> = view.blocks.iter().map(|block| block.meta()).collect();
-        let floor = view.floor_ns.map(Timestamp::from_nanos);
-        let plan = retention::plan(&metas, limits, floor, now_ns);
+        let of_spans = view.spans.blocks.iter().map(|part| &part.meta);
+        let metas = view.metrics.blocks.iter().map(|block| block.meta());
+        let metas: Vec<&BlockMeta> = metas.chain(of_spans).collect();
+        let floor = view.metrics.floor_ns.max(view.spans.floor_ns);
+        let plan = retention::plan(&metas, limits, floor.map(Timestamp::from_nanos), now_ns);
         let note_ns = memory.clock.note_ns(wall_ns, monotonic);
         let notes_clock = note_ns.saturating_sub(memory.clock.noted_wall_ns) >= CLOCK_NOTE_NS;
         if plan.floor.is_none() && plan.drop.is_empty() && !notes_clock {
             return Ok(());
         }
-        let retired: Vec<Arc<MetricBlock>> = view
-            .blocks
-            .iter()
-            .filter(|block| plan.drop.contains(&block.meta().id))
-            .cloned()
-            .collect();
         let floor_ns = plan.floor.map(Timestamp::as_nanos);
-        // Late samples below the floor are refused from before it is shown.
+        // Late samples and spans below the floor are refused from before it is shown.
         if let Some(floor_ns) = floor_ns {
-            view.current.raise_floor(floor_ns);
+            view.metrics.current.raise_floor(floor_ns);
+            self.files
+                .hold_still(|_| self.committer.raise_span_floor(floor_ns))?;
         }
+        let goes = |id: BlockId| plan.drop.contains(&id);
+        let metrics = view.metrics.blocks.iter();
+        let metrics = metrics.filter(|block| goes(block.meta().id));
+        let metrics: Vec<Arc<MetricBlock>> = metrics.cloned().collect();
+        let mut retired: Vec<Arc<Block>> = metrics
+            .iter()
+            .map(|block| Arc::clone(block.block()))
+            .collect();
+        for part in view.spans.blocks.iter().filter(|part| goes(part.meta.id)) {
+            if self.may_retire(part)? {
+                retired.push(Arc::clone(part.block.block()));
+            }
+        }
+        drop(view);
+        let dropped: Vec<BlockId> = retired.iter().map(|block| block.meta().id).collect();
         self.files.publish(
             &self.committer.store,
             |version, view| {
@@ -612,36 +638,37 @@ impl Core {
                     name: STATE_RETENTION_CLOCK.to_owned(),
                     value: note_ns.to_le_bytes().to_vec(),
                 }];
-                changes.extend(floor_ns.map(|time_ns| Change::RetentionFloor {
-                    signal: Signal::Metrics,
-                    time_ns,
-                }));
-                changes.extend(plan.drop.iter().copied().map(Change::DropBlock));
-                changes.extend(files::carry_metadata(version, view, &retired));
-                changes.extend(spare_tombstones(
-                    version,
-                    view,
-                    &plan.drop,
-                    None::<&BlockMeta>,
-                ));
+                for signal in [Signal::Metrics, Signal::Spans] {
+                    changes
+                        .extend(floor_ns.map(|time_ns| Change::RetentionFloor { signal, time_ns }));
+                }
+                changes.extend(dropped.iter().copied().map(Change::DropBlock));
+                changes.extend(files::carry_metadata(version, &view.metrics, &metrics));
+                let none = None::<&BlockMeta>;
+                changes.extend(spare_tombstones(version, &view.metrics, &dropped, none));
+                changes.extend(spare_span_tombstones(version, &view.spans, &dropped, none));
                 Ok(changes)
             },
             |view| {
                 if floor_ns.is_some() {
-                    view.floor_ns = floor_ns;
+                    view.metrics.floor_ns = floor_ns;
                 }
-                view.blocks
-                    .retain(|block| !plan.drop.contains(&block.meta().id));
+                let stays = |id: BlockId| !dropped.contains(&id);
+                view.metrics.blocks.retain(|block| stays(block.meta().id));
+                view.spans.blocks.retain(|part| stays(part.meta.id));
             },
         )?;
         memory.clock = RetentionClock {
             noted_wall_ns: note_ns,
             noted_monotonic: monotonic,
         };
-        self.retire(&retired);
+        self.retire(retired.iter());
         let mut stats = self.compaction.stats.lock();
         stats.retired_blocks += retired.len() as u64;
-        stats.retired_bytes += retired.iter().map(|b| b.meta().file_bytes).sum::<u64>();
+        stats.retired_bytes += retired
+            .iter()
+            .map(|block| block.meta().file_bytes)
+            .sum::<u64>();
         Ok(())
     }
 
@@ -673,12 +700,16 @@ impl Core {
     /// [`Error::Cancelled`] when the store closes.
     pub(crate) fn scrub(&self) -> Result<(), Error> {
         let view = self.committer.store.view();
-        let blocks = view.blocks.clone();
+        let metrics = view.metrics.blocks.iter();
+        let metrics = metrics.map(|block| Arc::clone(block.block()));
+        let spans = view.spans.blocks.iter();
+        let spans = spans.map(|part| Arc::clone(part.block.block()));
+        let blocks: Vec<Arc<Block>> = metrics.chain(spans).collect();
         drop(view);
         let mut pace = Pace::new(self, Effort::Background);
         let mut unrested = 0;
         for block in blocks {
-            let path = block.block().path().to_owned();
+            let path = block.path().to_owned();
             let mut damage = Vec::new();
             let mut rest = |bytes: u64| {
                 self.compaction
@@ -691,9 +722,7 @@ impl Core {
                 }
                 Ok(())
             };
-            block
-                .block()
-                .verify(&mut rest, &mut |found| damage.push(found))?;
+            block.verify(&mut rest, &mut |found| damage.push(found))?;
             for found in damage {
                 let error = Error::CorruptBlock {
                     path: path.clone(),

@@ -8,7 +8,7 @@ use rootline_wal::Lsn;
 use super::version::Change;
 use crate::{
     block::{BlockId, Signal, decode_meta, encode_meta, signal_code, signal_of},
-    tombstone::Tombstone,
+    tombstone::{SpanTombstone, Tombstone},
     varint::{put_bytes, put_i64, put_u64, take_bytes, take_i64, take_u64},
 };
 
@@ -22,6 +22,8 @@ const TAG_ADD_TOMBSTONE: u8 = 4;
 const TAG_DROP_TOMBSTONE: u8 = 5;
 const TAG_RETENTION_FLOOR: u8 = 6;
 const TAG_SET_STATE: u8 = 7;
+const TAG_ADD_SPAN_TOMBSTONE: u8 = 8;
+const TAG_DROP_SPAN_TOMBSTONE: u8 = 9;
 
 /// A decoded record of the manifest.
 #[derive(Clone, Debug)]
@@ -84,6 +86,14 @@ fn encode_change(out: &mut Vec<u8>, change: &Change) {
             out.push(TAG_DROP_TOMBSTONE);
             put_u64(out, lsn.0);
         }
+        Change::AddSpanTombstone(tombstone) => {
+            out.push(TAG_ADD_SPAN_TOMBSTONE);
+            tombstone.encode(out);
+        }
+        Change::DropSpanTombstone(lsn) => {
+            out.push(TAG_DROP_SPAN_TOMBSTONE);
+            put_u64(out, lsn.0);
+        }
         Change::RetentionFloor { signal, time_ns } => {
             out.extend([TAG_RETENTION_FLOOR, signal_code(*signal)]);
             put_i64(out, *time_ns);
@@ -134,6 +144,10 @@ fn decode_change(input: &mut &[u8]) -> Result<Change, EditError> {
             Change::AddTombstone(Tombstone::decode(input).map_err(EditError::Damaged)?)
         }
         TAG_DROP_TOMBSTONE => Change::DropTombstone(Lsn(take_u64(input).ok_or(CUT)?)),
+        TAG_ADD_SPAN_TOMBSTONE => {
+            Change::AddSpanTombstone(SpanTombstone::decode(input).map_err(EditError::Damaged)?)
+        }
+        TAG_DROP_SPAN_TOMBSTONE => Change::DropSpanTombstone(Lsn(take_u64(input).ok_or(CUT)?)),
         TAG_RETENTION_FLOOR => Change::RetentionFloor {
             signal: take_signal(input)?,
             time_ns: take_i64(input).ok_or(CUT)?,
@@ -174,8 +188,11 @@ mod tests {
     use super::*;
     use crate::{
         block::BlockMeta,
+        id::TraceId,
         manifest::check_manifest_edit,
+        span::{SpanCondition, SpanFilter, StringMatch},
         time::{TimeRange, Timestamp},
+        tombstone::SpanDelete,
     };
 
     fn range() -> impl Strategy<Value = TimeRange> {
@@ -241,6 +258,23 @@ mod tests {
                 }
             ),
             any::<u64>().prop_map(|lsn| Change::DropTombstone(Lsn(lsn))),
+            any::<u64>().prop_map(|lsn| Change::DropSpanTombstone(Lsn(lsn))),
+            (any::<u64>(), 1u8..).prop_map(|(lsn, id)| {
+                let delete = SpanDelete::Trace(TraceId::new([id; 16]).unwrap());
+                Change::AddSpanTombstone(SpanTombstone {
+                    lsn: Lsn(lsn),
+                    delete,
+                })
+            }),
+            (any::<u64>(), range(), ".{0,9}").prop_map(|(lsn, range, text)| {
+                let filter = SpanFilter::in_range(range);
+                let filter = filter.and(SpanCondition::Service(StringMatch::equal(&text)));
+                let delete = SpanDelete::Matching(filter);
+                Change::AddSpanTombstone(SpanTombstone {
+                    lsn: Lsn(lsn),
+                    delete,
+                })
+            }),
             (signal(), any::<i64>())
                 .prop_map(|(signal, time_ns)| Change::RetentionFloor { signal, time_ns }),
             (".{0,9}", any::<Vec<u8>>()).prop_map(|(name, value)| Change::SetState { name, value }),

@@ -45,7 +45,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use rootline_wal::{Clock, Durability, Lsn, Record, Recovery, Settings, Storage, Wal};
 
-pub(crate) use self::version::{Change, Version};
+pub(crate) use self::version::{BySignal, Change, Version};
 use self::{edit::EditError, reserve::Reserve};
 use crate::{
     block::{self, BlockId, Cleaned},

@@ -6,7 +6,7 @@ use rootline_wal::Lsn;
 
 use crate::{
     block::{BlockId, BlockMeta, Signal},
-    tombstone::Tombstone,
+    tombstone::{SpanTombstone, Tombstone},
 };
 
 /// One value for each signal.
@@ -52,6 +52,10 @@ pub(crate) enum Change {
     AddTombstone(Tombstone),
     /// The deletes of one record are needed no more. None may be left.
     DropTombstone(Lsn),
+    /// A delete of spans that blocks still need.
+    AddSpanTombstone(SpanTombstone),
+    /// The deletes of spans of one record are needed no more. None may be left.
+    DropSpanTombstone(Lsn),
     /// Everything older than `time_ns` has expired. Never goes back.
     RetentionFloor {
         /// Of which signal.
@@ -77,6 +81,8 @@ pub(crate) struct Version {
     pub(crate) cuts: BySignal<Lsn>,
     /// Deletes that blocks still need, by rising LSN.
     pub(crate) tombstones: Vec<Tombstone>,
+    /// Deletes of spans that blocks still need, by rising LSN.
+    pub(crate) span_tombstones: Vec<SpanTombstone>,
     /// Before which moment everything has expired, ns since the Unix epoch; `i64::MIN` if nothing has.
     pub(crate) floors: BySignal<i64>,
     /// Small state by name.
@@ -89,6 +95,7 @@ impl Default for Version {
             blocks: BTreeMap::new(),
             cuts: BySignal::default(),
             tombstones: Vec::new(),
+            span_tombstones: Vec::new(),
             floors: BySignal {
                 metrics: i64::MIN,
                 spans: i64::MIN,
@@ -123,6 +130,12 @@ impl Version {
                 self.tombstones.insert(at, tombstone);
             }
             Change::DropTombstone(lsn) => self.tombstones.retain(|t| t.lsn != lsn),
+            Change::AddSpanTombstone(tombstone) => {
+                let behind = |t: &SpanTombstone| t.lsn <= tombstone.lsn;
+                let at = self.span_tombstones.partition_point(behind);
+                self.span_tombstones.insert(at, tombstone);
+            }
+            Change::DropSpanTombstone(lsn) => self.span_tombstones.retain(|t| t.lsn != lsn),
             Change::RetentionFloor { signal, time_ns } => {
                 let floor = self.floors.get_mut(signal);
                 *floor = (*floor).max(time_ns);
@@ -142,6 +155,8 @@ impl Version {
         let mut changes = Vec::new();
         changes.extend(self.blocks.values().cloned().map(Change::AddBlock));
         changes.extend(self.tombstones.iter().cloned().map(Change::AddTombstone));
+        let spans = self.span_tombstones.iter().cloned();
+        changes.extend(spans.map(Change::AddSpanTombstone));
         for signal in [Signal::Metrics, Signal::Spans] {
             let lsn = *self.cuts.get(signal);
             if lsn > Lsn::ZERO {

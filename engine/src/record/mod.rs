@@ -40,6 +40,8 @@ pub(crate) enum Tag {
     DeleteSeries = 6,
     /// A delete of one trace.
     DeleteTrace = 7,
+    /// A delete of the spans that match a filter.
+    DeleteSpans = 8,
 }
 
 impl Tag {
@@ -52,6 +54,7 @@ impl Tag {
             5 => Self::Spans,
             6 => Self::DeleteSeries,
             7 => Self::DeleteTrace,
+            8 => Self::DeleteSpans,
             _ => return None,
         })
     }

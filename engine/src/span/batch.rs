@@ -235,6 +235,40 @@ impl SpanData {
         owner_tags(&self.scopes, &self.scope_tags, scope)
     }
 
+    /// Keeps the rows for which `keep` holds, and their traces; other dictionaries stay as they are.
+    pub(crate) fn retain_rows(&mut self, mut keep: impl FnMut(&Row) -> bool) {
+        let rows = std::mem::take(&mut self.rows);
+        let span_tags = std::mem::take(&mut self.span_tags);
+        let rests = std::mem::take(&mut self.rests);
+        let traces = std::mem::take(&mut self.traces);
+        // Traces are numbered in the order of their first rows.
+        let mut places = vec![u32::MAX; traces.len()];
+        let (mut tags_from, mut rest_from) = (0, 0);
+        for row in rows {
+            let tags = span_tags.get(tags_from as usize..row.tags_end as usize);
+            let rest = rests.get(rest_from as usize..row.rest_end as usize);
+            (tags_from, rest_from) = (row.tags_end, row.rest_end);
+            let place = places.get_mut(row.trace as usize);
+            let id = traces.get(row.trace as usize);
+            if keep(&row)
+                && let (Some(place), Some(&id)) = (place, id)
+            {
+                if *place == u32::MAX {
+                    *place = number(self.traces.len());
+                    self.traces.push(id);
+                }
+                self.span_tags.extend_from_slice(tags.unwrap_or_default());
+                self.rests.extend_from_slice(rest.unwrap_or_default());
+                self.rows.push(Row {
+                    trace: *place,
+                    tags_end: number(self.span_tags.len()),
+                    rest_end: number(self.rests.len()),
+                    ..row
+                });
+            }
+        }
+    }
+
     /// Forgets all, keeps the room.
     pub(crate) fn clear(&mut self) {
         self.texts.clear();

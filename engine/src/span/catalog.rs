@@ -244,6 +244,11 @@ impl Catalog {
         self.tables.read()
     }
 
+    /// Bytes held.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.tables.read().held_bytes
+    }
+
     /// Finds or adds what a batch uses. Takes the write lock only if something is new.
     pub(crate) fn translate(&self, data: &SpanData, into: &mut Translation) {
         into.symbols.clear();

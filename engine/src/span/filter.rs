@@ -2,7 +2,7 @@
 //!
 //! Values are compared in their display form, so that `500` finds the integer, the text and the
 //! double. Something that is absent is the empty text, as in Prometheus. A key that a span has
-//! several times satisfies a condition if one of its values does.
+//! several times satisfies a condition if one of its values does; so do several events or links.
 
 use std::fmt;
 
@@ -80,6 +80,12 @@ pub enum TagScope {
     Span,
     /// On its resource alone.
     Resource,
+    /// On one of its events.
+    Event,
+    /// On one of its links.
+    Link,
+    /// On the instrumentation scope that made it.
+    Scope,
 }
 
 /// One condition on a span.
@@ -110,6 +116,19 @@ pub enum SpanCondition {
         /// On its value.
         matches: StringMatch,
     },
+    /// An attribute is there, whatever its value.
+    Exists {
+        /// Its key.
+        key: String,
+        /// Where.
+        of: TagScope,
+    },
+    /// The name of one of its events.
+    EventName(StringMatch),
+    /// The name of the instrumentation scope that made it.
+    ScopeName(StringMatch),
+    /// What is said about how it ended.
+    StatusMessage(StringMatch),
 }
 
 /// Which spans: those that start in the range and satisfy every condition.

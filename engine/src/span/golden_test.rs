@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     id::{SpanId, TraceId},
-    outcome::Rejections,
     record::{RecordWriter, parts},
     time::Timestamp,
     value::Value,
@@ -146,9 +145,7 @@ fn encode() -> Vec<u8> {
         push(&mut batch, span);
     }
     let mut writer = RecordWriter::default();
-    new_head(1)
-        .prepare(&mut batch, &mut writer, &mut Rejections::default())
-        .unwrap();
+    new_head(1).prepare(&mut batch, &mut writer).unwrap();
     writer.payload().to_vec()
 }
 

@@ -1,4 +1,8 @@
-//! The span head: all spans of the log, in memory, searchable when acknowledged.
+//! One generation of the span head: its spans in memory, searchable when acknowledged.
+//!
+//! A generation takes writes until it is frozen; then another takes its place
+//! ([`SpanHead::successor`]), and rows are added to it no more. Deletes still come, and so do the
+//! marks that a later generation has recalled a trace: both only hide.
 //!
 //! Traces are spread over shards by a hash of their id, so that a trace is whole in one shard. A
 //! record is prepared once ([`SpanHead::prepare`] or [`SpanHead::decode`]) and applied shard by
@@ -8,7 +12,7 @@
 //! Locks: each shard's, then the catalogue's. None is held while a caller's code runs.
 
 use std::{
-    ops::ControlFlow,
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -16,6 +20,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
 use rootline_wal::Lsn;
 
 use super::{
@@ -23,8 +28,7 @@ use super::{
     catalog::{Catalog, SymbolId, Translation},
     dictionary::number,
     filter::SpanFilter,
-    hit::{OddTraces, SpanHit, hit_of},
-    model::{Trace, TraceSummary},
+    model::Trace,
     read,
     select::RowCursor,
     shard::{SHARD_ROWS_MAX, Shard, View, trace_hash},
@@ -34,10 +38,8 @@ use crate::{
     control::QueryControl,
     error::Error,
     id::TraceId,
-    outcome::Rejections,
     record::{Part, RecordWriter, Tag, spans},
     settings::Settings,
-    time::{TimeRange, Timestamp},
 };
 
 /// Prepared batches whose buffers are kept for the next ones.
@@ -50,6 +52,20 @@ const POOL_BATCH_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct PreparedSpans {
     parts: Parts,
     pool: Option<Arc<Pool>>,
+    recall: Recall,
+}
+
+/// What a batch takes over from older parts of the store; see `super::recall`.
+#[derive(Debug, Default)]
+pub(crate) struct Recall {
+    /// The traces, each with visible spans in an older part.
+    pub(crate) traces: Vec<TraceId>,
+    /// Their spans there.
+    pub(crate) spans: Option<Box<PreparedSpans>>,
+    /// Traces of the batch whose spans an older part has all, sorted: nothing of them is applied.
+    pub(crate) repeated: Vec<TraceId>,
+    /// As of which record older parts were read; `None` if nothing depends on it.
+    pub(crate) read_at: Option<Lsn>,
 }
 
 #[derive(Debug, Default)]
@@ -78,9 +94,31 @@ impl PreparedSpans {
         !self.rows_of(shard).is_empty()
     }
 
+    /// Its distinct traces.
+    pub(crate) fn traces(&self) -> &[TraceId] {
+        &self.parts.data.traces
+    }
+
+    /// Its columns.
+    pub(crate) fn data(&self) -> &SpanData {
+        &self.parts.data
+    }
+
+    /// What it takes over from older parts.
+    pub(crate) fn recall(&self) -> &Recall {
+        &self.recall
+    }
+
+    /// Sets what it takes over from older parts, in place of what was set before.
+    pub(crate) fn set_recall(&mut self, recall: Recall) {
+        self.recall = recall;
+    }
+
     /// Bytes held.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.parts.data.heap_bytes()
+        let recalled = self.recall.spans.as_ref();
+        recalled.map_or(0, |spans| spans.heap_bytes())
+            + self.parts.data.heap_bytes()
             + self.parts.translation.heap_bytes()
             + (self.parts.rows.capacity() + self.parts.ends.capacity()) * size_of::<u32>()
     }
@@ -138,19 +176,34 @@ pub(crate) struct SpanHead {
     pool: Arc<Pool>,
     /// The first record that brought a span; `u64::MAX` before there is one.
     oldest_lsn: AtomicU64,
+    /// Bytes charged for the shards.
+    charged_bytes: AtomicU64,
+    /// Those of them that came with recalled spans.
+    recalled_bytes: AtomicU64,
 }
 
 impl SpanHead {
     /// An empty head.
     pub(crate) fn new(settings: &Settings, budget: Arc<Budget>) -> Self {
-        let shards = settings.span_shards.max(1);
+        Self::with(settings.span_shards.max(1), budget, Arc::default())
+    }
+
+    /// The generation that takes this one's place: empty, with as many shards.
+    pub(crate) fn successor(&self) -> Self {
+        let (budget, pool) = (Arc::clone(&self.budget), Arc::clone(&self.pool));
+        Self::with(self.shards.len(), budget, pool)
+    }
+
+    fn with(shards: usize, budget: Arc<Budget>, pool: Arc<Pool>) -> Self {
         Self {
             shards: (0..shards).map(|_| RwLock::default()).collect(),
             rows: (0..shards).map(|_| AtomicU32::new(0)).collect(),
             catalog: Catalog::new(Arc::clone(&budget)),
             budget,
-            pool: Arc::default(),
+            pool,
             oldest_lsn: AtomicU64::new(u64::MAX),
+            charged_bytes: AtomicU64::new(0),
+            recalled_bytes: AtomicU64::new(0),
         }
     }
 
@@ -173,8 +226,96 @@ impl SpanHead {
         hash % self.shards.len()
     }
 
+    /// Bytes held.
+    pub(crate) fn charged_bytes(&self) -> u64 {
+        self.charged_bytes.load(Ordering::Relaxed) + self.catalog.held_bytes()
+    }
+
+    /// Rows of the shard that has most.
+    pub(crate) fn rows_in_largest_shard(&self) -> u64 {
+        let rows = self.rows.iter().map(|rows| rows.load(Ordering::Relaxed));
+        u64::from(rows.max().unwrap_or(0))
+    }
+
+    /// Bytes held by what was written to this generation: without what it recalled.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        let recalled = self.recalled_bytes.load(Ordering::Relaxed);
+        self.charged_bytes().saturating_sub(recalled)
+    }
+
+    /// The traces of a batch that it never had a span of.
+    pub(crate) fn unknown(&self, batch: &PreparedSpans) -> Vec<TraceId> {
+        let data = &batch.parts.data;
+        let mut seen = vec![false; data.traces.len()];
+        let mut unknown = Vec::new();
+        for (shard, lock) in self.shards.iter().enumerate() {
+            let rows = batch.rows_of(shard).iter();
+            let traces = rows.filter_map(|row| Some(data.rows.get(*row as usize)?.trace));
+            let new = traces.filter(|trace| {
+                let seen = seen.get_mut(*trace as usize);
+                seen.is_some_and(|seen| !std::mem::replace(seen, true))
+            });
+            let ids: Vec<TraceId> = new
+                .filter_map(|trace| data.traces.get(trace as usize).copied())
+                .collect();
+            if !ids.is_empty() {
+                let shard = lock.read();
+                unknown.extend(ids.into_iter().filter(|id| shard.find_trace(*id).is_none()));
+            }
+        }
+        unknown
+    }
+
+    /// Of these traces (sorted) those of which the batch has a span that `known` does not have, tried
+    /// out on the side.
+    pub(crate) fn try_out(
+        known: &mut SpanBatch,
+        batch: &PreparedSpans,
+        traces: &[TraceId],
+    ) -> HashSet<TraceId> {
+        let aside = Self::with(1, Budget::new(u64::MAX), Arc::default());
+        let known = aside.prepare_recalled(known);
+        aside.apply(0, Lsn(1), &known, Lsn::ZERO);
+        let counts = |id: &TraceId| (*id, aside.trace_rows(*id));
+        let before: Vec<_> = traces.iter().map(counts).collect();
+        let data = &batch.parts.data;
+        let mut translation = Translation::default();
+        aside.catalog.translate(data, &mut translation);
+        let is_wanted = |row: &super::batch::Row| {
+            let id = data.traces.get(row.trace as usize);
+            id.is_some_and(|id| traces.binary_search(id).is_ok())
+        };
+        let rows: Vec<u32> = (0u32..)
+            .zip(&data.rows)
+            .filter(|(_, row)| is_wanted(row))
+            .map(|(place, _)| place)
+            .collect();
+        if let Some(shard) = aside.shards.first() {
+            shard.write().apply(Lsn(2), data, &rows, &translation);
+        }
+        let grown = before
+            .into_iter()
+            .filter(|(id, rows)| aside.trace_rows(*id) != *rows);
+        grown.map(|(id, _)| id).collect()
+    }
+
+    /// How many spans of a trace it has, hidden ones included; `None` if it never had one.
+    pub(crate) fn trace_rows(&self, id: TraceId) -> Option<u32> {
+        let shard = self.shards.get(self.shard_of(id))?.read();
+        let entry = shard.traces.get(shard.find_trace(id)?)?;
+        Some(entry.rows)
+    }
+
+    /// The traces that it recalled in records after `after`, up to `at`; one may come twice.
+    pub(crate) fn recalled_between(&self, after: Lsn, at: Lsn, each: &mut dyn FnMut(TraceId)) {
+        for lock in &self.shards {
+            let shard = lock.read();
+            shard.recalled_between(after, at).for_each(&mut *each);
+        }
+    }
+
     /// Encodes a batch as a part of its record and takes its content over; the batch is empty after.
-    /// Spans that cannot be stored were refused when they were pushed, so nothing is rejected here.
+    /// Spans that cannot be stored were refused before.
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] for a part past 4 GiB, [`Error::MemoryFull`] if a shard has no row
@@ -183,20 +324,13 @@ impl SpanHead {
         &self,
         batch: &mut SpanBatch,
         parts: &mut RecordWriter,
-        _rejections: &mut Rejections,
     ) -> Result<PreparedSpans, Error> {
         if batch.is_empty() {
             batch.clear();
             return Ok(PreparedSpans::default());
         }
         let new = batch.len() as u64;
-        let most = self
-            .rows
-            .iter()
-            .map(|rows| rows.load(Ordering::Relaxed))
-            .max()
-            .unwrap_or(0);
-        if u64::from(most) + new > u64::from(SHARD_ROWS_MAX) {
+        if self.rows_in_largest_shard() + new > u64::from(SHARD_ROWS_MAX) {
             return Err(Error::MemoryFull {
                 used_bytes: self.budget.used_bytes(),
                 limit_bytes: self.budget.limit_bytes(),
@@ -221,6 +355,14 @@ impl SpanHead {
         }
         *into = self.prepared(own);
         Ok(())
+    }
+
+    /// Spans read from older parts, to be applied with a batch that recalls their traces.
+    pub(crate) fn prepare_recalled(&self, batch: &mut SpanBatch) -> PreparedSpans {
+        self.prepared(Parts {
+            data: batch.take(SpanData::default()),
+            ..Parts::default()
+        })
     }
 
     fn prepared(&self, mut parts: Parts) -> PreparedSpans {
@@ -256,6 +398,7 @@ impl SpanHead {
         PreparedSpans {
             parts,
             pool: Some(Arc::clone(&self.pool)),
+            recall: Recall::default(),
         }
     }
 
@@ -268,10 +411,33 @@ impl SpanHead {
         };
         self.oldest_lsn.fetch_min(lsn.0, Ordering::AcqRel);
         let mut guard = lock.write();
-        guard.apply(lsn, &prepared.parts.data, rows, &prepared.parts.translation);
-        let growth = guard.growth_bytes();
+        let mut growth = 0;
+        if let Some(recalled) = &prepared.recall.spans {
+            let traces = prepared.recall.traces.iter().copied();
+            guard.note_recalled(lsn, traces.filter(|id| self.shard_of(*id) == shard));
+            let rows = recalled.rows_of(shard);
+            guard.apply(lsn, &recalled.parts.data, rows, &recalled.parts.translation);
+            growth = guard.growth_bytes();
+            self.recalled_bytes.fetch_add(growth, Ordering::Relaxed);
+        }
+        let Parts {
+            data, translation, ..
+        } = &prepared.parts;
+        if prepared.recall.repeated.is_empty() {
+            guard.apply(lsn, data, rows, translation);
+        } else {
+            let is_new = |row: &u32| {
+                let row = data.rows.get(*row as usize);
+                let id = row.and_then(|row| data.traces.get(row.trace as usize));
+                id.is_some_and(|id| prepared.recall.repeated.binary_search(id).is_err())
+            };
+            let rows: Vec<u32> = rows.iter().copied().filter(is_new).collect();
+            guard.apply(lsn, data, &rows, translation);
+        }
+        growth += guard.growth_bytes();
         let rows_now = guard.idents.rows();
         drop(guard);
+        self.charged_bytes.fetch_add(growth, Ordering::Relaxed);
         self.budget.charge(Holder::SpanHead, growth);
         if let Some(rows) = self.rows.get(shard) {
             rows.store(rows_now, Ordering::Relaxed);
@@ -282,6 +448,35 @@ impl SpanHead {
     pub(crate) fn delete_trace(&self, shard: usize, lsn: Lsn, trace: TraceId, _floor: Lsn) {
         if let Some(lock) = self.shards.get(shard) {
             lock.write().delete_trace(lsn, trace);
+        }
+    }
+
+    /// Hides the spans of a shard that match now from snapshots at or above `lsn`.
+    pub(crate) fn delete_spans(&self, shard: usize, lsn: Lsn, filter: &SpanFilter) {
+        let Some(lock) = self.shards.get(shard) else {
+            return;
+        };
+        // A delete that is in the log is carried out to its end: nothing bounds it.
+        let ctl = QueryControl::unbounded();
+        let view = lock.read().view(lsn);
+        let Ok(mut cursor) = RowCursor::new(lock, &self.catalog, filter, view, &ctl) else {
+            return;
+        };
+        let (mut found, mut rows) = (RoaringBitmap::new(), Vec::new());
+        while cursor.next_slice(&lock.read(), &self.catalog, &mut rows) > 0 {
+            found.extend(rows.iter().copied());
+        }
+        lock.write().delete_rows(lsn, found);
+    }
+
+    /// Another generation has taken these traces over at `lsn`: hides what is here of them from
+    /// snapshots at or above it.
+    pub(crate) fn supersede(&self, shard: usize, lsn: Lsn, traces: &[TraceId]) {
+        if let Some(lock) = self.shards.get(shard) {
+            let mut shard = lock.write();
+            for id in traces {
+                shard.delete_trace(lsn, *id);
+            }
         }
     }
 
@@ -301,129 +496,37 @@ impl SpanHead {
         }
     }
 
+    /// A trace of a shard by its number there.
+    pub(crate) fn trace_of(
+        &self,
+        shard: &RwLock<Shard>,
+        trace: u32,
+        view: View,
+        ctl: &QueryControl,
+    ) -> Result<Option<Trace>, Error> {
+        read::trace_of(shard, &self.catalog, &self.budget, trace, view, ctl)
+    }
+
     /// What a list of traces says of one; `None` if the snapshot sees no span of it.
     ///
     /// # Errors
     /// Those of the query's control.
+    #[cfg(test)]
     pub(crate) fn trace_summary(
         &self,
         at: Lsn,
         id: TraceId,
         ctl: &QueryControl,
-    ) -> Result<Option<TraceSummary>, Error> {
+    ) -> Result<Option<super::model::TraceSummary>, Error> {
         match self.shards.get(self.shard_of(id)) {
             Some(shard) => read::summary(shard, &self.catalog, at, id, ctl),
             None => Ok(None),
         }
     }
 
-    /// Calls `visit` with every span that satisfies the filter, in no promised order but the same one
-    /// each time, until it breaks. No lock is held meanwhile.
-    ///
-    /// # Errors
-    /// Those of the query's control, and the visitor's.
-    pub(crate) fn scan(
-        &self,
-        at: Lsn,
-        filter: &SpanFilter,
-        ctl: &QueryControl,
-        visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        for lock in &self.shards {
-            let view = lock.read().view(at);
-            let mut cursor = RowCursor::new(lock, &self.catalog, filter, view, ctl)?;
-            let mut odd = OddTraces::default();
-            let (mut rows, mut hits) = (Vec::new(), Vec::new());
-            loop {
-                ctl.check()?;
-                let seen;
-                {
-                    let shard = lock.read();
-                    seen = cursor.next_slice(&shard, &self.catalog, &mut rows);
-                    let tables = self.catalog.read();
-                    hits.clear();
-                    hits.extend(
-                        rows.iter()
-                            .filter_map(|&row| hit_of(&shard, &tables, row, view)),
-                    );
-                }
-                if seen == 0 {
-                    break;
-                }
-                ctl.count_spans(seen as u64)?;
-                for (hit, unsettled) in &mut hits {
-                    if let Some(place) = unsettled {
-                        let parent = odd.parent_service(lock, &self.catalog, view, *place, ctl)?;
-                        hit.parent_service = parent;
-                    }
-                    if visit(hit)?.is_break() {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls `each` with slices of rows that satisfy the filter, under the shard's read lock: for
-    /// work of some nanoseconds per row.
-    pub(crate) fn each_slice(
-        &self,
-        at: Lsn,
-        filter: &SpanFilter,
-        ctl: &QueryControl,
-        each: &mut dyn FnMut(usize, &Shard, &[u32]),
-    ) -> Result<(), Error> {
-        for (i, lock) in self.shards.iter().enumerate() {
-            let view = lock.read().view(at);
-            let mut cursor = RowCursor::new(lock, &self.catalog, filter, view, ctl)?;
-            let mut rows = Vec::new();
-            loop {
-                ctl.check()?;
-                let shard = lock.read();
-                let seen = cursor.next_slice(&shard, &self.catalog, &mut rows);
-                if seen == 0 {
-                    break;
-                }
-                each(i, &shard, &rows);
-                drop(shard);
-                ctl.count_spans(seen as u64)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The text of a symbol of a [`SpanHit`].
     pub(crate) fn symbol(&self, symbol: SymbolId) -> Arc<str> {
         self.catalog.read().symbol(symbol)
-    }
-
-    /// From the earliest start to the latest end of a span; `None` if the snapshot sees none.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    pub(crate) fn time_bounds(
-        &self,
-        at: Lsn,
-        ctl: &QueryControl,
-    ) -> Result<Option<TimeRange>, Error> {
-        let mut bounds: Option<(i64, i64)> = None;
-        let mut widen = |min: i64, max: i64| {
-            let (low, high) = bounds.unwrap_or((min, max));
-            bounds = Some((low.min(min), high.max(max)));
-        };
-        for lock in &self.shards {
-            let view = lock.read().view(at);
-            let mut row = 0;
-            while row < view.rows {
-                ctl.check()?;
-                row = read::page_bounds(&lock.read(), view, row, &mut widen);
-            }
-        }
-        let Some((min, max)) = bounds else {
-            return Ok(None);
-        };
-        TimeRange::new(Timestamp::from_nanos(min), Timestamp::from_nanos(max)).map(Some)
     }
 
     /// Counts of what is held now.
@@ -447,21 +550,15 @@ impl SpanHead {
         &self.catalog
     }
 
-    /// What a snapshot sees of a shard, and the shard.
-    pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
-        self.shards
-            .iter()
-            .map(move |lock| (lock, lock.read().view(at)))
+    /// One of its shards.
+    pub(crate) fn shard(&self, shard: usize) -> Option<&RwLock<Shard>> {
+        self.shards.get(shard)
     }
 }
 
 impl Drop for SpanHead {
     fn drop(&mut self) {
-        let charged = self
-            .shards
-            .iter_mut()
-            .map(|shard| shard.get_mut().charged_bytes())
-            .sum();
-        self.budget.release(Holder::SpanHead, charged);
+        let charged = self.charged_bytes.get_mut();
+        self.budget.release(Holder::SpanHead, *charged);
     }
 }

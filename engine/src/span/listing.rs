@@ -1,407 +1,235 @@
 //! What there is to search for: attribute keys, their values, services, operations.
 //!
-//! Every answer is of the spans that satisfy a filter at a snapshot, and counts them.
+//! Every part counts for itself, by classes, postings and directories where they suffice; here the
+//! counts are added up. Of values no more are held than are asked for: one that comes after the last of
+//! the first `limit` never becomes one of them again.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use hashbrown::HashMap;
-use parking_lot::RwLock;
-use roaring::RoaringBitmap;
-use rootline_wal::Lsn;
-
-use super::{
-    filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
-    head::SpanHead,
-    model::{SpanKind, StatusCode},
-    row_list::RowList,
-    shard::Shard,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
+
+use super::{filter::TagScope, part::SpanPart};
 use crate::{
-    control::{CHECK_ROWS, QueryControl},
+    control::QueryControl,
     error::Error,
+    span::filter::{SpanCondition, SpanFilter, StringMatch},
     time::TimeRange,
-    value,
+    value::{AttributeType, Value},
 };
 
 /// An attribute key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TagName {
     /// The key.
     pub key: Arc<str>,
-    /// Where it stands: [`TagScope::Span`] or [`TagScope::Resource`].
+    /// Where it stands; never [`TagScope::Any`].
     pub scope: TagScope,
+    /// Types of its values, sorted.
+    pub types: Vec<AttributeType>,
     /// Spans that have it there.
     pub spans: u64,
 }
 
-/// A value of an attribute key, in its display form.
+/// A value of an attribute key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TagValue {
-    /// The value.
+    /// The value in its display form.
     pub value: String,
+    /// Its type. Values of two types that read the same are listed apart.
+    pub kind: AttributeType,
     /// Spans that have it.
     pub spans: u64,
 }
 
-/// Service, name and kind of an operation.
-type OperationKey = (Arc<str>, Arc<str>, SpanKind);
-
-/// An operation of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Operation {
-    service: Arc<str>,
-    name: Arc<str>,
-    kind: SpanKind,
-    spans: u64,
-    errors: u64,
+/// Keys with what is known of them so far.
+#[derive(Debug, Default)]
+pub(crate) struct NameCounts {
+    names: BTreeMap<(Arc<str>, TagScope), (BTreeSet<AttributeType>, u64)>,
 }
 
-impl SpanHead {
-    /// Services with spans that start in `range`, sorted.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    pub(crate) fn services(
-        &self,
-        at: Lsn,
-        range: TimeRange,
-        ctl: &QueryControl,
-    ) -> Result<Vec<String>, Error> {
-        let operations = self.operations_of(at, &SpanFilter::in_range(range), ctl)?;
-        let mut services: Vec<String> = operations
-            .iter()
-            .map(|operation| operation.service.to_string())
-            .collect();
-        services.dedup();
-        Ok(services)
-    }
-
-    /// Names of the spans of a service (of all if `None`) that start in `range`, sorted.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    pub(crate) fn operations(
-        &self,
-        at: Lsn,
-        service: Option<&str>,
-        range: TimeRange,
-        ctl: &QueryControl,
-    ) -> Result<Vec<String>, Error> {
-        let mut filter = SpanFilter::in_range(range);
-        if let Some(service) = service {
-            filter = filter.and(SpanCondition::Service(StringMatch::equal(service)));
+impl NameCounts {
+    /// Adds spans that have a key.
+    pub(crate) fn add(
+        &mut self,
+        key: &Arc<str>,
+        scope: TagScope,
+        types: impl IntoIterator<Item = AttributeType>,
+        spans: u64,
+    ) {
+        if spans > 0 {
+            let name = self.names.entry((Arc::clone(key), scope)).or_default();
+            name.0.extend(types);
+            name.1 += spans;
         }
-        let operations = self.operations_of(at, &filter, ctl)?;
-        let mut names: Vec<String> = operations
-            .iter()
-            .map(|operation| operation.name.to_string())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
     }
 
-    /// Attribute keys of all spans and their resources, sorted by key, then scope.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    pub(crate) fn tag_names(&self, at: Lsn, ctl: &QueryControl) -> Result<Vec<TagName>, Error> {
-        self.tag_names_of(at, &SpanFilter::in_range(TimeRange::ALL), ctl)
-    }
-
-    /// Values of a key that begin with `prefix`, on spans or else on their resources, sorted, at most
-    /// `limit`.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    pub(crate) fn tag_values(
-        &self,
-        at: Lsn,
-        key: &str,
-        prefix: &str,
-        limit: usize,
-        ctl: &QueryControl,
-    ) -> Result<Vec<TagValue>, Error> {
-        let filter = SpanFilter::in_range(TimeRange::ALL);
-        self.tag_values_of(at, key, TagScope::Any, &filter, prefix, limit, ctl)
-    }
-
-    /// Attribute keys of spans and of resources, sorted by key, then scope.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    fn tag_names_of(
-        &self,
-        at: Lsn,
-        filter: &SpanFilter,
-        ctl: &QueryControl,
-    ) -> Result<Vec<TagName>, Error> {
-        let mut on_span: HashMap<u32, u64> = HashMap::new();
-        let mut by_resource: HashMap<u32, u64> = HashMap::new();
-        let by_postings = self.is_everything(at, filter);
-        if by_postings {
-            for (lock, view) in self.views(at) {
-                let keys: Vec<u32> = lock.read().tags.keys().collect();
-                for key in keys {
-                    let mut rows = RoaringBitmap::new();
-                    each_value(lock, key, ctl, &mut |_, postings| {
-                        postings.union_into(&mut rows);
-                    })?;
-                    let spans = rows.range_cardinality(..view.rows);
-                    if spans > 0 {
-                        *on_span.entry(key).or_default() += spans;
-                    }
-                }
-            }
-        }
-        let mut tags = Vec::new();
-        self.each_slice(at, filter, ctl, &mut |_, shard, rows| {
-            for &row in rows {
-                if let Some(entry) = shard.class_entry(row) {
-                    *by_resource.entry(entry.class.resource).or_default() += 1;
-                }
-                if by_postings {
-                    continue;
-                }
-                shard.tags_of(row, &mut tags);
-                // A key that a span has twice is still one span.
-                for tag in &mut tags {
-                    *tag = shard.tags.key(*tag);
-                }
-                tags.sort_unstable();
-                tags.dedup();
-                for &key in &tags {
-                    *on_span.entry(key).or_default() += 1;
-                }
-            }
-        })?;
-        let tables = self.catalog().read();
-        let mut names: Vec<TagName> = on_span
-            .into_iter()
-            .map(|(key, spans)| TagName {
-                key: tables.symbol(key),
-                scope: TagScope::Span,
+    fn finish(self) -> Vec<TagName> {
+        let names = self.names.into_iter();
+        names
+            .map(|((key, scope), (types, spans))| TagName {
+                key,
+                scope,
+                types: types.into_iter().collect(),
                 spans,
             })
-            .collect();
-        let mut on_resource: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-        for (resource, spans) in by_resource {
-            let Some(entry) = tables.resources.get(resource as usize) else {
-                continue;
-            };
-            let mut keys: Vec<&Arc<str>> = entry
-                .resource
-                .attributes
-                .iter()
-                .map(|(key, _)| key)
-                .collect();
-            keys.sort_unstable();
-            keys.dedup();
-            for key in keys {
-                *on_resource.entry(Arc::clone(key)).or_default() += spans;
-            }
-        }
-        names.extend(on_resource.into_iter().map(|(key, spans)| TagName {
-            key,
-            scope: TagScope::Resource,
-            spans,
-        }));
-        names.sort_unstable_by(|a, b| (&a.key, a.scope).cmp(&(&b.key, b.scope)));
-        Ok(names)
-    }
-
-    /// Values of a key that begin with `prefix`, sorted, at most `limit`. With [`TagScope::Any`] a
-    /// resource's value counts for the spans that do not have the key themselves.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one independent choice of the caller"
-    )]
-    fn tag_values_of(
-        &self,
-        at: Lsn,
-        key: &str,
-        scope: TagScope,
-        filter: &SpanFilter,
-        prefix: &str,
-        limit: usize,
-        ctl: &QueryControl,
-    ) -> Result<Vec<TagValue>, Error> {
-        let Some(symbol) = self.catalog().read().find(key) else {
-            return Ok(Vec::new());
-        };
-        let mut found: BTreeMap<String, u64> = BTreeMap::new();
-        let mut scratch = String::new();
-        let mut add = |text: &str, spans: u64| {
-            if spans > 0 && text.starts_with(prefix) {
-                match found.get_mut(text) {
-                    Some(count) => *count += spans,
-                    None => drop(found.insert(text.to_owned(), spans)),
-                }
-            }
-        };
-        let mut by_resource: HashMap<u32, u64> = HashMap::new();
-        if scope == TagScope::Span && self.is_everything(at, filter) {
-            for (lock, view) in self.views(at) {
-                each_value(lock, symbol, ctl, &mut |encoded, postings| {
-                    let spans = postings.iter().take_while(|&row| row < view.rows).count();
-                    add(value::display(encoded, &mut scratch), spans as u64);
-                })?;
-            }
-        } else {
-            let mut shards: Vec<HashMap<u32, u64>> = Vec::new();
-            let mut tags = Vec::new();
-            self.each_slice(at, filter, ctl, &mut |i, shard, rows| {
-                shards.resize_with(shards.len().max(i + 1), HashMap::new);
-                let Some(counts) = shards.get_mut(i) else {
-                    return;
-                };
-                for &row in rows {
-                    tags.clear();
-                    if scope != TagScope::Resource {
-                        shard.tags_of(row, &mut tags);
-                        tags.retain(|&tag| shard.tags.key(tag) == symbol);
-                        tags.sort_unstable();
-                        tags.dedup();
-                        for &tag in &tags {
-                            *counts.entry(tag).or_default() += 1;
-                        }
-                    }
-                    if scope != TagScope::Span
-                        && tags.is_empty()
-                        && let Some(entry) = shard.class_entry(row)
-                    {
-                        *by_resource.entry(entry.class.resource).or_default() += 1;
-                    }
-                }
-            })?;
-            for ((lock, _), counts) in self.views(at).zip(shards) {
-                let shard = lock.read();
-                for (tag, spans) in counts {
-                    add(value::display(shard.tags.get(tag).1, &mut scratch), spans);
-                }
-            }
-        }
-        let tables = self.catalog().read();
-        for (resource, spans) in by_resource {
-            let Some(entry) = tables.resources.get(resource as usize) else {
-                continue;
-            };
-            let mut texts: Vec<String> = entry
-                .resource
-                .attributes
-                .iter()
-                .filter(|(own, _)| &**own == key)
-                .map(|(_, value)| value.to_string())
-                .collect();
-            texts.sort_unstable();
-            texts.dedup();
-            for text in &texts {
-                add(text, spans);
-            }
-        }
-        drop(tables);
-        let values = found.into_iter().take(limit);
-        Ok(values
-            .map(|(value, spans)| TagValue { value, spans })
-            .collect())
-    }
-
-    /// Operations, sorted by service, name and kind.
-    ///
-    /// # Errors
-    /// Those of the query's control.
-    fn operations_of(
-        &self,
-        at: Lsn,
-        filter: &SpanFilter,
-        ctl: &QueryControl,
-    ) -> Result<Vec<Operation>, Error> {
-        let mut shards: Vec<HashMap<u32, u64>> = Vec::new();
-        self.each_slice(at, filter, ctl, &mut |i, shard, rows| {
-            shards.resize_with(shards.len().max(i + 1), HashMap::new);
-            let Some(counts) = shards.get_mut(i) else {
-                return;
-            };
-            for class in rows.iter().filter_map(|&row| shard.class_of.get(row)) {
-                *counts.entry(*class).or_default() += 1;
-            }
-        })?;
-        let mut operations: BTreeMap<OperationKey, (u64, u64)> = BTreeMap::new();
-        for ((lock, _), counts) in self.views(at).zip(shards) {
-            let shard = lock.read();
-            let tables = self.catalog().read();
-            for (class, spans) in counts {
-                let Some(entry) = shard.classes.get(class) else {
-                    continue;
-                };
-                let resource = tables.resources.get(entry.class.resource as usize);
-                let service = resource.map_or(u32::MAX, |entry| entry.service);
-                let key = (
-                    tables.symbol(service),
-                    tables.symbol(entry.class.name),
-                    entry.class.kind,
-                );
-                let count = operations.entry(key).or_default();
-                let errors = if entry.class.status == StatusCode::Error {
-                    spans
-                } else {
-                    0
-                };
-                *count = (count.0 + spans, count.1 + errors);
-            }
-        }
-        let operations = operations
-            .into_iter()
-            .map(|((service, name, kind), (spans, errors))| Operation {
-                service,
-                name,
-                kind,
-                spans,
-                errors,
-            });
-        Ok(operations.collect())
-    }
-
-    /// Whether postings answer for a filter: it takes every span and no delete hides any.
-    fn is_everything(&self, at: Lsn, filter: &SpanFilter) -> bool {
-        filter.conditions.is_empty()
-            && filter.range == TimeRange::ALL
-            && self.views(at).all(|(lock, _)| !lock.read().has_deletes())
+            .collect()
     }
 }
 
-/// Calls `each` with every value of a key and its rows, some of which may be newer than a view.
-fn each_value(
-    lock: &RwLock<Shard>,
-    key: u32,
+/// The first values of a key, with the spans that have them so far.
+#[derive(Debug)]
+pub(crate) struct ValueCounts<'p> {
+    prefix: &'p str,
+    limit: usize,
+    values: BTreeMap<(String, AttributeType), u64>,
+}
+
+impl<'p> ValueCounts<'p> {
+    fn new(prefix: &'p str, limit: usize) -> Self {
+        Self {
+            prefix,
+            limit,
+            values: BTreeMap::new(),
+        }
+    }
+
+    /// Adds spans that have a value.
+    pub(crate) fn add(&mut self, text: &str, kind: AttributeType, spans: u64) {
+        if spans == 0 || self.limit == 0 || !text.starts_with(self.prefix) {
+            return;
+        }
+        if self.values.len() >= self.limit
+            && let Some(((last, last_kind), _)) = self.values.last_key_value()
+            && (text, kind) > (last.as_str(), *last_kind)
+        {
+            return;
+        }
+        *self.values.entry((text.to_owned(), kind)).or_default() += spans;
+        if self.values.len() > self.limit {
+            self.values.pop_last();
+        }
+    }
+
+    /// The same for values of which some occur twice in one owner.
+    pub(crate) fn add_all<'v>(&mut self, values: impl Iterator<Item = &'v Value>, spans: u64) {
+        let own: BTreeSet<(String, AttributeType)> = values
+            .map(|value| (value.to_string(), AttributeType::of(value)))
+            .collect();
+        for (text, kind) in own {
+            self.add(&text, kind, spans);
+        }
+    }
+
+    fn finish(self) -> Vec<TagValue> {
+        let values = self.values.into_iter();
+        values
+            .map(|((value, kind), spans)| TagValue { value, kind, spans })
+            .collect()
+    }
+}
+
+/// Services with spans that start in `range`, sorted.
+pub(crate) fn services(
+    parts: &[SpanPart],
+    range: TimeRange,
     ctl: &QueryControl,
-    each: &mut dyn FnMut(&[u8], &RowList),
-) -> Result<(), Error> {
-    let mut from = 0;
-    loop {
-        ctl.check()?;
-        let shard = lock.read();
-        let Some(tags) = shard.tags.of_key(key) else {
-            return Ok(());
-        };
-        // Rows are bounded as well as values: a few values may stand on most rows.
-        let (mut seen, mut rows) = (0, 0);
-        for &tag in tags.iter_from(from).take(CHECK_ROWS) {
-            seen += 1;
-            if let Some(postings) = shard.tags.rows(tag) {
-                each(shard.tags.get(tag).1, postings);
-                rows += postings.len();
-            }
-            if rows > CHECK_ROWS as u64 {
-                break;
-            }
+) -> Result<Vec<String>, Error> {
+    let filter = SpanFilter::in_range(range);
+    texts_of_classes(parts, &filter, ctl, |part, class| {
+        part.symbol(part.class(class).service)
+    })
+}
+
+/// Names of the spans of a service (of all if `None`) that start in `range`, sorted.
+pub(crate) fn operations(
+    parts: &[SpanPart],
+    service: Option<&str>,
+    range: TimeRange,
+    ctl: &QueryControl,
+) -> Result<Vec<String>, Error> {
+    let mut filter = SpanFilter::in_range(range);
+    if let Some(service) = service {
+        filter = filter.and(SpanCondition::Service(StringMatch::equal(service)));
+    }
+    texts_of_classes(parts, &filter, ctl, |part, class| {
+        part.symbol(part.class(class).name)
+    })
+}
+
+fn texts_of_classes(
+    parts: &[SpanPart],
+    filter: &SpanFilter,
+    ctl: &QueryControl,
+    text: impl Fn(&SpanPart, u32) -> Arc<str>,
+) -> Result<Vec<String>, Error> {
+    let mut texts: BTreeSet<Arc<str>> = BTreeSet::new();
+    for part in parts {
+        let counts = part.count_by_class(filter, ctl)?;
+        texts.extend(counts.into_iter().map(|(class, _)| text(part, class)));
+    }
+    Ok(texts.iter().map(ToString::to_string).collect())
+}
+
+/// Keys that begin with `prefix`, in one scope or in all, sorted by key, then scope; at most `limit`.
+pub(crate) fn tag_names(
+    parts: &[SpanPart],
+    of: TagScope,
+    prefix: &str,
+    limit: usize,
+    ctl: &QueryControl,
+) -> Result<Vec<TagName>, Error> {
+    let scopes: &[TagScope] = match &of {
+        TagScope::Any => &[
+            TagScope::Span,
+            TagScope::Resource,
+            TagScope::Event,
+            TagScope::Link,
+            TagScope::Scope,
+        ],
+        one => std::slice::from_ref(one),
+    };
+    let mut names = NameCounts::default();
+    for part in parts {
+        for &scope in scopes {
+            part.tag_names(scope, prefix, ctl, &mut names)?;
         }
-        if seen == 0 {
-            return Ok(());
+    }
+    let mut names = names.finish();
+    names.truncate(limit);
+    Ok(names)
+}
+
+/// Values of a key that begin with `prefix`, sorted by text, then type; at most `limit`.
+pub(crate) fn tag_values(
+    parts: &[SpanPart],
+    key: &str,
+    of: TagScope,
+    prefix: &str,
+    limit: usize,
+    ctl: &QueryControl,
+) -> Result<Vec<TagValue>, Error> {
+    let mut values = ValueCounts::new(prefix, limit);
+    for part in parts {
+        part.tag_values(key, of, ctl, &mut values)?;
+    }
+    Ok(values.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_values_are_counted_whole_in_whatever_order_they_come() {
+        let mut counts = ValueCounts::new("a", 2);
+        for text in ["a5", "a3", "b", "a1", "a5", "a3", "a2", "a1", "a2", "a3"] {
+            counts.add(text, AttributeType::Str, 1);
         }
-        from += seen;
+        let found: Vec<_> = counts.finish();
+        let found: Vec<_> = found.iter().map(|v| (v.value.as_str(), v.spans)).collect();
+        assert_eq!(found, [("a1", 2), ("a2", 2)]);
     }
 }

@@ -32,7 +32,7 @@ const ANSWER_SPAN_BYTES: u64 = 1024;
 pub(crate) struct LightRow {
     pub(crate) row: u32,
     pub(crate) node: Node,
-    duration_ns: u64,
+    pub(crate) duration_ns: u64,
     name: u32,
     status: StatusCode,
     /// What the row's own link says, if nothing of the trace is odd.
@@ -48,22 +48,19 @@ pub(crate) fn light_rows(
     ctl: &QueryControl,
 ) -> Result<Vec<LightRow>, Error> {
     let mut light = Vec::new();
-    let (mut next, mut hidden) = {
+    let mut next = {
         let shard = shard.read();
-        (shard.traces.get(trace).map_or(NONE, |entry| entry.first), 0)
+        shard.traces.get(trace).map_or(NONE, |entry| entry.first)
     };
     while next < view.rows {
         ctl.check()?;
         let shard = shard.read();
         let tables = catalog.read();
-        if light.is_empty() {
-            hidden = shard.hidden_below(trace, view.at);
-        }
         for _ in 0..CHECK_ROWS {
             if next >= view.rows {
                 break;
             }
-            if next >= hidden {
+            if shard.is_visible(next, view) {
                 light.extend(light_row(&shard, &tables, next));
             }
             next = shard.next_of_trace(next);
@@ -126,7 +123,27 @@ pub(crate) fn trace(
     id: TraceId,
     ctl: &QueryControl,
 ) -> Result<Option<Trace>, Error> {
-    let Some((place, view, odd)) = find(lock, at, id) else {
+    match find(lock, at, id) {
+        Some((place, view, _)) => trace_of(lock, catalog, budget, place, view, ctl),
+        None => Ok(None),
+    }
+}
+
+/// The same for a trace by its number.
+pub(crate) fn trace_of(
+    lock: &RwLock<Shard>,
+    catalog: &Catalog,
+    budget: &Arc<Budget>,
+    place: u32,
+    view: View,
+    ctl: &QueryControl,
+) -> Result<Option<Trace>, Error> {
+    let entry = lock
+        .read()
+        .traces
+        .get(place)
+        .map(|entry| (entry.id, entry.odd));
+    let Some((id, odd)) = entry else {
         return Ok(None);
     };
     let light = light_rows(lock, catalog, place, view, ctl)?;
@@ -183,6 +200,7 @@ fn order_of(spans: &[Span]) -> Vec<u32> {
 }
 
 /// The trace in short.
+#[cfg(test)]
 pub(crate) fn summary(
     lock: &RwLock<Shard>,
     catalog: &Catalog,
@@ -193,6 +211,19 @@ pub(crate) fn summary(
     let Some((place, view, odd)) = find(lock, at, id) else {
         return Ok(None);
     };
+    summary_of(lock, catalog, place, id, view, odd, ctl)
+}
+
+/// A trace in short, by its number.
+pub(crate) fn summary_of(
+    lock: &RwLock<Shard>,
+    catalog: &Catalog,
+    place: u32,
+    id: TraceId,
+    view: View,
+    odd: bool,
+    ctl: &QueryControl,
+) -> Result<Option<TraceSummary>, Error> {
     let light = light_rows(lock, catalog, place, view, ctl)?;
     let parents = parents(lock, catalog, &light, odd);
     let mut services: BTreeMap<u32, (u64, u64)> = BTreeMap::new();

@@ -20,9 +20,11 @@ use super::{
     column::PAGE_ROWS,
     dictionary,
     filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
-    model::{Resource, SpanKind, StatusCode},
+    model::{Attributes, SpanKind, StatusCode},
+    rest::Rest,
     row_list::RowList,
     shard::{Shard, View},
+    tags::TEXT_KEY,
 };
 use crate::{
     control::{CHECK_ROWS, QueryControl},
@@ -38,11 +40,45 @@ struct Conditions<'f> {
     names: Vec<&'f StringMatch>,
     kinds: Vec<SpanKind>,
     statuses: Vec<StatusCode>,
-    resource_tags: Vec<(&'f str, &'f StringMatch)>,
+    scope_names: Vec<&'f StringMatch>,
+    resource_tags: Vec<OwnerTag<'f>>,
+    scope_tags: Vec<OwnerTag<'f>>,
     tags: Vec<TagCondition<'f>>,
+    /// Of what few rows have, decided row by row.
+    rest: Vec<RestCondition<'f>>,
     duration_min: u64,
     duration_max: u64,
 }
+
+/// What is asked of an attribute's value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ValueTest<'f> {
+    /// That there is one.
+    Present,
+    /// That its display form satisfies this.
+    Matches(&'f StringMatch),
+}
+
+impl ValueTest<'_> {
+    /// Whether a value satisfies it.
+    pub(crate) fn holds(self, text: &str) -> bool {
+        match self {
+            Self::Present => true,
+            Self::Matches(matches) => matches.matches(text),
+        }
+    }
+
+    /// Whether the absence of a value does.
+    pub(crate) fn holds_for_none(self) -> bool {
+        match self {
+            Self::Present => false,
+            Self::Matches(matches) => matches.matches_absent(),
+        }
+    }
+}
+
+/// An attribute condition on a resource or a scope.
+pub(crate) type OwnerTag<'f> = (&'f str, ValueTest<'f>);
 
 /// An attribute condition that may hold on the span itself.
 #[derive(Clone, Copy)]
@@ -52,7 +88,36 @@ struct TagCondition<'f> {
     symbol: Option<u32>,
     /// Whether the resource counts where the span does not have the key.
     or_resource: bool,
-    matches: &'f StringMatch,
+    test: ValueTest<'f>,
+}
+
+impl<'f> TagCondition<'f> {
+    /// The one text that satisfies it, if it is the only one.
+    fn only_text(&self) -> Option<&'f str> {
+        match self.test {
+            ValueTest::Present => None,
+            ValueTest::Matches(matches) => matches.only_text(),
+        }
+    }
+}
+
+/// A condition on events, links or the status message.
+#[derive(Clone, Copy)]
+enum RestCondition<'f> {
+    StatusMessage(&'f StringMatch),
+    EventName(&'f StringMatch),
+    EventTag(Option<u32>, ValueTest<'f>),
+    LinkTag(Option<u32>, ValueTest<'f>),
+}
+
+impl RestCondition<'_> {
+    /// Whether it asks for a key that nothing has.
+    fn is_impossible(self) -> bool {
+        match self {
+            Self::EventTag(None, test) | Self::LinkTag(None, test) => !test.holds_for_none(),
+            _ => false,
+        }
+    }
 }
 
 impl<'f> Conditions<'f> {
@@ -63,8 +128,11 @@ impl<'f> Conditions<'f> {
             names: Vec::new(),
             kinds: Vec::new(),
             statuses: Vec::new(),
+            scope_names: Vec::new(),
             resource_tags: Vec::new(),
+            scope_tags: Vec::new(),
             tags: Vec::new(),
+            rest: Vec::new(),
             duration_min: 0,
             duration_max: u64::MAX,
         };
@@ -78,22 +146,46 @@ impl<'f> Conditions<'f> {
                     own.duration_min = own.duration_min.max(*min);
                     own.duration_max = own.duration_max.min(*max);
                 }
-                SpanCondition::Tag {
-                    key,
-                    of: TagScope::Resource,
-                    matches,
-                } => {
-                    own.resource_tags.push((key, matches));
+                SpanCondition::Tag { key, of, matches } => {
+                    own.tag(catalog, key, *of, ValueTest::Matches(matches));
                 }
-                SpanCondition::Tag { key, of, matches } => own.tags.push(TagCondition {
-                    key,
-                    symbol: catalog.read().find(key),
-                    or_resource: *of == TagScope::Any,
-                    matches,
-                }),
+                SpanCondition::Exists { key, of } => {
+                    own.tag(catalog, key, *of, ValueTest::Present);
+                }
+                SpanCondition::EventName(matches) => {
+                    own.rest.push(RestCondition::EventName(matches));
+                }
+                SpanCondition::ScopeName(matches) => own.scope_names.push(matches),
+                SpanCondition::StatusMessage(matches) => {
+                    own.rest.push(RestCondition::StatusMessage(matches));
+                }
             }
         }
         own
+    }
+
+    fn tag(&mut self, catalog: &Catalog, key: &'f str, of: TagScope, test: ValueTest<'f>) {
+        let symbol = || catalog.read().find(key);
+        match of {
+            TagScope::Resource => self.resource_tags.push((key, test)),
+            TagScope::Scope => self.scope_tags.push((key, test)),
+            TagScope::Event => self.rest.push(RestCondition::EventTag(symbol(), test)),
+            TagScope::Link => self.rest.push(RestCondition::LinkTag(symbol(), test)),
+            TagScope::Any | TagScope::Span => self.tags.push(TagCondition {
+                key,
+                symbol: symbol(),
+                or_resource: of == TagScope::Any,
+                test,
+            }),
+        }
+    }
+
+    /// Whether classes and a time range alone decide.
+    fn concern_classes_only(&self) -> bool {
+        self.tags.is_empty()
+            && self.rest.is_empty()
+            && self.duration_min == 0
+            && self.duration_max == u64::MAX
     }
 
     /// Whether classes have to be looked at at all.
@@ -102,7 +194,9 @@ impl<'f> Conditions<'f> {
             && self.names.is_empty()
             && self.kinds.is_empty()
             && self.statuses.is_empty()
-            && self.resource_tags.is_empty())
+            && self.scope_names.is_empty()
+            && self.resource_tags.is_empty()
+            && self.scope_tags.is_empty())
     }
 }
 
@@ -132,12 +226,18 @@ pub(crate) struct RowCursor<'f> {
     /// By (condition, resource), as far as asked.
     resource_tests: HashMap<(usize, u32), Option<bool>>,
     candidates: Candidates,
+    /// Candidates are listed where they are at most one row in so many.
+    listed_share: u64,
     scratch: String,
     tags: Vec<u32>,
+    /// Of the row at hand.
+    rest: Rest,
+    /// By (condition on the rest, tag or text), as far as asked.
+    rest_tests: HashMap<(usize, u32), bool>,
 }
 
 impl<'f> RowCursor<'f> {
-    /// Plans the search.
+    /// Plans a search of all rows, slice by slice.
     ///
     /// # Errors
     /// Those of [`QueryControl::check`].
@@ -148,27 +248,64 @@ impl<'f> RowCursor<'f> {
         view: View,
         ctl: &QueryControl,
     ) -> Result<Self, Error> {
-        let mut cursor = Self {
+        let cursor = Self::unplanned(catalog, filter, view);
+        cursor.planned(shard, catalog, ctl)
+    }
+
+    /// Plans a search that ends early, page by page: candidates are listed only where they are few.
+    ///
+    /// # Errors
+    /// Those of [`QueryControl::check`].
+    pub(crate) fn of_pages(
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        filter: &'f SpanFilter,
+        view: View,
+        ctl: &QueryControl,
+    ) -> Result<Self, Error> {
+        let mut cursor = Self::unplanned(catalog, filter, view);
+        cursor.listed_share = 256;
+        cursor.planned(shard, catalog, ctl)
+    }
+
+    fn planned(
+        mut self,
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        ctl: &QueryControl,
+    ) -> Result<Self, Error> {
+        let impossible = self
+            .conditions
+            .tags
+            .iter()
+            .any(|tag| tag.symbol.is_none() && !tag.test.holds_for_none())
+            || self
+                .conditions
+                .rest
+                .iter()
+                .any(|condition| condition.is_impossible());
+        if self.view.rows == 0 || impossible {
+            self.candidates = Candidates::These(RoaringBitmap::new());
+            return Ok(self);
+        }
+        self.plan(shard, catalog, ctl)?;
+        Ok(self)
+    }
+
+    fn unplanned(catalog: &Catalog, filter: &'f SpanFilter, view: View) -> Self {
+        Self {
             conditions: Conditions::new(filter, catalog),
             view,
             classes: None,
             tests: Vec::new(),
             resource_tests: HashMap::new(),
             candidates: Candidates::From(0),
+            listed_share: 2,
             scratch: String::new(),
             tags: Vec::new(),
-        };
-        let impossible = cursor
-            .conditions
-            .tags
-            .iter()
-            .any(|tag| tag.symbol.is_none() && !tag.matches.matches_absent());
-        if view.rows == 0 || impossible {
-            cursor.candidates = Candidates::These(RoaringBitmap::new());
-            return Ok(cursor);
+            rest: Rest::default(),
+            rest_tests: HashMap::new(),
         }
-        cursor.plan(shard, catalog, ctl)?;
-        Ok(cursor)
     }
 
     fn plan(
@@ -187,19 +324,16 @@ impl<'f> RowCursor<'f> {
         // Equalities first: they are cheap, and may make the others cheap.
         let tags = self.conditions.tags.clone();
         let mut order: Vec<usize> = (0..tags.len()).collect();
-        order.sort_by_key(|&i| {
-            tags.get(i)
-                .is_some_and(|tag| tag.matches.only_text().is_none())
-        });
+        order.sort_by_key(|&i| tags.get(i).is_some_and(|tag| tag.only_text().is_none()));
         let mut tests: Vec<(usize, TagTest, u64)> = Vec::new();
         for i in order {
             let Some(&tag) = tags.get(i) else { continue };
             let (test, rows) = self.judge_values(shard, tag, best, ctl)?;
             let mut rows = rows;
-            if tag.or_resource && !tag.matches.matches_absent() {
+            if tag.or_resource && !tag.test.holds_for_none() {
                 rows = rows.saturating_add(self.resource_rows(shard, catalog, i, None, ctl)?);
             }
-            if matches!(test, TagTest::OneOf(_)) && !tag.matches.matches_absent() {
+            if matches!(test, TagTest::OneOf(_)) && !tag.test.holds_for_none() {
                 best = best.min(rows);
             }
             tests.push((i, test, rows));
@@ -211,10 +345,10 @@ impl<'f> RowCursor<'f> {
         for (i, test, rows) in &tests {
             let Some(&tag) = tags.get(*i) else { continue };
             let TagTest::OneOf(set) = test else { continue };
-            let worth = found
-                .as_ref()
-                .map_or(all / 2, |found| found.len().saturating_mul(16));
-            if tag.matches.matches_absent() || *rows > worth {
+            let worth = found.as_ref().map_or(all / self.listed_share, |found| {
+                found.len().saturating_mul(16)
+            });
+            if tag.test.holds_for_none() || *rows > worth {
                 continue;
             }
             let mut bitmap = rows_of_tags(shard, set, ctl)?;
@@ -223,9 +357,9 @@ impl<'f> RowCursor<'f> {
             }
             found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
         }
-        let worth = found
-            .as_ref()
-            .map_or(all / 2, |found| found.len().saturating_mul(16));
+        let worth = found.as_ref().map_or(all / self.listed_share, |found| {
+            found.len().saturating_mul(16)
+        });
         if class_rows.is_some_and(|rows| rows <= worth) {
             let bitmap = self.rows_of_classes(shard, ctl)?;
             found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
@@ -248,6 +382,7 @@ impl<'f> RowCursor<'f> {
     ) -> Result<u64, Error> {
         let mut names: HashMap<u32, bool> = HashMap::new();
         let mut resources: HashMap<u32, bool> = HashMap::new();
+        let mut scopes: HashMap<u32, bool> = HashMap::new();
         let mut classes = Vec::new();
         let mut rows = 0;
         loop {
@@ -270,6 +405,9 @@ impl<'f> RowCursor<'f> {
                     })
                     && *resources.entry(class.resource).or_insert_with(|| {
                         right_resource(conditions, &tables, class.resource, &mut self.scratch)
+                    })
+                    && *scopes.entry(class.scope).or_insert_with(|| {
+                        right_scope(conditions, &tables, class.scope, &mut self.scratch)
                     });
                 if right {
                     rows += entry.rows.len();
@@ -298,7 +436,7 @@ impl<'f> RowCursor<'f> {
         };
         let mut set = RoaringBitmap::new();
         let mut rows = 0;
-        if let Some(text) = tag.matches.only_text() {
+        if let Some(text) = tag.only_text() {
             let shard = shard.read();
             let mut scratch = Vec::new();
             let complete = value::encodings_displayed_as(text, |encoded| {
@@ -333,7 +471,7 @@ impl<'f> RowCursor<'f> {
             for &id in tags.iter_from(from).take(CHECK_ROWS) {
                 seen += 1;
                 let text = value::display(shard.tags.get(id).1, &mut self.scratch);
-                if tag.matches.matches(text) {
+                if tag.test.holds(text) {
                     // Numbers rise along the list.
                     let _ = set.try_push(id);
                     rows += shard.tags.rows(id).map_or(0, RowList::len);
@@ -385,7 +523,12 @@ impl<'f> RowCursor<'f> {
         }
         let tag = self.conditions.tags.get(i)?;
         let entry = tables.resources.get(resource as usize)?;
-        let found = test_resource(&entry.resource, tag.key, tag.matches, &mut self.scratch);
+        let found = test_attributes(
+            &entry.resource.attributes,
+            tag.key,
+            tag.test,
+            &mut self.scratch,
+        );
         self.resource_tests.insert((i, resource), found);
         found
     }
@@ -460,6 +603,35 @@ impl<'f> RowCursor<'f> {
         seen
     }
 
+    /// Puts the rows of a page that match into `rows`. Returns how many were looked at.
+    pub(crate) fn page(
+        &mut self,
+        shard: &Shard,
+        catalog: &Catalog,
+        page: u32,
+        rows: &mut Vec<u32>,
+    ) -> usize {
+        rows.clear();
+        let first = page.saturating_mul(dictionary::number(PAGE_ROWS));
+        if first >= self.view.rows || self.passes_over(shard, first) {
+            return 1;
+        }
+        let end = self.view.rows.min(first + dictionary::number(PAGE_ROWS));
+        match &self.candidates {
+            Candidates::From(_) => rows.extend(first..end),
+            Candidates::These(these) => rows.extend(these.range(first..end)),
+        }
+        let looked = rows.len();
+        let tables = catalog.read();
+        rows.retain(|&row| self.matches(shard, &tables, row));
+        looked + 1
+    }
+
+    /// Whether a row below the view's bound matches.
+    pub(crate) fn row_matches(&mut self, shard: &Shard, tables: &Tables, row: u32) -> bool {
+        self.matches(shard, tables, row)
+    }
+
     /// Whether no row of a page can match.
     fn passes_over(&self, shard: &Shard, row: u32) -> bool {
         let page = row / dictionary::number(PAGE_ROWS);
@@ -489,6 +661,9 @@ impl<'f> RowCursor<'f> {
         if !shard.is_visible(row, self.view) {
             return false;
         }
+        if !self.conditions.rest.is_empty() && !self.rest_holds(shard, row) {
+            return false;
+        }
         if self.tests.is_empty() {
             return true;
         }
@@ -497,6 +672,67 @@ impl<'f> RowCursor<'f> {
         let right = (0..self.tests.len()).all(|i| self.tag_holds(shard, tables, class, i, &tags));
         self.tags = tags;
         right
+    }
+
+    fn rest_holds(&mut self, shard: &Shard, row: u32) -> bool {
+        let mut own = std::mem::take(&mut self.rest);
+        shard.rest_alone(row, &mut own);
+        let rest = &own;
+        let right = (0..self.conditions.rest.len()).all(|i| match self.conditions.rest.get(i) {
+            Some(&RestCondition::StatusMessage(matches)) => match rest.status_message {
+                Some(text) => self.text_holds(shard, i, text, matches),
+                None => matches.matches_absent(),
+            },
+            Some(&RestCondition::EventName(matches)) => {
+                let mut names = rest.events.iter().map(|event| event.name);
+                if rest.events.is_empty() {
+                    matches.matches_absent()
+                } else {
+                    names.any(|name| self.text_holds(shard, i, name, matches))
+                }
+            }
+            Some(&RestCondition::EventTag(key, test)) => {
+                self.any_tag_holds(shard, i, &rest.event_tags, key, test)
+            }
+            Some(&RestCondition::LinkTag(key, test)) => {
+                self.any_tag_holds(shard, i, &rest.link_tags, key, test)
+            }
+            None => true,
+        });
+        self.rest = own;
+        right
+    }
+
+    fn text_holds(&mut self, shard: &Shard, i: usize, text: u32, matches: &StringMatch) -> bool {
+        *self
+            .rest_tests
+            .entry((i, text))
+            .or_insert_with(|| matches.matches(shard.tags.text(text)))
+    }
+
+    /// Whether one of the values under a key satisfies a condition, or their absence if there is none.
+    fn any_tag_holds(
+        &mut self,
+        shard: &Shard,
+        i: usize,
+        tags: &[u32],
+        key: Option<u32>,
+        test: ValueTest<'_>,
+    ) -> bool {
+        let key = key.unwrap_or(TEXT_KEY);
+        let mut present = false;
+        for &tag in tags.iter().filter(|&&tag| shard.tags.key(tag) == key) {
+            present = true;
+            let scratch = &mut self.scratch;
+            let right = self
+                .rest_tests
+                .entry((i, tag))
+                .or_insert_with(|| test.holds(value::display(shard.tags.get(tag).1, scratch)));
+            if *right {
+                return true;
+            }
+        }
+        !present && test.holds_for_none()
     }
 
     fn tag_holds(
@@ -521,7 +757,7 @@ impl<'f> RowCursor<'f> {
                 TagTest::OneOf(set) => set.contains(id),
                 TagTest::ByValue => {
                     let text = value::display(shard.tags.get(id).1, &mut self.scratch);
-                    condition.matches.matches(text)
+                    condition.test.holds(text)
                 }
             };
             if right {
@@ -536,8 +772,59 @@ impl<'f> RowCursor<'f> {
             Some(resource) if condition.or_resource => self.resource_test(tables, i, resource),
             _ => None,
         };
-        on_resource.unwrap_or_else(|| condition.matches.matches_absent())
+        on_resource.unwrap_or_else(|| condition.test.holds_for_none())
     }
+}
+
+/// The rows of each class that satisfy a filter, if the classes say it: no other condition restricts
+/// and no more than a few rows are newer than the view. All rows of the view must be visible.
+pub(crate) fn count_classes(
+    shard: &RwLock<Shard>,
+    catalog: &Catalog,
+    filter: &SpanFilter,
+    view: View,
+    ctl: &QueryControl,
+) -> Result<Option<Vec<(u32, u64)>>, Error> {
+    let mut cursor = RowCursor::unplanned(catalog, filter, view);
+    if !cursor.conditions.concern_classes_only() {
+        return Ok(None);
+    }
+    if cursor.conditions.concern_classes() {
+        cursor.judge_classes(shard, catalog, ctl)?;
+    }
+    let shard = shard.read();
+    let (start, end) = (
+        filter.range.start().as_nanos(),
+        filter.range.end().as_nanos(),
+    );
+    let pages = view.rows.div_ceil(dictionary::number(PAGE_ROWS)) as usize;
+    let mut pages = shard.bounds.iter_from(0).take(pages);
+    if shard.idents.rows() - view.rows > dictionary::number(CHECK_ROWS)
+        || shard.classes.len() > 4 * CHECK_ROWS
+        || pages.any(|page| page.start_min < start || page.start_max > end)
+    {
+        return Ok(None);
+    }
+    let right = |class: usize| {
+        let classes = cursor.classes.as_ref();
+        classes.is_none_or(|classes| classes.get(class).copied().unwrap_or(false))
+    };
+    let mut counts: Vec<u64> = shard
+        .classes
+        .iter_from(0)
+        .map(|entry| entry.rows.len())
+        .collect();
+    for class in shard.class_of.iter_from(view.rows) {
+        if let Some(count) = counts.get_mut(*class as usize) {
+            *count = count.saturating_sub(1);
+        }
+    }
+    let counts = (0u32..).zip(counts);
+    Ok(Some(
+        counts
+            .filter(|&(class, count)| count > 0 && right(class as usize))
+            .collect(),
+    ))
 }
 
 /// The rows that carry one of a set of tags.
@@ -576,23 +863,50 @@ fn right_resource(
         .services
         .iter()
         .all(|matches| matches.matches(service))
-        && conditions.resource_tags.iter().all(|(key, matches)| {
-            test_resource(&entry.resource, key, matches, scratch)
-                .unwrap_or_else(|| matches.matches_absent())
-        })
+        && conditions
+            .resource_tags
+            .iter()
+            .all(|&tag| holds_of_owner(&entry.resource.attributes, tag, scratch))
 }
 
-/// What a condition says of a resource; `None` if it does not have the key.
-fn test_resource(
-    resource: &Resource,
+fn right_scope(
+    conditions: &Conditions<'_>,
+    tables: &Tables,
+    scope: u32,
+    scratch: &mut String,
+) -> bool {
+    let Some(scope) = tables.scopes.get(scope as usize) else {
+        return false;
+    };
+    conditions
+        .scope_names
+        .iter()
+        .all(|matches| matches.matches(&scope.name))
+        && conditions
+            .scope_tags
+            .iter()
+            .all(|&tag| holds_of_owner(&scope.attributes, tag, scratch))
+}
+
+fn holds_of_owner(
+    attributes: &Attributes,
+    (key, test): OwnerTag<'_>,
+    scratch: &mut String,
+) -> bool {
+    test_attributes(attributes, key, test, scratch).unwrap_or_else(|| test.holds_for_none())
+}
+
+/// What a condition says of the attributes of a resource or scope; `None` if the key is not among them.
+pub(crate) fn test_attributes(
+    attributes: &Attributes,
     key: &str,
-    matches: &StringMatch,
+    test: ValueTest<'_>,
     scratch: &mut String,
 ) -> Option<bool> {
     use std::fmt::Write as _;
 
     let mut found = None;
-    for (_, value) in resource.attributes.iter().filter(|(k, _)| &**k == key) {
+    for (_, value) in attributes.iter().filter(|(k, _)| &**k == key) {
         let text = if let Some(text) = value.as_str() {
             text
         } else {
@@ -601,7 +915,7 @@ fn test_resource(
             let _ = write!(scratch, "{value}");
             scratch.as_str()
         };
-        found = Some(found.unwrap_or(false) || matches.matches(text));
+        found = Some(found.unwrap_or(false) || test.holds(text));
     }
     found
 }

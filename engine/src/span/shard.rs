@@ -5,7 +5,10 @@
 //!   in: `next` (the trace's next row) and `parent` (below). What a snapshot sees of the shard is
 //!   therefore a prefix of its rows, less what deletes hide from it.
 //! - `marks` say how many rows there were after each record. Rows of a trace below the bound of a
-//!   delete are hidden from every snapshot at or above its LSN.
+//!   delete are hidden from every snapshot at or above its LSN; so are the rows that a delete by filter
+//!   found (`row_deletes`). A trace that a later generation recalled is hidden here in the same way.
+//! - Rows that were recalled from older parts (`super::recall`) are rows like others, stored at the
+//!   LSN of the batch that recalled them; `recalled` says of which traces there are some.
 //! - No two visible rows have the same canonical content: a repeat is not stored. A row hidden by a
 //!   delete is no obstacle to its repeat.
 //! - `parent` is the first row that arrived under the parent's id, or, while there is none, the next
@@ -17,6 +20,7 @@
 //! `CHECK_ROWS` rows at a time. Lock order: shard, then catalogue.
 
 use hashbrown::HashMap;
+use roaring::RoaringBitmap;
 use rootline_wal::Lsn;
 use smallvec::SmallVec;
 
@@ -95,6 +99,8 @@ pub(crate) struct TraceEntry {
     pub(crate) id: TraceId,
     pub(crate) first: u32,
     last: u32,
+    /// Rows of it, hidden ones included.
+    pub(crate) rows: u32,
     pub(crate) odd: bool,
 }
 
@@ -150,6 +156,11 @@ pub(crate) struct Shard {
     twins: HashMap<u32, Twins>,
     twin_rows: usize,
     deletes: HashMap<u32, SmallVec<[Delete; 1]>>,
+    /// Rows that deletes by filter found, each once, by rising LSN.
+    row_deletes: Vec<(Lsn, RoaringBitmap)>,
+    row_deletes_bytes: usize,
+    /// Traces of which rows were recalled, by rising LSN.
+    recalled: Vec<(Lsn, TraceId)>,
     scratch: Scratch,
     charged_bytes: u64,
 }
@@ -276,8 +287,9 @@ impl Shard {
         let row = self.idents.rows();
         if let Some(first) = first {
             let hidden = self.hidden_below(new.trace, lsn);
+            let first_is_kept = first >= hidden && !self.is_row_deleted(first, lsn);
             if !self.twins.contains_key(&first) {
-                if first >= hidden && self.is_plain_repeat(first, new, tail) {
+                if first_is_kept && self.is_plain_repeat(first, new, tail) {
                     return;
                 }
                 let content = self.content_of_row(first);
@@ -285,21 +297,19 @@ impl Shard {
                     contents: HashMap::from([(content, first)]),
                 };
                 let content = self.content_of(new, tail);
-                if first >= hidden && twins.contents.contains_key(&content) {
+                if first_is_kept && twins.contents.contains_key(&content) {
                     return;
                 }
                 self.twins.insert(first, twins);
                 self.twin_rows += 1;
             }
             let content = self.content_of(new, tail);
+            let known = self.twins.get(&first);
+            let known = known.and_then(|twins| twins.contents.get(&content).copied());
+            if known.is_some_and(|known| known >= hidden && !self.is_row_deleted(known, lsn)) {
+                return;
+            }
             if let Some(twins) = self.twins.get_mut(&first) {
-                if twins
-                    .contents
-                    .get(&content)
-                    .is_some_and(|&known| known >= hidden)
-                {
-                    return;
-                }
                 twins.contents.insert(content, row);
                 self.twin_rows += 1;
             }
@@ -358,6 +368,7 @@ impl Shard {
         }
         if let Some(trace) = self.traces.get_mut(new.trace) {
             let last = std::mem::replace(&mut trace.last, row);
+            trace.rows += 1;
             if trace.first == NONE {
                 trace.first = row;
             }
@@ -515,6 +526,7 @@ impl Shard {
                 id,
                 first: NONE,
                 last: NONE,
+                rows: 0,
                 odd: false,
             });
             trace_ids.insert(hash, trace, |t| {
@@ -603,6 +615,34 @@ impl Shard {
         }
     }
 
+    /// Hides rows, all of them visible until now, from snapshots at or above `lsn`.
+    pub(crate) fn delete_rows(&mut self, lsn: Lsn, rows: RoaringBitmap) {
+        if !rows.is_empty() {
+            self.row_deletes_bytes += rows.serialized_size();
+            self.row_deletes.push((lsn, rows));
+        }
+    }
+
+    /// Remembers that rows of these traces, about to be applied at `lsn`, were recalled.
+    pub(crate) fn note_recalled(&mut self, lsn: Lsn, traces: impl Iterator<Item = TraceId>) {
+        self.recalled.extend(traces.map(|id| (lsn, id)));
+    }
+
+    /// The traces recalled in records after `after`, up to `at`.
+    pub(crate) fn recalled_between(&self, after: Lsn, at: Lsn) -> impl Iterator<Item = TraceId> {
+        let place = |lsn: Lsn| self.recalled.partition_point(|(of, _)| *of <= lsn);
+        let recalled = self.recalled.get(place(after)..place(at));
+        recalled.unwrap_or_default().iter().map(|(_, id)| *id)
+    }
+
+    /// Whether a delete by filter hides a row from a snapshot at `at`.
+    #[inline]
+    pub(crate) fn is_row_deleted(&self, row: u32, at: Lsn) -> bool {
+        let deletes = self.row_deletes.iter();
+        let mut seen = deletes.take_while(|(lsn, _)| *lsn <= at);
+        seen.any(|(_, rows)| rows.contains(row))
+    }
+
     /// What a snapshot sees.
     pub(crate) fn view(&self, at: Lsn) -> View {
         let newer = self.marks.partition_point(|mark| mark.lsn <= at);
@@ -635,7 +675,7 @@ impl Shard {
     /// Whether deletes may hide anything.
     #[inline]
     pub(crate) fn has_deletes(&self) -> bool {
-        !self.deletes.is_empty()
+        !self.deletes.is_empty() || !self.row_deletes.is_empty()
     }
 
     /// Whether a snapshot sees a row.
@@ -647,6 +687,7 @@ impl Shard {
                     .idents
                     .get(row)
                     .is_some_and(|ident| row >= self.hidden_below(ident.trace, view.at)))
+            && (self.row_deletes.is_empty() || !self.is_row_deleted(row, view.at))
     }
 
     /// The next row of the same trace.
@@ -668,6 +709,38 @@ impl Shard {
         if let Some(ident) = self.idents.get(row) {
             read_tail(self.tails.from(ident.tail), tags);
         }
+    }
+
+    /// Unpacks what few spans have: trace state, status message, events, links. Empty where a row has
+    /// none of it.
+    pub(crate) fn rest_of(&self, row: u32, buffers: &mut Buffers) {
+        let Buffers { tags, rest } = buffers;
+        tags.clear();
+        rest.clear();
+        let (Some(ident), Some(&start_ns)) = (self.idents.get(row), self.starts.get(row)) else {
+            return;
+        };
+        let mut bytes = read_tail(self.tails.from(ident.tail), tags);
+        if !bytes.is_empty() && rest.decode(start_ns, &mut bytes).is_none() {
+            rest.clear();
+        }
+    }
+
+    /// The same without its attributes; says whether there is any of it.
+    pub(crate) fn rest_alone(&self, row: u32, rest: &mut Rest) -> bool {
+        rest.clear();
+        let (Some(ident), Some(&start_ns)) = (self.idents.get(row), self.starts.get(row)) else {
+            return false;
+        };
+        let mut bytes = pass_tags(self.tails.from(ident.tail));
+        if bytes.is_empty() {
+            return false;
+        }
+        let is_whole = rest.decode(start_ns, &mut bytes).is_some();
+        if !is_whole {
+            rest.clear();
+        }
+        is_whole
     }
 
     /// A row as the span it was sent as. `None` only for a row that does not exist.
@@ -772,6 +845,8 @@ impl Shard {
             + self.twins.len() * TWINS_BYTES
             + self.twin_rows * TWIN_ROW_BYTES
             + self.deletes.len() * 64
+            + self.row_deletes_bytes
+            + self.recalled.capacity() * size_of::<(Lsn, TraceId)>()
     }
 
     /// What the shard grew by since it was asked last, for the budget.
@@ -781,18 +856,13 @@ impl Shard {
         self.charged_bytes += growth;
         growth
     }
-
-    /// What was reported by [`growth_bytes`](Self::growth_bytes) in all.
-    pub(crate) fn charged_bytes(&self) -> u64 {
-        self.charged_bytes
-    }
 }
 
 /// Buffers of a reader.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     pub(crate) tags: Vec<u32>,
-    rest: Rest,
+    pub(crate) rest: Rest,
 }
 
 /// The shard's number for a batch's number, found once per batch.
@@ -838,6 +908,22 @@ fn read_tail<'a>(tail: &'a [u8], tags: &mut Vec<u32>) -> &'a [u8] {
             Some(tag) => tags.push(tag),
             None => return &[],
         }
+    }
+    varint::take_bytes(&mut input).unwrap_or_default()
+}
+
+/// The rest of a tail; the tags are passed over.
+#[inline]
+fn pass_tags(tail: &[u8]) -> &[u8] {
+    let mut input = tail;
+    let mut left = varint::take_u64(&mut input).unwrap_or(0);
+    while left > 0 {
+        let Some((&byte, rest)) = input.split_first() else {
+            return &[];
+        };
+        input = rest;
+        // A number ends with its first byte below 128.
+        left -= u64::from(byte < 128);
     }
     varint::take_bytes(&mut input).unwrap_or_default()
 }

@@ -1,8 +1,7 @@
 //! The head against a plain model: what it answers at every LSN, whatever came in whatever order.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::ControlFlow,
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +17,6 @@ use crate::{
     budget::{Budget, Holder},
     control::{QueryControl, QueryLimits},
     id::{SpanId, TraceId},
-    outcome::Rejections,
     record::{Part, RecordWriter, Tag, parts},
     settings::Settings,
     time::{TimeRange, Timestamp},
@@ -115,9 +113,7 @@ pub(super) fn write(head: &SpanHead, lsn: u64, spans: &[Span], replayed: bool) {
 
 pub(super) fn write_batch(head: &SpanHead, lsn: u64, batch: &mut SpanBatch, replayed: bool) {
     let mut record = RecordWriter::default();
-    let mut prepared = head
-        .prepare(batch, &mut record, &mut Rejections::default())
-        .unwrap();
+    let mut prepared = head.prepare(batch, &mut record).unwrap();
     if replayed && !record.is_empty() {
         let part = parts(Lsn(lsn), record.payload()).next().unwrap().unwrap();
         assert_eq!(part.tag, Tag::Spans);
@@ -137,13 +133,13 @@ pub(super) fn control() -> QueryControl {
 // ---- the model ----------------------------------------------------------------------------------
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(super) enum Op {
     Write(Vec<Span>),
     Delete(TraceId),
 }
 
 /// The spans of a trace at an LSN: in no order, repeats gone.
-fn visible(ops: &[Op], at: usize, trace: TraceId) -> Vec<Span> {
+pub(super) fn visible(ops: &[Op], at: usize, trace: TraceId) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for op in ops.iter().take(at) {
         match op {
@@ -166,7 +162,7 @@ fn visible(ops: &[Op], at: usize, trace: TraceId) -> Vec<Span> {
 }
 
 /// The parent rule, word for word and without any thought for speed.
-fn naive_parents(spans: &[Span]) -> Vec<Option<u32>> {
+pub(super) fn naive_parents(spans: &[Span]) -> Vec<Option<u32>> {
     let choice = |child: usize| -> Option<usize> {
         let parent_id = spans[child].parent_span_id?;
         let candidates = (0..spans.len()).filter(|&i| i != child && spans[i].span_id == parent_id);
@@ -210,14 +206,30 @@ fn display(attributes: &Attributes, key: &str) -> Vec<String> {
     of_key.map(|(_, value)| value.to_string()).collect()
 }
 
-fn naive_tag(span: &Span, key: &str, of: TagScope, matches: &StringMatch) -> bool {
+/// The values of a key where a condition looks for them, in the form they are compared in.
+pub(super) fn naive_values(span: &Span, key: &str, of: TagScope) -> Vec<String> {
     let own = display(&span.attributes, key);
-    let resource = display(&span.resource.attributes, key);
-    let values = match of {
-        TagScope::Resource => resource,
-        TagScope::Any if own.is_empty() => resource,
+    match of {
+        TagScope::Resource => display(&span.resource.attributes, key),
+        TagScope::Any if own.is_empty() => display(&span.resource.attributes, key),
         TagScope::Span | TagScope::Any => own,
-    };
+        TagScope::Scope => display(&span.scope.attributes, key),
+        TagScope::Event => {
+            let events = span.events.iter();
+            events
+                .flat_map(|event| display(&event.attributes, key))
+                .collect()
+        }
+        TagScope::Link => {
+            let links = span.links.iter();
+            links
+                .flat_map(|link| display(&link.attributes, key))
+                .collect()
+        }
+    }
+}
+
+fn naive_any(values: &[String], matches: &StringMatch) -> bool {
     if values.is_empty() {
         matches.matches("")
     } else {
@@ -225,7 +237,7 @@ fn naive_tag(span: &Span, key: &str, of: TagScope, matches: &StringMatch) -> boo
     }
 }
 
-fn naive_match(span: &Span, filter: &SpanFilter) -> bool {
+pub(super) fn naive_match(span: &Span, filter: &SpanFilter) -> bool {
     filter.range.contains(span.start)
         && filter.conditions.iter().all(|condition| match condition {
             SpanCondition::Service(matches) => matches.matches(span.service()),
@@ -233,13 +245,22 @@ fn naive_match(span: &Span, filter: &SpanFilter) -> bool {
             SpanCondition::Kind(kind) => span.kind == *kind,
             SpanCondition::Status(status) => span.status == *status,
             SpanCondition::DurationNs { min, max } => (*min..=*max).contains(&span.duration_ns()),
-            SpanCondition::Tag { key, of, matches } => naive_tag(span, key, *of, matches),
+            SpanCondition::Tag { key, of, matches } => {
+                naive_any(&naive_values(span, key, *of), matches)
+            }
+            SpanCondition::Exists { key, of } => !naive_values(span, key, *of).is_empty(),
+            SpanCondition::EventName(matches) => {
+                let names: Vec<String> = span.events.iter().map(|e| e.name.clone()).collect();
+                naive_any(&names, matches)
+            }
+            SpanCondition::ScopeName(matches) => matches.matches(&span.scope.name),
+            SpanCondition::StatusMessage(matches) => matches.matches(&span.status_message),
         })
 }
 
 // ---- generated spans ----------------------------------------------------------------------------
 
-fn trace_id(n: u8) -> TraceId {
+pub(super) fn trace_id(n: u8) -> TraceId {
     TraceId::new([n + 1; 16]).unwrap()
 }
 
@@ -332,7 +353,7 @@ fn link() -> impl Strategy<Value = Link> {
 
 /// Spans of few traces, ids and times, so that twins, cycles and repeats come up, with everything
 /// OTLP carries.
-fn span() -> impl Strategy<Value = Span> {
+pub(super) fn span() -> impl Strategy<Value = Span> {
     let ids = (0u8..3, 1u8..7, 0u8..7);
     let times = prop_oneof![
         8 => (0i64..5, 0i64..9),
@@ -374,7 +395,7 @@ fn span() -> impl Strategy<Value = Span> {
 
 /// A pool of spans, and records that take from it: repeats are common, also with attributes in
 /// another order.
-fn ops() -> impl Strategy<Value = Vec<Op>> {
+pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let pool = prop::collection::vec(span(), 1..12);
     let picks = prop::collection::vec(
         prop_oneof![
@@ -408,7 +429,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
-fn filters() -> impl Strategy<Value = SpanFilter> {
+pub(super) fn filters() -> impl Strategy<Value = SpanFilter> {
     let text = prop_oneof![
         Just(""),
         Just("shop"),
@@ -438,7 +459,10 @@ fn filters() -> impl Strategy<Value = SpanFilter> {
     let scopes = prop_oneof![
         Just(TagScope::Any),
         Just(TagScope::Span),
-        Just(TagScope::Resource)
+        Just(TagScope::Resource),
+        Just(TagScope::Event),
+        Just(TagScope::Link),
+        Just(TagScope::Scope)
     ];
     let key = prop_oneof![
         Just(""),
@@ -453,6 +477,13 @@ fn filters() -> impl Strategy<Value = SpanFilter> {
         (0i32..6).prop_map(|k| SpanCondition::Kind(SpanKind::from_number(k).unwrap())),
         (0i32..3).prop_map(|s| SpanCondition::Status(StatusCode::from_number(s).unwrap())),
         (0u64..9, 0u64..9).prop_map(|(min, max)| SpanCondition::DurationNs { min, max }),
+        matches.clone().prop_map(SpanCondition::EventName),
+        matches.clone().prop_map(SpanCondition::ScopeName),
+        matches.clone().prop_map(SpanCondition::StatusMessage),
+        (key.clone(), scopes.clone()).prop_map(|(key, of)| SpanCondition::Exists {
+            key: key.to_owned(),
+            of
+        }),
         (key, scopes, matches).prop_map(|(key, of, matches)| SpanCondition::Tag {
             key: key.to_owned(),
             of,
@@ -475,7 +506,7 @@ fn filters() -> impl Strategy<Value = SpanFilter> {
 
 // ---- the promises -------------------------------------------------------------------------------
 
-fn apply_all(head: &SpanHead, ops: &[Op], replayed: bool) {
+pub(super) fn apply_all(head: &SpanHead, ops: &[Op], replayed: bool) {
     for (op, lsn) in ops.iter().zip(1..) {
         match op {
             Op::Write(spans) => write(head, lsn, spans, replayed),
@@ -529,23 +560,26 @@ type HitKey = (
     Option<SpanId>,
 );
 
-fn hits(head: &SpanHead, at: Lsn, filter: &SpanFilter) -> Vec<HitKey> {
+fn hits(head: &Arc<SpanHead>, at: Lsn, filter: &SpanFilter) -> Vec<HitKey> {
+    let ctl = &control();
     let mut found = Vec::new();
-    head.scan(at, filter, &control(), &mut |hit| {
-        found.push((
-            hit.trace_id,
-            hit.span_id,
-            hit.start.as_nanos(),
-            hit.duration_ns,
-            head.symbol(hit.name).to_string(),
-            head.symbol(hit.service).to_string(),
-            hit.parent_service
-                .map(|service| head.symbol(service).to_string()),
-            hit.parent_span_id,
-        ));
-        Ok(ControlFlow::Continue(()))
-    })
-    .unwrap();
+    for part in SpanPart::of_head(head, at) {
+        let rows = part.select(filter, ctl).unwrap();
+        let text = |symbol| part.symbol(symbol).to_string();
+        let hits = part.hits(&rows, ctl).unwrap();
+        found.extend(hits.iter().map(|hit| {
+            (
+                hit.trace_id,
+                hit.span_id,
+                hit.start.as_nanos(),
+                hit.duration_ns,
+                text(hit.name),
+                text(hit.service),
+                hit.parent_service.map(text),
+                hit.parent_span_id,
+            )
+        }));
+    }
     found.sort();
     found
 }
@@ -580,7 +614,7 @@ proptest! {
     /// the model does, whether the spans came live or from the log.
     #[test]
     fn every_snapshot_agrees_with_the_model(ops in ops(), replayed: bool, shards in 1usize..4) {
-        let head = new_head(shards);
+        let head = Arc::new(new_head(shards));
         apply_all(&head, &ops, replayed);
         for at in 0..=ops.len() {
             check_traces(&head, &ops, at);
@@ -593,59 +627,13 @@ proptest! {
         filters in prop::collection::vec(filters(), 4),
         back in 0usize..3,
     ) {
-        let head = new_head(2);
+        let head = Arc::new(new_head(2));
         apply_all(&head, &ops, false);
         let at = ops.len().saturating_sub(back);
         for filter in &filters {
             let found = hits(&head, Lsn(at as u64), filter);
             prop_assert_eq!(found, naive_hits(&ops, at, filter), "{:?}", filter);
         }
-    }
-
-    #[test]
-    fn listings_agree_with_the_model(ops in ops(), back in 0usize..3) {
-        let head = new_head(2);
-        apply_all(&head, &ops, false);
-        let at = ops.len().saturating_sub(back);
-        let (lsn, ctl) = (Lsn(at as u64), control());
-        let spans: Vec<Span> =
-            (0..3).flat_map(|trace| visible(&ops, at, trace_id(trace))).collect();
-        let services: BTreeSet<String> = spans.iter().map(|s| s.service().to_owned()).collect();
-        prop_assert!(head.services(lsn, TimeRange::ALL, &ctl).unwrap().into_iter().eq(services));
-        let shop = spans.iter().filter(|s| s.service() == "shop");
-        let names: BTreeSet<String> = shop.map(|s| s.name.to_string()).collect();
-        let found = head.operations(lsn, Some("shop"), TimeRange::ALL, &ctl).unwrap();
-        prop_assert!(found.into_iter().eq(names));
-        let mut keys: BTreeMap<(Arc<str>, TagScope), u64> = BTreeMap::new();
-        let mut values: BTreeMap<String, u64> = BTreeMap::new();
-        for span in &spans {
-            for (attributes, scope) in
-                [(&span.attributes, TagScope::Span), (&span.resource.attributes, TagScope::Resource)]
-            {
-                let own: BTreeSet<_> = attributes.iter().map(|(key, _)| Arc::clone(key)).collect();
-                for key in own {
-                    *keys.entry((key, scope)).or_default() += 1;
-                }
-            }
-            let mut own: Vec<&Value> =
-                span.attributes.iter().filter(|(k, _)| &**k == "a").map(|(_, v)| v).collect();
-            if own.is_empty() {
-                let resource = span.resource.attributes.iter();
-                own = resource.filter(|(k, _)| &**k == "a").map(|(_, v)| v).collect();
-            }
-            let own: BTreeSet<String> = own.into_iter().map(Value::to_string).collect();
-            for text in own {
-*values.entry(text).or_default() += 1;
-}
-        }
-        let found = head.tag_names(lsn, &ctl).unwrap();
-        let found = found.into_iter().map(|name| ((name.key, name.scope), name.spans));
-        prop_assert_eq!(found.collect::<BTreeMap<_, _>>(), keys);
-        let found = head.tag_values(lsn, "a", "", usize::MAX, &ctl).unwrap();
-        prop_assert!(found.iter().map(|v| &v.value).eq(values.keys()));
-        let bounds = head.time_bounds(lsn, &ctl).unwrap();
-        prop_assert_eq!(bounds.map(TimeRange::start), spans.iter().map(|s| s.start).min());
-        prop_assert_eq!(bounds.map(TimeRange::end), spans.iter().map(|s| s.end).max());
     }
 
     /// The same spans in any order and in any batches are the same trace.
@@ -655,13 +643,13 @@ proptest! {
             .prop_flat_map(|spans| (Just(spans.clone()), Just(spans).prop_shuffle())),
         cut in 1usize..6,
     ) {
-        let (one, other) = (new_head(2), new_head(3));
+        let (one, other) = (Arc::new(new_head(2)), Arc::new(new_head(3)));
         write(&one, 1, &spans.0, false);
         for (part, lsn) in spans.1.chunks(cut).zip(1..) {
             write(&other, lsn, part, true);
         }
         for id in (0..3).map(trace_id) {
-            let answer = |head: &SpanHead| {
+            let answer = |head: &Arc<SpanHead>| {
                 let trace = head.trace(Lsn(99), id, &control()).unwrap()?;
                 let spans: Vec<_> = trace.spans.iter().map(Span::canonical_bytes).collect();
                 Some((spans, trace.parents))
@@ -704,7 +692,7 @@ push(&mut batch, span);
 
 /// Whatever decodes can be applied and read.
 fn decode_anything(bytes: &[u8]) {
-    let head = new_head(2);
+    let head = Arc::new(new_head(2));
     let mut prepared = PreparedSpans::default();
     let part = Part {
         tag: Tag::Spans,
@@ -724,7 +712,7 @@ fn decode_anything(bytes: &[u8]) {
     }
 }
 
-fn plain(trace: u8, id: u64, parent: u64, start: i64) -> Span {
+pub(super) fn plain(trace: u8, id: u64, parent: u64, start: i64) -> Span {
     Span {
         trace_id: trace_id(trace),
         span_id: SpanId::new(id.to_be_bytes()).unwrap(),
@@ -760,7 +748,7 @@ fn huge_traces_of_every_shape_are_read_in_linear_time() {
         .map(|i| plain(1, i, i - 1, -i.cast_signed()))
         .collect();
     let twins: Vec<Span> = (1..=30_000).map(|i| plain(2, 1, 1, i)).collect();
-    let head = new_head(1);
+    let head = Arc::new(new_head(1));
     for (spans, lsn) in [deep, backwards, twins].into_iter().zip(1..) {
         write(&head, lsn, &spans, false);
     }
@@ -790,7 +778,7 @@ fn huge_traces_of_every_shape_are_read_in_linear_time() {
 
 #[test]
 fn a_reader_at_one_lsn_sees_the_same_while_the_writer_goes_on() {
-    let head = new_head(2);
+    let head = Arc::new(new_head(2));
     let batch = |n: u64| -> Vec<Span> {
         let start = (n * 7 % 50).cast_signed();
         (0..20)
@@ -805,15 +793,17 @@ fn a_reader_at_one_lsn_sees_the_same_while_the_writer_goes_on() {
         of: TagScope::Any,
         matches: StringMatch::new(MatchOp::Regex, "[1-5].*").unwrap(),
     });
+    let bounds = |at| -> Vec<_> {
+        let parts = SpanPart::of_head(&head, Lsn(at));
+        parts
+            .map(|part| part.time_bounds(&control()).unwrap())
+            .collect()
+    };
     let look = |at| {
         let traces: Vec<_> = (0..3)
             .map(|n| head.trace(Lsn(at), trace_id(n), &control()).unwrap())
             .collect();
-        (
-            traces,
-            hits(&head, Lsn(at), &filter),
-            head.time_bounds(Lsn(at), &control()).unwrap(),
-        )
+        (traces, hits(&head, Lsn(at), &filter), bounds(at))
     };
     let expected: Vec<_> = [10, 20].map(|at| (at, look(at))).into();
     let done = AtomicBool::new(false);
@@ -841,32 +831,6 @@ fn a_reader_at_one_lsn_sees_the_same_while_the_writer_goes_on() {
 }
 
 #[test]
-fn a_cancelled_or_bounded_search_ends() {
-    let head = new_head(1);
-    let spans: Vec<Span> = (1..=20_000u64).map(|i| plain(0, i, 0, 1)).collect();
-    write(&head, 1, &spans, false);
-    let filter = SpanFilter::in_range(TimeRange::ALL);
-    let ctl = control();
-    let mut seen = 0;
-    let stopped = head.scan(Lsn(1), &filter, &ctl, &mut |_| {
-        seen += 1;
-        ctl.cancel();
-        Ok(ControlFlow::Continue(()))
-    });
-    assert!(matches!(stopped, Err(crate::Error::Cancelled)));
-    assert!(seen <= crate::CHECK_ROWS);
-    let limits = QueryLimits {
-        spans_max: 5_000,
-        ..QueryLimits::default()
-    };
-    let ctl = QueryControl::new(Arc::new(SystemClock::new()), None, limits);
-    let stopped = head.scan(Lsn(1), &filter, &ctl, &mut |_| {
-        Ok(ControlFlow::Continue(()))
-    });
-    assert!(matches!(stopped, Err(crate::Error::QueryLimit { .. })));
-}
-
-#[test]
 fn what_the_head_holds_is_charged_and_given_back() {
     let budget = Budget::new(1 << 40);
     let head = SpanHead::new(&Settings::default(), Arc::clone(&budget));
@@ -891,7 +855,7 @@ fn what_the_head_holds_is_charged_and_given_back() {
 /// another one in a batch whose first text differed, and repeats of its spans were kept.
 #[test]
 fn a_repeat_is_known_whatever_else_its_batch_holds() {
-    let head = new_head(1);
+    let head = Arc::new(new_head(1));
     let resource = Arc::new(Resource {
         schema_url: "s".to_owned(),
         ..Resource::default()
@@ -907,7 +871,7 @@ fn a_repeat_is_known_whatever_else_its_batch_holds() {
 
 #[test]
 fn numbers_are_found_by_what_they_display() {
-    let head = new_head(1);
+    let head = Arc::new(new_head(1));
     let values = [
         Value::Int(500),
         Value::Double(500.0),
