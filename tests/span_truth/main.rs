@@ -148,7 +148,7 @@ impl Times {
         let clock = SystemClock::default();
         let before = clock.monotonic();
         let answer = ask();
-        let took = clock.monotonic() - before;
+        let took = clock.monotonic().saturating_sub(before);
         self.0.entry(kind.to_owned()).or_default().push(took);
         answer
     }

@@ -6,7 +6,7 @@ use prost::Message as _;
 use rootline_engine::{AttributeType, TagScope, TimeRange};
 use rootline_query::{
     FOUND_SPANS_MAX, FoundSpan, SpanAggregation, SpanGroup, SpanGroupKey, SpanMeasure, SpanPoint,
-    SpanSet, WantedFigures, aggregate_spans, find_spans,
+    WantedFigures, aggregate_spans, find_spans,
 };
 
 use super::{

@@ -47,6 +47,8 @@ mod writer;
 
 pub use check::check_span_block;
 pub(crate) use groups::GROUP_ROWS;
+pub use column::check_attribute_column;
+pub(crate) use groups::{GROUP_ROWS, group_of};
 pub(crate) use loose::LooseRows;
 pub(crate) use merge::merge;
 pub(crate) use reader::{RowCursor, SpanBlock};

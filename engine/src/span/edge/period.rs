@@ -117,6 +117,7 @@ fn span(first_ns: i64, last_ns: i64) -> Option<TimeRange> {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 

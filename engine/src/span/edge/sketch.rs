@@ -173,6 +173,11 @@ impl PartialEq for DurationSketch {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tests"
+)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
 

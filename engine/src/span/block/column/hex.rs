@@ -261,18 +261,15 @@ impl Hex {
         };
         let mut cursor = HexCursor::default();
         let low = signed(low);
-        let (mut number, end) = match &self.high {
-            Some(highs) => {
-                let high = signed(high);
-                (
-                    highs.rank(source, &mut cursor.high, high, false)?,
-                    highs.rank(source, &mut cursor.high, high, true)?,
-                )
-            }
-            None => {
-                let number = self.low.rank(source, &mut cursor.low, low, false)?;
-                (number, number.saturating_add(1).min(self.len()))
-            }
+        let (mut number, end) = if let Some(highs) = &self.high {
+            let high = signed(high);
+            (
+                highs.rank(source, &mut cursor.high, high, false)?,
+                highs.rank(source, &mut cursor.high, high, true)?,
+            )
+        } else {
+            let number = self.low.rank(source, &mut cursor.low, low, false)?;
+            (number, number.saturating_add(1).min(self.len()))
         };
         while number < end {
             if self.low.get(source, &mut cursor.low, number)? == low {

@@ -148,6 +148,9 @@ pub(crate) struct CodedValues {
     pub(crate) codes: Vec<u32>,
 }
 
+/// What is told an encoded value and how often it occurs.
+pub(crate) type VisitCount<'a> = dyn FnMut(&[u8], u64) -> Result<(), Error> + 'a;
+
 // The first byte of a head.
 const DICTIONARY: u8 = 1;
 const TEXTS: u8 = 2;
@@ -554,28 +557,25 @@ impl Column {
                 ..
             } => {
                 let mut wanted = Wanted::default();
-                match only {
-                    Some(only) => {
-                        if let Some(stored) = content.stored(only)
-                            && let Some(code) = values.find(source, stored)?
-                        {
+                if let Some(only) = only {
+                    if let Some(stored) = content.stored(only)
+                        && let Some(code) = values.find(source, stored)?
+                    {
+                        wanted.push(i64::from(code));
+                    }
+                } else {
+                    let mut encoded = Vec::new();
+                    values.each(source, |code, stored| {
+                        if code % 1024 == 0 {
+                            check()?;
+                        }
+                        encoded.clear();
+                        content.encode(stored, &mut encoded);
+                        if test(&encoded) {
                             wanted.push(i64::from(code));
                         }
-                    }
-                    None => {
-                        let mut encoded = Vec::new();
-                        values.each(source, |code, stored| {
-                            if code % 1024 == 0 {
-                                check()?;
-                            }
-                            encoded.clear();
-                            content.encode(stored, &mut encoded);
-                            if test(&encoded) {
-                                wanted.push(i64::from(code));
-                            }
-                            Ok(())
-                        })?;
-                    }
+                        Ok(())
+                    })?;
                 }
                 wanted.settle();
                 codes.find(source, classes, &wanted, candidates, check)
@@ -600,9 +600,10 @@ impl Column {
                     _ => {}
                 }
                 let mut encoded = Vec::new();
-                let mut passes = |stored: &[u8]| match only {
-                    Some(only) => only == stored,
-                    None => {
+                let mut passes = |stored: &[u8]| {
+                    if let Some(only) = only {
+                        only == stored
+                    } else {
                         encoded.clear();
                         content.encode(stored, &mut encoded);
                         test(&encoded)
@@ -666,9 +667,10 @@ impl Column {
                     Some(_) => return Ok(RoaringBitmap::new()),
                 };
                 let mut encoded = Vec::new();
-                let mut passes = |value: f64| match only {
-                    Some(only) => only == value.to_bits(),
-                    None => {
+                let mut passes = |value: f64| {
+                    if let Some(only) = only {
+                        only == value.to_bits()
+                    } else {
                         encoded.clear();
                         encode(ValueRef::Double(value), &mut encoded);
                         test(&encoded)
@@ -758,7 +760,7 @@ impl Column {
     pub(crate) fn counts(
         &self,
         classes: &dyn Classes,
-        visit: &mut dyn FnMut(&[u8], u64) -> Result<(), Error>,
+        visit: &mut VisitCount<'_>,
     ) -> Result<(), Error> {
         let source = &self.source;
         match &self.encoding {
@@ -769,23 +771,22 @@ impl Column {
                 codes,
             } => {
                 let mut by_code = Vec::new();
-                match counts {
-                    Some(counts) => counts.load(source, &mut by_code)?,
-                    None => {
-                        codes.load(source, classes, |code| {
-                            let Ok(code) = usize::try_from(code) else {
-                                return;
-                            };
-                            if code < values.len() as usize {
-                                if by_code.len() <= code {
-                                    by_code.resize(code + 1, 0);
-                                }
-                                if let Some(count) = by_code.get_mut(code) {
-                                    *count += 1;
-                                }
+                if let Some(counts) = counts {
+                    counts.load(source, &mut by_code)?;
+                } else {
+                    codes.load(source, classes, |code| {
+                        let Ok(code) = usize::try_from(code) else {
+                            return;
+                        };
+                        if code < values.len() as usize {
+                            if by_code.len() <= code {
+                                by_code.resize(code + 1, 0);
                             }
-                        })?;
-                    }
+                            if let Some(count) = by_code.get_mut(code) {
+                                *count += 1;
+                            }
+                        }
+                    })?;
                 }
                 let mut encoded = Vec::new();
                 values.each(source, |code, stored| {
@@ -816,7 +817,7 @@ impl Column {
             Encoding::Ints(sequence) => {
                 let mut counts: HashMap<i64, u64> = HashMap::new();
                 sequence.load(source, classes, |value| {
-                    *counts.entry(value).or_default() += 1
+                    *counts.entry(value).or_default() += 1;
                 })?;
                 let mut encoded = Vec::new();
                 for (value, count) in counts {
@@ -860,48 +861,47 @@ impl Column {
         let mut cursor = ColumnCursor::default();
         let mut coded = CodedValues::default();
         let large = || source.damaged(0, "the values of a column have more than 4 GiB");
-        match &self.encoding {
-            Encoding::Dictionary { values, codes, .. } => {
-                let mut local: HashMap<u32, u32> = HashMap::new();
-                let mut seen = Vec::new();
-                for occurrence in occurrences {
-                    let code = codes.get(source, classes, &mut cursor.sequence, occurrence)?;
-                    let code = self.code(code, values)?;
-                    let next = u32::try_from(local.len()).unwrap_or(u32::MAX);
-                    let number = *local.entry(code).or_insert_with(|| {
-                        seen.push(code);
-                        next
-                    });
-                    coded.codes.push(number);
-                }
-                let Encoding::Dictionary { content, .. } = &self.encoding else {
-                    return Ok(coded);
-                };
-                for code in seen {
-                    cursor.bytes.clear();
-                    values.get(source, &mut cursor.dictionary, code, &mut cursor.bytes)?;
-                    let pushed = coded
-                        .values
-                        .push_with(|out| content.encode(&cursor.bytes, out));
-                    pushed.ok_or_else(large)?;
-                }
+        if let Encoding::Dictionary {
+            content,
+            values,
+            codes,
+            ..
+        } = &self.encoding
+        {
+            let mut local: HashMap<u32, u32> = HashMap::new();
+            let mut seen = Vec::new();
+            for occurrence in occurrences {
+                let code = codes.get(source, classes, &mut cursor.sequence, occurrence)?;
+                let code = self.code(code, values)?;
+                let next = u32::try_from(local.len()).unwrap_or(u32::MAX);
+                let number = *local.entry(code).or_insert_with(|| {
+                    seen.push(code);
+                    next
+                });
+                coded.codes.push(number);
             }
-            _ => {
-                let mut local: HashMap<Vec<u8>, u32> = HashMap::new();
-                let mut encoded = Vec::new();
-                for occurrence in occurrences {
-                    encoded.clear();
-                    self.value(occurrence, classes, &mut cursor, &mut encoded)?;
-                    let number = match local.get(&encoded) {
-                        Some(&number) => number,
-                        None => {
-                            let number = coded.values.push(&encoded).ok_or_else(large)?;
-                            local.insert(encoded.clone(), number);
-                            number
-                        }
-                    };
-                    coded.codes.push(number);
-                }
+            for code in seen {
+                cursor.bytes.clear();
+                values.get(source, &mut cursor.dictionary, code, &mut cursor.bytes)?;
+                let pushed = coded
+                    .values
+                    .push_with(|out| content.encode(&cursor.bytes, out));
+                pushed.ok_or_else(large)?;
+            }
+        } else {
+            let mut local: HashMap<Vec<u8>, u32> = HashMap::new();
+            let mut encoded = Vec::new();
+            for occurrence in occurrences {
+                encoded.clear();
+                self.value(occurrence, classes, &mut cursor, &mut encoded)?;
+                let number = if let Some(&number) = local.get(&encoded) {
+                    number
+                } else {
+                    let number = coded.values.push(&encoded).ok_or_else(large)?;
+                    local.insert(encoded.clone(), number);
+                    number
+                };
+                coded.codes.push(number);
             }
         }
         Ok(coded)
@@ -932,17 +932,16 @@ impl Answers {
         {
             return answer;
         }
-        let answer = match self.known.get(&value) {
-            Some(&answer) => answer,
-            None => {
-                self.encoded.clear();
-                encode(value, &mut self.encoded);
-                let answer = test(&self.encoded);
-                if self.known.len() < Self::KNOWN_MAX {
-                    self.known.insert(value, answer);
-                }
-                answer
+        let answer = if let Some(&answer) = self.known.get(&value) {
+            answer
+        } else {
+            self.encoded.clear();
+            encode(value, &mut self.encoded);
+            let answer = test(&self.encoded);
+            if self.known.len() < Self::KNOWN_MAX {
+                self.known.insert(value, answer);
             }
+            answer
         };
         self.last = Some((value, answer));
         answer

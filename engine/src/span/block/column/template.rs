@@ -103,7 +103,6 @@ fn put_number(number: i64, out: &mut Vec<u8>) {
     let mut at = digits.len();
     let mut rest = number.cast_unsigned();
     for (place, digit) in digits.iter_mut().enumerate().rev() {
-        #[expect(clippy::cast_possible_truncation, reason = "below ten")]
         let last = (rest % 10) as u8;
         *digit = b'0' + last;
         rest /= 10;

@@ -2,6 +2,8 @@
 #![allow(
     clippy::cast_possible_truncation,
     clippy::type_complexity,
+    clippy::match_same_arms,
+    clippy::format_collect,
     clippy::single_match_else,
     clippy::unwrap_used,
     clippy::indexing_slicing,
