@@ -46,9 +46,8 @@ mod traces;
 mod writer;
 
 pub use check::check_span_block;
-pub(crate) use groups::GROUP_ROWS;
 pub use column::check_attribute_column;
-pub(crate) use groups::{GROUP_ROWS, group_of};
+pub(crate) use groups::GROUP_ROWS;
 pub(crate) use loose::LooseRows;
 pub(crate) use merge::merge;
 pub(crate) use reader::{RowCursor, SpanBlock};
@@ -58,5 +57,3 @@ pub(crate) use satellites::{
 pub(crate) use trace::SpanReader;
 pub(crate) use traces::TraceCursor;
 pub(crate) use writer::{RowRun, RowSource, SpanBlockOrigin, write_block};
-
-pub use column::check_attribute_column;
