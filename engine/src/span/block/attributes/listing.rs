@@ -25,6 +25,9 @@ use crate::{
 /// Items that are read one by one between two looks at the control.
 const CHECK_ITEMS: u32 = 1024;
 
+/// What is done with an encoded value and how many items have it.
+pub(crate) type VisitCount<'v> = dyn FnMut(&[u8], u64) -> Result<(), Error> + 'v;
+
 /// A key and type, and how many items have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttributeKey {
@@ -186,7 +189,7 @@ impl AttributeTable {
         key: &str,
         hidden: &RoaringBitmap,
         ctl: &QueryControl,
-        visit: &mut dyn FnMut(&[u8], u64) -> Result<(), Error>,
+        visit: &mut VisitCount<'_>,
     ) -> Result<(), Error> {
         ctl.check()?;
         let layout = self.layout()?;

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{
-    span::{block::column::ValueTable, model::Attributes},
-    value::TooDeep,
-};
+use crate::span::block::column::ValueTable;
 
 /// Attributes of items: pairs of key and value by number, and for each item the numbers of its pairs.
 ///
@@ -91,49 +88,10 @@ impl LooseAttributes {
             .push(end.expect("what a generation holds has fewer than 2^32 attributes"));
     }
 
-    /// Appends an item with these attributes, each as a pair of its own. `key_of` gives a key's number in
-    /// `keys`, which it may extend.
-    ///
-    /// # Errors
-    /// [`TooDeep`]: nothing was appended then. No stored value is.
-    pub(crate) fn push_attributes(
-        &mut self,
-        attributes: &Attributes,
-        key_of: &mut dyn FnMut(&Arc<str>, &mut Vec<Arc<str>>) -> u32,
-    ) -> Result<(), TooDeep> {
-        let tags = self.tags.len();
-        let mut encoded = Vec::new();
-        for (key, value) in attributes {
-            encoded.clear();
-            if let Err(error) = value.as_ref().encode(&mut encoded) {
-                self.tags.truncate(tags);
-                return Err(error);
-            }
-            let key = key_of(key, &mut self.keys);
-            let pair = self.values.push(key, &encoded);
-            self.tags
-                .push(pair.expect("values of rebuilt traces have less than 4 GiB"));
-        }
-        self.end_item();
-        Ok(())
-    }
-
     /// Memory that they take.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.keys.iter().map(|key| key.len() + 32).sum::<usize>()
             + self.values.heap_bytes()
             + (self.ends.capacity() + self.tags.capacity()) * size_of::<u32>()
-    }
-
-    /// The attributes of an item, decoded; for tests.
-    #[cfg(test)]
-    pub(crate) fn attributes_of(&self, item: u32) -> Attributes {
-        let decode = |&tag: &u32| {
-            let (key, mut value) = self.values.get(tag);
-            let value =
-                crate::value::Value::decode(&mut value).expect("loose values are encoded values");
-            (Arc::clone(&self.keys[key as usize]), value)
-        };
-        self.tags_of(item).iter().map(decode).collect()
     }
 }

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::struct_field_names,
     clippy::print_stdout,
     reason = "tests"
 )]
@@ -235,7 +236,7 @@ fn sizes_and_times_of_recorded_spans() {
         &class_of,
         &owner_of,
     );
-    let took = clock.monotonic() - from;
+    let took = clock.monotonic().saturating_sub(from);
     println!(
         "sealed: {:.2} B and {:.0} ns a span",
         bytes as f64 / items as f64,
@@ -279,7 +280,7 @@ fn sizes_and_times_of_recorded_spans() {
         .collect();
     let from = clock.monotonic();
     let (merged, bytes) = write(&sources, &runs, &class_of, &owner_of);
-    let took = clock.monotonic() - from;
+    let took = clock.monotonic().saturating_sub(from);
     println!(
         "merged: {:.2} B and {:.0} ns a span",
         bytes as f64 / items as f64,
@@ -312,7 +313,7 @@ fn sizes_and_times_of_recorded_spans() {
             let from = clock.monotonic();
             let test = |shown: &str| shown == text;
             let found = merged.select(key, &test, Some(&text), None, &ctl).unwrap();
-            let took = clock.monotonic() - from;
+            let took = clock.monotonic().saturating_sub(from);
             println!("{key} = {text}: {} in {took:?}", found.len());
         }
     }
@@ -325,7 +326,7 @@ fn sizes_and_times_of_recorded_spans() {
     println!(
         "28 spans, {} attributes: {:?}",
         out.len(),
-        clock.monotonic() - from
+        clock.monotonic().saturating_sub(from)
     );
     let from = clock.monotonic();
     let rows: roaring::RoaringBitmap = (0..items as u32).step_by(7).collect();
@@ -334,6 +335,6 @@ fn sizes_and_times_of_recorded_spans() {
         "values of {}: {} distinct, {:?}",
         rows.len(),
         values.values.len(),
-        clock.monotonic() - from
+        clock.monotonic().saturating_sub(from)
     );
 }

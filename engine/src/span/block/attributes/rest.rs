@@ -187,6 +187,9 @@ impl RestCursor {
     }
 }
 
+/// What is done with an entry of an item that is known: key, encoded value.
+pub(super) type VisitPair<'v> = dyn FnMut(&str, &[u8]) -> Result<(), Error> + 'v;
+
 /// What is done with an entry: item, key, encoded value.
 pub(super) type VisitEntry<'v> = dyn FnMut(u32, &str, &[u8]) -> Result<(), Error> + 'v;
 
@@ -279,7 +282,7 @@ impl Rest {
         source: &ColumnSource,
         item: u32,
         cursor: &mut RestCursor,
-        visit: &mut dyn FnMut(&str, &[u8]) -> Result<(), Error>,
+        visit: &mut VisitPair<'_>,
     ) -> Result<(), Error> {
         let first = self.pages.partition_point(|page| page.last_item < item);
         for page in first..self.pages.len() {

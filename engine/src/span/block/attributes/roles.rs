@@ -20,7 +20,7 @@ const COMPARED_MIN: u64 = 32;
 #[derive(Debug)]
 pub(super) struct Kind {
     pub(super) key: Arc<str>,
-    pub(super) kind: ValueType,
+    pub(super) value_type: ValueType,
     /// How often it occurs, but for entries of the rest of other tables.
     pub(super) occurrences: u64,
     /// It is a column of a table that is merged.
@@ -40,17 +40,17 @@ pub(super) struct Kinds {
 
 impl Kinds {
     /// The number of a key and type, new or known.
-    pub(super) fn intern(&mut self, key: &Arc<str>, kind: ValueType) -> u32 {
+    pub(super) fn intern(&mut self, key: &Arc<str>, value_type: ValueType) -> u32 {
         let next = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
         let none = [u32::MAX; ValueType::ALL.len()];
         let of_key = self.numbers.entry(Arc::clone(key)).or_insert(none);
-        let number = of_key.get_mut(kind as usize);
+        let number = of_key.get_mut(value_type as usize);
         let number = number.expect("there is a place for each type");
         if *number == u32::MAX {
             *number = next;
             self.all.push(Kind {
                 key: Arc::clone(key),
-                kind,
+                value_type,
                 occurrences: 0,
                 was_column: false,
                 was_fixed: false,

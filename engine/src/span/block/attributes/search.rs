@@ -26,6 +26,9 @@ const CHECK_GROUPS: u32 = 16;
 /// all values of a column.
 const FEW_GROUPS: u64 = 8;
 
+/// What is done with a group and some of its items.
+type VisitGroup<'v> = dyn FnMut(u32, &[u32]) -> Result<(), Error> + 'v;
+
 /// What values are looked for.
 struct Test<'t> {
     test: &'t dyn Fn(&str) -> bool,
@@ -351,7 +354,7 @@ impl AttributeTable {
         &self,
         items: &RoaringBitmap,
         ctl: &QueryControl,
-        visit: &mut dyn FnMut(u32, &[u32]) -> Result<(), Error>,
+        visit: &mut VisitGroup<'_>,
     ) -> Result<(), Error> {
         let mut of_group = Vec::new();
         let mut until_check = CHECK_GROUPS;

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     reason = "tests"
 )]
 
@@ -61,13 +62,15 @@ fn loose(items: &Items) -> LooseAttributes {
     let mut out = LooseAttributes::default();
     let mut numbers: BTreeMap<Arc<str>, u32> = BTreeMap::new();
     for (_, attributes) in items {
-        out.push_attributes(attributes, &mut |key, keys| {
-            *numbers.entry(Arc::clone(key)).or_insert_with(|| {
-                keys.push(Arc::clone(key));
-                keys.len() as u32 - 1
-            })
-        })
-        .unwrap();
+        let mut tags = Vec::new();
+        for (key, value) in attributes {
+            let number = *numbers.entry(Arc::clone(key)).or_insert_with(|| {
+                out.keys.push(Arc::clone(key));
+                out.keys.len() as u32 - 1
+            });
+            tags.push(out.values.push(number, &encoded(value)).unwrap());
+        }
+        out.push_tags(tags);
     }
     out
 }

@@ -479,19 +479,20 @@ impl<'a> Plan<'a> {
         let sources = self.gather_sources();
         let mut gather = Gather::new(sources, runs, &shaped.shapes, &shaped.shape_of, context);
         gather.distribute(shaped.columns.len(), ctl)?;
-        for (column, &kind) in (0..).zip(&shaped.columns) {
+        for (column, &kind) in shaped.columns.iter().enumerate() {
             ctl()?;
             let Some(of_kind) = self.kinds.get(kind) else {
                 continue;
             };
-            let Some((begins, head)) = gather.write_column(column, kind, of_kind.kind, sink)?
+            let Some((begins, head)) =
+                gather.write_column(column, kind, of_kind.value_type, sink)?
             else {
                 continue;
             };
-            column_numbers[column as usize] = u32::try_from(columns.len()).unwrap_or(u32::MAX);
+            column_numbers[column] = u32::try_from(columns.len()).unwrap_or(u32::MAX);
             columns.push(WrittenColumn {
                 key: keys.number_of(&of_kind.key),
-                kind: of_kind.kind,
+                kind: of_kind.value_type,
                 begins,
                 head,
             });
@@ -558,18 +559,22 @@ impl<'a> Plan<'a> {
     }
 
     fn gather_sources(&self) -> Vec<GatherSource<'_>> {
-        let of = |source| match source {
-            &Prepared::Loose {
-                loose,
-                ref field_of,
-                ..
+        self.sources.iter().map(Prepared::to_gather).collect()
+    }
+}
+
+impl Prepared<'_> {
+    fn to_gather(&self) -> GatherSource<'_> {
+        match self {
+            Self::Loose {
+                loose, field_of, ..
             } => GatherSource::Loose { loose, field_of },
-            &Prepared::Table {
+            Self::Table {
                 table,
                 layout,
-                ref shapes,
-                ref kind_of_column,
-                ref kind_of_fixed,
+                shapes,
+                kind_of_column,
+                kind_of_fixed,
                 ..
             } => GatherSource::Table {
                 table,
@@ -578,8 +583,7 @@ impl<'a> Plan<'a> {
                 kind_of_column,
                 kind_of_fixed,
             },
-        };
-        self.sources.iter().map(of).collect()
+        }
     }
 }
 
