@@ -233,9 +233,9 @@ mod tests {
             let mut changed = bytes.clone();
             changed[at] ^= 0x55;
             if let Ok(filter) = FuseFilter::decode(&changed) {
-                keys.iter().for_each(|&key| {
+                for &key in &keys {
                     filter.contains(key);
-                });
+                }
             }
         }
     }
