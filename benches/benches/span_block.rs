@@ -168,7 +168,7 @@ fn half(engine: &Engine, recorded: Option<&[Vec<u8>]>, second: bool) -> u64 {
 /// Prints bytes a span, by section.
 fn report(dir: &Dir) {
     let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
-    let inspected = inspect(&storage, &dir.0).expect("the directory is a store");
+    let inspected = inspect::inspect(&storage, &dir.0).expect("the directory is a store");
     for block in inspected.blocks.iter().filter(|block| block.is_named) {
         let spans = block.samples.max(1) as f64;
         println!(
