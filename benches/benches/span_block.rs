@@ -109,13 +109,15 @@ fn fill(engine: &Engine, from: u64) -> u64 {
             let mut writer = spans.span(resource, scope);
             let request = format!("{mixed:016x}");
             let user = format!("user-{}", noise(trace) % 5_000);
-            writer.attribute("http.request.method", ValueRef::Str("GET"));
-            let status = 200 + (mixed % 5).cast_signed();
-            writer.attribute("http.response.status_code", ValueRef::Int(status));
-            writer.attribute("http.route", ValueRef::Str(&name));
-            writer.attribute("user.id", ValueRef::Str(&user));
-            writer.attribute("request.id", ValueRef::Str(&request));
-            writer.attribute("cache.hit", ValueRef::Bool(mixed.is_multiple_of(3)));
+            writer.attribute("http.request.method", ValueRef::from("GET"));
+            writer.attribute(
+                "http.response.status_code",
+                ValueRef::from(200 + (mixed % 5).cast_signed()),
+            );
+            writer.attribute("http.route", ValueRef::from(&*name));
+            writer.attribute("user.id", ValueRef::from(&*user));
+            writer.attribute("request.id", ValueRef::from(&*request));
+            writer.attribute("cache.hit", ValueRef::from(mixed.is_multiple_of(3)));
             let start = Timestamp::from_millis(1_700_000_000_000).expect("in range");
             let start = start.saturating_add_ns((trace * 3_000_000 + span * 40_000).cast_signed());
             let lasts = (mixed % 30_000_000).cast_signed();

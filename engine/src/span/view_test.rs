@@ -368,7 +368,7 @@ proptest! {
                         check(&snapshot, &seen);
                     }
                     if matches!(step, Step::Close) {
-                        engine.close_within(std::time::Duration::from_secs(60)).unwrap();
+                        engine.close_within(std::time::Duration::from_mins(1)).unwrap();
                     }
                     drop(engine);
                     disk.cut(None);

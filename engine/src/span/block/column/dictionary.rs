@@ -130,6 +130,7 @@ impl Dictionary {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn section_bytes(&self) -> u64 {
         match self {
             Self::Texts(texts) => texts.section_bytes(),

@@ -87,6 +87,7 @@ impl Doubles {
         self.count.div_ceil(GROUP_LEN)
     }
 
+    #[cfg(test)]
     pub(super) fn section_bytes(&self) -> u64 {
         self.data_bytes + u64::from(self.groups()) * u64::from(self.offset_width)
     }

@@ -202,6 +202,7 @@ impl Hex {
         self.low.len()
     }
 
+    #[cfg(test)]
     pub(super) fn section_bytes(&self) -> u64 {
         self.low.section_bytes() + self.high.as_ref().map_or(0, Numbers::section_bytes)
     }

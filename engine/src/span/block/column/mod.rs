@@ -342,6 +342,7 @@ impl Column {
     }
 
     /// Bytes that it takes in its section.
+    #[cfg(test)]
     pub(crate) fn section_bytes(&self) -> u64 {
         match &self.encoding {
             Encoding::Dictionary {

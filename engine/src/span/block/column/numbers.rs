@@ -187,6 +187,7 @@ impl Numbers {
     }
 
     /// Bytes in the section.
+    #[cfg(test)]
     pub(super) fn section_bytes(&self) -> u64 {
         self.data_bytes + u64::from(self.groups()) * self.widths.entry() as u64
     }

@@ -216,6 +216,7 @@ impl Sequence {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn section_bytes(&self) -> u64 {
         match &self.form {
             Form::Plain(numbers) => numbers.section_bytes(),

@@ -435,6 +435,7 @@ impl Templates {
         self.codes.needs_classes()
     }
 
+    #[cfg(test)]
     pub(super) fn section_bytes(&self) -> u64 {
         let streams = self.streams.iter().map(|stream| {
             let ranks = stream.ranks.as_ref().map_or(0, Numbers::section_bytes);

@@ -519,7 +519,7 @@ fn golden_columns() -> Vec<(Written, &'static str)> {
     };
     let mut columns = Vec::new();
     let classes: Vec<u32> = (0..1500).map(|_| random() as u32 % 7).collect();
-    let mut texts = |count: usize, text: &mut dyn FnMut(usize) -> String, codes: &[u32]| {
+    let texts = |count: usize, text: &mut dyn FnMut(usize) -> String, codes: &[u32]| {
         let values: Vec<Vec<u8>> = (0..count).map(|i| encoded(&Value::Str(text(i)))).collect();
         let values: ValueTable = values.iter().map(|value| &value[..]).collect();
         let input = ColumnInput::Codes {

@@ -229,6 +229,7 @@ impl Texts {
         self.count
     }
 
+    #[cfg(test)]
     pub(super) fn section_bytes(&self) -> u64 {
         self.data_bytes + u64::from(self.pages) * self.entry_bytes() + self.separators_bytes
     }
