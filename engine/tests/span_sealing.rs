@@ -328,7 +328,8 @@ fn a_missing_block_of_spans_costs_its_spans_and_says_so() {
             .unwrap()
         )
     );
-    assert_eq!((depth(&engine, 1), depth(&engine, 2)), (0, 1));
+    // What the log still has is shown again.
+    assert_eq!(depth(&engine, 2), 1);
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
     let verified = verify::verify(&storage, Path::new(DATA), &mut |_, _| Ok(())).unwrap();
     assert_eq!(verified.damage.len(), 1);
