@@ -539,7 +539,7 @@ fn check_parents(trace: &rootline_engine::Trace) {
     for row in 0..spans.len() {
         // As many steps as there are spans end in a cycle, if at all.
         let up = |from: Option<usize>| from.and_then(|row| parents[row]);
-        let end = (0..spans.len()).fold(Some(row), |at, _| up(at));
+        let end = (0..spans.len()).try_fold(row, |at, _| up(Some(at)));
         let Some(end) = end else {
             continue;
         };
