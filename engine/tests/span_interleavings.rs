@@ -22,8 +22,8 @@ use std::{
 };
 
 use model::{
-    ModelSpan, Rng, SpanPick, State, TRACES, apply, check_span_questions, fill, random_span,
-    random_span_pick, span_answers, trace_id,
+    Model, ModelSpan, Op, Rng, SpanPick, State, TRACES, Written, apply, check_span_questions, fill,
+    observe, random_span, random_span_pick, span_answers, trace_id,
 };
 use rootline_engine::{Engine, Error, QueryLimits, Settings, Snapshot};
 use rootline_wal::PowerCutStorage;
@@ -324,7 +324,7 @@ fn a_trace_deleted_between_its_spans_has_those_that_came_after() {
             engine.flush().unwrap();
         }
         let trace = u8::try_from(rng.below(TRACES)).unwrap();
-        apply(&engine, &model::Op::DeleteTrace(trace)).unwrap();
+        apply(&engine, &Op::DeleteTrace(trace)).unwrap();
         let mut after: BTreeSet<ModelSpan> = random_spans(&mut rng, 1).into_iter().collect();
         after.retain(|span| span.trace == trace);
         write(&engine, &after.iter().cloned().collect::<Vec<_>>());
@@ -341,4 +341,99 @@ fn a_trace_deleted_between_its_spans_has_those_that_came_after() {
         let found = found.unwrap().map_or(0, |trace| trace.spans.len());
         assert_eq!(found, after.len(), "round {round}");
     }
+}
+
+/// Writes and deletes of several threads, with the LSNs they were given.
+fn concurrent_ops(engine: &Engine, seed: u64) -> Vec<(u64, Op)> {
+    let mut rng = Rng(seed);
+    let mut done = Vec::new();
+    for _ in 0..60 {
+        let op = match rng.below(6) {
+            0 => Op::DeleteTrace(u8::try_from(rng.below(3)).unwrap()),
+            1 => {
+                let mut pick = random_span_pick(&mut rng, TODAY);
+                while pick.conditions.is_empty() {
+                    pick = random_span_pick(&mut rng, TODAY);
+                }
+                Op::DeleteSpans(pick)
+            }
+            _ => {
+                let mut spans: Vec<_> = (0..1 + rng.below(6))
+                    .map(|_| random_span(&mut rng, TODAY))
+                    .collect();
+                // Few traces: threads meet in them.
+                spans.iter_mut().for_each(|span| span.trace %= 3);
+                Op::Write(Written {
+                    spans,
+                    ..Written::default()
+                })
+            }
+        };
+        let lsn = apply(engine, &op).unwrap().unwrap();
+        done.push((lsn, op));
+    }
+    done
+}
+
+fn play_with_deletes(seed: u64) {
+    let disk = PowerCutStorage::new();
+    let engine = open(&disk, 2);
+    let writing = AtomicBool::new(true);
+    let (mut ops, seen) = std::thread::scope(|threads| {
+        let (engine, writing) = (&engine, &writing);
+        let writers: Vec<_> = (0..3)
+            .map(|nth| threads.spawn(move || concurrent_ops(engine, seed * 3 + nth)))
+            .collect();
+        let sealer = threads.spawn(move || {
+            while writing.load(Ordering::Relaxed) {
+                engine.flush().unwrap();
+                engine.compact().unwrap();
+            }
+        });
+        let reader = threads.spawn(move || {
+            let mut seen = Vec::new();
+            while writing.load(Ordering::Relaxed) {
+                let snapshot = engine.snapshot().unwrap();
+                check_parts(&snapshot).unwrap();
+                seen.push((snapshot.lsn().0, observe(&snapshot).unwrap().spans));
+                if seen.len() % 8 == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            seen
+        });
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        writing.store(false, Ordering::Relaxed);
+        sealer.join().unwrap();
+        let seen = reader.join().unwrap();
+        let ops: Vec<_> = ended.into_iter().flat_map(|ended| ended.unwrap()).collect();
+        (ops, seen)
+    });
+    ops.sort_by_key(|(lsn, _)| *lsn);
+    let model = Model { ops };
+    let step = seen.len() / 20 + 1;
+    for (lsn, spans) in seen.into_iter().step_by(step) {
+        assert_eq!(spans, model.at(lsn).spans, "seed {seed}: at {lsn}");
+    }
+    let expected = model.at(u64::MAX);
+    let ask = |engine: &Engine, story: &str| {
+        let snapshot = engine.snapshot().unwrap();
+        let spans = observe(&snapshot).unwrap().spans;
+        assert_eq!(spans, expected.spans, "seed {seed}: {story}");
+        check_parts(&snapshot).unwrap();
+        check_span_questions(&snapshot, &expected, &mut Rng(seed), TODAY).unwrap();
+    };
+    ask(&engine, "written");
+    drop(engine);
+    disk.cut(Some(seed));
+    let engine = open(&disk.restarted(), 3);
+    ask(&engine, "cut");
+    engine.flush().unwrap();
+    engine.compact().unwrap();
+    ask(&engine, "compacted");
+}
+
+#[test]
+fn writes_and_deletes_of_many_threads_hold_in_the_order_of_their_records() {
+    rounds(6, play_with_deletes);
 }
