@@ -15,8 +15,11 @@ mod model;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use model::{DAY_NS, Model, Op, Pick, State, Written, apply, check_questions, observe};
-use rootline_engine::{Clock, Engine, Error, ErrorKind, Settings, verify::verify};
+use model::{
+    Condition, DAY_NS, Model, ModelSpan, Op, Pick, SpanPick, State, Written, apply,
+    check_questions, observe,
+};
+use rootline_engine::{Clock, Engine, Error, ErrorKind, Settings, StringMatch, verify::verify};
 use rootline_wal::{Fault, FaultStorage, ManualClock, Operation, PowerCutStorage, Storage};
 
 const DATA: &str = "/data";
@@ -63,13 +66,35 @@ enum Act {
     Reopen,
 }
 
-/// Samples of all series on these days, so many days ago.
+/// Samples of all series on these days, so many days ago, and spans of a trace of each, late ones if it
+/// is not the first time.
 fn written(days_ago: &[i64], salt: u64) -> Op {
     let mut written = Written::default();
     for series in 0..6u8 {
         for &ago in days_ago {
             let time = (TODAY - ago) * DAY_NS + i64::from(series) * 1_000_000;
             written.samples.push((series, time, salt));
+        }
+    }
+    for &ago in days_ago {
+        // One says the same every time, one is new, one hangs on what comes next.
+        let number = u8::try_from(salt).unwrap();
+        for (id, parent) in [
+            (1, None),
+            (number + 1, Some(number)),
+            (number + 10, Some(number + 2)),
+        ] {
+            written.spans.push(ModelSpan {
+                trace: u8::try_from(ago % 7).unwrap(),
+                id,
+                parent,
+                service: id % 3,
+                name: id % 2,
+                start: (TODAY - ago) * DAY_NS + i64::from(id) * 1000,
+                duration: 500,
+                error: id % 3 == 0,
+                tag: id % 5,
+            });
         }
     }
     written.metadata = vec![(0, 1, u8::try_from(salt % 5).unwrap())];
@@ -84,6 +109,13 @@ fn script() -> Vec<Act> {
             end: (TODAY - ago + 1) * DAY_NS - 1,
         })
     };
+    let spans_of = |name: &str| {
+        Act::Do(Op::DeleteSpans(SpanPick {
+            start: i64::MIN,
+            end: i64::MAX,
+            conditions: vec![Condition::Service(StringMatch::equal(name))],
+        }))
+    };
     vec![
         Act::Do(written(&[0, 1, 29], 1)),
         Act::Flush,
@@ -92,12 +124,14 @@ fn script() -> Vec<Act> {
         Act::Flush,
         delete(Pick::Series(1), 1),
         Act::Do(written(&[0], 3)),
+        spans_of("service-1"),
         Act::Compact,
         Act::Copy,
         Act::Days(2),
         Act::Do(written(&[0, 2], 4)),
         Act::Reopen,
         delete(Pick::NotGroup(1), 0),
+        Act::Do(Op::DeleteTrace(2)),
         Act::Flush,
         Act::Compact,
         Act::Do(written(&[1], 5)),
@@ -191,7 +225,7 @@ fn check(disk: &PowerCutStorage, clock: &Arc<ManualClock>, fate: &Fate, story: &
     let blocks = disk.list(&Path::new(DATA).join("blocks")).unwrap();
     assert_eq!(
         blocks.len() as u64,
-        stats.blocks,
+        stats.blocks + stats.span_blocks,
         "{story}: every file is named, and every named one is there: {blocks:?}"
     );
     goes_on(&engine, &seen, story);

@@ -34,7 +34,8 @@ use rootline_engine::{
 pub use span_questions::{check_span_questions, span_answers};
 use spans::read_back;
 pub use spans::{
-    ModelSpan, SpanPick, expired, push_span, random_span, random_span_pick, span_id, trace_id,
+    Condition, ModelSpan, SpanPick, expired, push_span, random_span, random_span_pick, span_id,
+    trace_id,
 };
 
 /// splitmix64.
