@@ -34,7 +34,7 @@ impl Default for QueryLimits {
         Self {
             series_max: 1_000_000,
             samples_max: 200_000_000,
-            spans_max: 100_000_000,
+            spans_max: 1_000_000_000,
         }
     }
 }
