@@ -366,7 +366,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option!(
         "query-spans-max",
         Value::One("N"),
-        "100000000",
+        "1000000000",
         "Spans that one query may read.",
         |c, v| set(&mut c.query_limits.spans_max, count(v))
     ),
