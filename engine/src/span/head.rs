@@ -519,6 +519,33 @@ impl SpanHead {
         Ok(())
     }
 
+    /// Adds the traces that are seen now and of which every span ended before the floor.
+    pub(crate) fn expired(&self, floor_ns: i64, expired: &mut Vec<TraceId>) {
+        for lock in &self.shards {
+            let shard = lock.read();
+            let mut pages = (0..shard.bounds.rows()).filter_map(|page| shard.bounds.get(page));
+            if pages.all(|page| page.start_min >= floor_ns) {
+                continue;
+            }
+            let view = shard.view(Lsn(u64::MAX));
+            let mut ends_ns = vec![None::<i64>; shard.traces.len()];
+            for row in (0..view.rows).filter(|row| shard.is_visible(*row, view)) {
+                let Some(ident) = shard.idents.get(row) else {
+                    continue;
+                };
+                let start_ns = shard.starts.get(row).copied().unwrap_or_default();
+                let duration_ns = shard.durations.get(row).copied().unwrap_or_default();
+                let end_ns = start_ns.wrapping_add_unsigned(duration_ns);
+                if let Some(last_ns) = ends_ns.get_mut(ident.trace as usize) {
+                    *last_ns = (*last_ns).max(Some(end_ns));
+                }
+            }
+            let ended = (0u32..).zip(ends_ns);
+            let ended = ended.filter(|(_, end_ns)| end_ns.is_some_and(|end_ns| end_ns < floor_ns));
+            expired.extend(ended.filter_map(|(trace, _)| Some(shard.traces.get(trace)?.id)));
+        }
+    }
+
     /// Hides the spans of a shard that match now from snapshots at or above `lsn`.
     pub(crate) fn delete_spans(&self, shard: usize, lsn: Lsn, filter: &SpanFilter) {
         let Some(lock) = self.shards.get(shard) else {
