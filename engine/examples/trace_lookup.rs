@@ -2,8 +2,6 @@
 //!
 //!     cargo run -p rootline-engine --example trace_lookup
 
-use std::ops::ControlFlow;
-
 use rootline_engine::{
     Engine, QueryControl, QueryLimits, ResourceFields, ScopeFields, SpanCondition, SpanFields,
     SpanFilter, SpanId, SpanKind, StatusCode, TimeRange, Timestamp, TraceId, ValueRef,
@@ -70,14 +68,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         range: TimeRange::ALL,
         conditions: vec![SpanCondition::Status(StatusCode::Error)],
     };
-    snapshot.scan_spans(&filter, &query, &mut |hit| {
-        println!(
-            "error in {} of trace {}",
-            snapshot.symbol(hit.name),
-            hit.trace_id
-        );
-        Ok(ControlFlow::Continue(()))
-    })?;
+    for part in snapshot.span_parts()? {
+        let rows = part.select(&filter, &query)?;
+        for hit in part.hits(&rows, &query)? {
+            let name = part.symbol(hit.name);
+            println!("error in {name} of trace {}", hit.trace_id);
+        }
+    }
     engine.close()?;
     Ok(())
 }

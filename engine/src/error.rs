@@ -87,6 +87,12 @@ pub enum Error {
     /// A matcher that cannot be used.
     #[error("invalid matcher: {0}")]
     InvalidMatcher(#[source] rootline_index::Error),
+    /// A row that a part of the span store does not have, or that the snapshot does not see yet.
+    #[error("this part of the span store has no row {row}")]
+    NoSuchRow {
+        /// As given.
+        row: u32,
+    },
     /// A trace number that a part of the span store does not have, or of which the snapshot sees no span.
     #[error("no visible trace has the number {trace} in this part of the span store")]
     NoSuchTrace {
@@ -347,9 +353,10 @@ impl Error {
             | Self::CorruptRecord { .. }
             | Self::UnknownRecord { .. } => ErrorKind::Corrupted,
             Self::ReplayOverBudget { .. } | Self::QueryLimit { .. } => ErrorKind::LimitExceeded,
-            Self::TraceNotFound(_) | Self::NotAStore { .. } | Self::NoSuchTrace { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::TraceNotFound(_)
+            | Self::NotAStore { .. }
+            | Self::NoSuchRow { .. }
+            | Self::NoSuchTrace { .. } => ErrorKind::NotFound,
             Self::Cancelled | Self::SnapshotExpired { .. } => ErrorKind::Cancelled,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
             Self::Closed { .. } | Self::ReadOnly { .. } => ErrorKind::Closed,

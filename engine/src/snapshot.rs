@@ -15,10 +15,7 @@ use crate::{
     error::Error,
     id::TraceId,
     metric::{Cardinality, CardinalityBy, Metadata, SeriesExemplars, SeriesSamples, SeriesSummary},
-    span::{
-        SpanFilter, SpanHit, SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart,
-        listing,
-    },
+    span::{SpanPart, TagName, TagScope, TagValue, Trace, TraceSummary, ViewPart, listing},
     store::View,
     time::TimeRange,
     visibility::Pin,
@@ -32,18 +29,15 @@ pub struct Snapshot {
     pin: Arc<Pin>,
     /// The parts of the store as of the pin.
     view: Arc<View>,
-    spans_at: Lsn,
 }
 
 impl Snapshot {
     /// The view and the pin were taken together: every batch up to the pin is in the view, whole.
     pub(crate) fn new(engine: Engine, pin: Pin, view: Arc<View>) -> Self {
-        let spans_at = pin.lsn();
         Self {
             engine,
             pin: Arc::new(pin),
             view,
-            spans_at,
         }
     }
 
@@ -62,16 +56,6 @@ impl Snapshot {
     /// Whether every block with spans in `range` could be opened; see [`is_whole`](Self::is_whole).
     pub fn spans_are_whole(&self, range: TimeRange) -> bool {
         self.engine.is_whole(Signal::Spans, range)
-    }
-
-    /// The same snapshot with spans as they were at `lsn`, if that is older: what later pages of an
-    /// answer are read from. Spans deleted since stay deleted or come back whole by trace.
-    #[must_use]
-    pub fn spans_as_of(&self, lsn: Lsn) -> Self {
-        Self {
-            spans_at: self.pin.lsn().min(lsn),
-            ..self.clone()
-        }
     }
 
     /// Samples in `range` of every series that all `matchers` select, in order of labels, each series
@@ -278,7 +262,7 @@ impl Snapshot {
         ask: impl Fn(&SpanPart) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
         for part in self.span_parts()?.iter().rev() {
-            if let Some(answer) = self.met(ask(part))? {
+            if let Some(answer) = ask(part)? {
                 return Ok(Some(answer));
             }
         }
@@ -291,32 +275,16 @@ impl Snapshot {
     /// [`Error::SnapshotExpired`].
     pub fn span_parts(&self) -> Result<Vec<SpanPart>, Error> {
         let damaged = &mut |error: Error| self.engine.note_damage(&error, Path::new(""));
-        let parts = self.view.spans.parts(self.spans_at, damaged)?;
+        let parts = self.view.spans.parts(self.pin.lsn(), damaged)?;
         let mut opened = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
                 ViewPart::Block(block, hidden) => opened.push(SpanPart::of_block(block, hidden)),
-                ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.spans_at)),
+                ViewPart::Head(head) => opened.extend(SpanPart::of_head(&head, self.pin.lsn())),
             }
         }
-        self.fresh(opened)
-    }
-
-    /// Every span for which `filter` holds, in no particular order.
-    ///
-    /// # Errors
-    /// What `visit` returns; the query's bounds; [`Error::SnapshotExpired`].
-    pub fn scan_spans(
-        &self,
-        filter: &SpanFilter,
-        query: &QueryControl,
-        visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        self.view
-            .spans
-            .current
-            .scan(self.spans_at, filter, query, visit)?;
-        self.pin.check_age()
+        let told = opened.into_iter().map(|part| part.telling(&self.engine));
+        self.fresh(told.collect())
     }
 
     /// Services that have spans in `range`, sorted.
@@ -325,7 +293,7 @@ impl Snapshot {
     /// The query's bounds; [`Error::SnapshotExpired`].
     pub fn services(&self, range: TimeRange, query: &QueryControl) -> Result<Vec<String>, Error> {
         let found = listing::services(&self.span_parts()?, range, query);
-        self.fresh(self.met(found)?)
+        self.fresh(found?)
     }
 
     /// Span names of a service (of all if `None`) in `range`, sorted.
@@ -339,7 +307,7 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<String>, Error> {
         let found = listing::operations(&self.span_parts()?, service, range, query);
-        self.fresh(self.met(found)?)
+        self.fresh(found?)
     }
 
     /// The first `limit` attribute keys that begin with `prefix` and stand in a scope (in any of them
@@ -355,7 +323,7 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<TagName>, Error> {
         let found = listing::tag_names(&self.span_parts()?, of, prefix, limit, query);
-        self.fresh(self.met(found)?)
+        self.fresh(found?)
     }
 
     /// The first `limit` values of an attribute that begin with `prefix`, sorted by their display form,
@@ -373,12 +341,7 @@ impl Snapshot {
         query: &QueryControl,
     ) -> Result<Vec<TagValue>, Error> {
         let found = listing::tag_values(&self.span_parts()?, key, of, prefix, limit, query);
-        self.fresh(self.met(found)?)
-    }
-
-    /// The text of a service or operation number in a [`SpanHit`].
-    pub fn symbol(&self, id: u32) -> Arc<str> {
-        self.view.spans.current.symbol(id)
+        self.fresh(found?)
     }
 
     /// From the first start to the last end of all spans.
@@ -388,19 +351,13 @@ impl Snapshot {
     pub fn span_time_bounds(&self, query: &QueryControl) -> Result<Option<TimeRange>, Error> {
         let mut bounds: Option<TimeRange> = None;
         for part in self.span_parts()? {
-            let own = self.met(part.time_bounds(query))?;
+            let own = part.time_bounds(query)?;
             bounds = match (bounds, own) {
                 (Some(all), Some(own)) => Some(all.union(own)),
                 (all, own) => all.or(own),
             };
         }
         self.fresh(bounds)
-    }
-
-    /// The parts of the store as of the pin.
-    #[cfg(test)]
-    pub(crate) fn view(&self) -> &View {
-        &self.view
     }
 
     /// The engine this is a snapshot of.

@@ -1,12 +1,14 @@
 //! Statistics of span durations, grouped by service or operation. Exact: the durations are held
 //! meanwhile, 8 bytes each, booked on the budget.
 
-use std::{collections::HashMap, ops::ControlFlow};
-
-use rootline_engine::{QueryControl, Snapshot, StatusCode, TimeRange};
+use rootline_engine::{QueryControl, Snapshot, TimeRange, Value};
 
 use crate::{
-    error::Error, memory::Memory, span_conditions::SpanConditions, statistics::Statistics,
+    error::Error,
+    memory::Memory,
+    span_aggregates::{Groups, SpanAggregation, SpanGroupKey, SpanMeasure, Steps, WantedFigures},
+    span_set::ToSpanSet,
+    statistics::Statistics,
 };
 
 /// What spans are grouped by.
@@ -41,59 +43,53 @@ pub struct DurationGroup {
     pub duration_ns: Statistics,
 }
 
-/// Statistics of the spans that start in `range` and meet `conditions`.
+/// Statistics of the spans of a set that start in `range`.
 ///
 /// # Errors
-/// When a condition is wrong, the query is stopped, or memory or another bound runs out.
+/// When the set is wrong, the query is stopped, or memory or another bound runs out.
 pub fn duration_stats(
     snapshot: &Snapshot,
-    conditions: &SpanConditions,
+    spans: &impl ToSpanSet,
     range: TimeRange,
     by: GroupSpansBy,
     control: &QueryControl,
     memory: &mut Memory,
 ) -> Result<DurationStats, Error> {
-    let filter = conditions.filter(range)?;
-    let mut groups: HashMap<(u32, u32), Spans> = HashMap::new();
-    let mut refused = None;
-    snapshot.scan_spans(&filter, control, &mut |hit| {
-        let key = match by {
-            GroupSpansBy::Nothing => (0, 0),
-            GroupSpansBy::Service => (hit.service, 0),
-            GroupSpansBy::Operation => (hit.service, hit.name),
-        };
-        let spans = groups.entry(key).or_default();
-        if let Err(error) = memory.take_growth(&mut spans.durations_ns, 1) {
-            refused = Some(error);
-            return Ok(ControlFlow::Break(()));
-        }
-        spans.durations_ns.push(hit.duration_ns as f64);
-        spans.errors += u64::from(hit.status == StatusCode::Error);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    if let Some(error) = refused {
-        return Err(error);
-    }
-
-    let mut found = Vec::with_capacity(groups.len());
-    for ((service, name), mut spans) in groups {
+    let set = spans.to_span_set()?;
+    let asked = SpanAggregation {
+        by: match by {
+            GroupSpansBy::Nothing => Vec::new(),
+            GroupSpansBy::Service => vec![SpanGroupKey::Service],
+            GroupSpansBy::Operation => vec![SpanGroupKey::Service, SpanGroupKey::Operation],
+        },
+        figures: Some(WantedFigures {
+            measure: SpanMeasure::Duration,
+            // Any makes the durations be held.
+            quantiles: vec![0.5],
+        }),
+        // Services and operations are bounded by what was stored; memory is booked.
+        groups_max: usize::MAX,
+        ..SpanAggregation::default()
+    };
+    let steps = Steps::of(range, None)?;
+    let groups = Groups::of(&set, range, steps, &asked, snapshot, control, memory)?;
+    let mut found = Vec::with_capacity(groups.cells.len());
+    for mut cell in groups.cells {
         control.check()?;
-        let text = |wanted: bool, id| wanted.then(|| snapshot.symbol(id).to_string());
-        if let Some(duration_ns) = Statistics::of(&mut spans.durations_ns) {
+        let group = groups.open.get(cell.group as usize);
+        let mut by = group.into_iter().flat_map(|group| &group.by).map(|value| {
+            let text = value.as_ref().and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        });
+        if let Some(duration_ns) = Statistics::of(&mut cell.times_ns) {
             found.push(DurationGroup {
-                service: text(by != GroupSpansBy::Nothing, service),
-                operation: text(by == GroupSpansBy::Operation, name),
-                errors: spans.errors,
+                service: by.next(),
+                operation: by.next(),
+                errors: cell.errors,
                 duration_ns,
             });
         }
     }
     found.sort_by(|a, b| (&a.service, &a.operation).cmp(&(&b.service, &b.operation)));
     Ok(DurationStats { groups: found })
-}
-
-#[derive(Default)]
-struct Spans {
-    durations_ns: Vec<f64>,
-    errors: u64,
 }

@@ -16,14 +16,15 @@ use std::fmt;
 
 use rootline_engine::{Error as EngineError, Labels, MatchOp, Matcher};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    text_cursor::{Cursor, Fault},
+};
 
 /// Longest selector that is read.
 pub(crate) const SELECTOR_BYTES_MAX: usize = 64 * 1024;
 /// Patterns (`=~`, `!~`) in one question. A compiled one may take 10 MiB that no budget books.
 pub const PATTERNS_MAX: usize = 16;
-/// Characters of a selector that an error repeats on each side of the place it points at.
-const SHOWN_CHARS_MAX: usize = 60;
 const METRIC_NAME: &str = "__name__";
 
 /// Which series: all matchers hold together.
@@ -57,9 +58,10 @@ impl Selector {
         text: &str,
         mut make: impl FnMut(MatchOp, &str, &str) -> Result<Matcher, E>,
     ) -> Result<Self, E> {
-        let terms = Parser { text, at: 0 }
+        let cursor = Cursor::new(text);
+        let terms = Parser { cursor }
             .selector()
-            .map_err(|error| E::from(error.into()))?;
+            .map_err(|fault| E::from(SelectorError::from(fault).into()))?;
         let matchers = terms
             .iter()
             .map(|term| make(term.op, &term.name, &term.value))
@@ -131,7 +133,19 @@ impl SelectorError {
     /// The selector (or the part around the fault) and below it a mark at the fault, for a fixed-width
     /// display. Control characters are shown as blanks.
     pub fn pointer(&self) -> String {
-        format!("{}\n{}^", self.line, " ".repeat(self.caret))
+        Fault::pointer(&self.line, self.caret)
+    }
+}
+
+impl From<Fault> for SelectorError {
+    fn from(fault: Fault) -> Self {
+        Self {
+            character: fault.character,
+            reason: fault.reason,
+            rest: fault.rest,
+            line: fault.line,
+            caret: fault.caret,
+        }
     }
 }
 
@@ -146,17 +160,18 @@ fn is_pattern(op: MatchOp) -> bool {
 }
 
 struct Parser<'a> {
-    text: &'a str,
-    at: usize,
+    cursor: Cursor<'a>,
 }
 
 impl<'a> Parser<'a> {
-    fn selector(mut self) -> Result<Vec<Term>, SelectorError> {
-        if self.text.len() > SELECTOR_BYTES_MAX {
-            return Err(self.error(format!("longer than {SELECTOR_BYTES_MAX} bytes")));
+    fn selector(mut self) -> Result<Vec<Term>, Fault> {
+        if self.cursor.text.len() > SELECTOR_BYTES_MAX {
+            return Err(self
+                .cursor
+                .fault(format!("longer than {SELECTOR_BYTES_MAX} bytes")));
         }
         let mut terms = Vec::new();
-        self.blanks();
+        self.cursor.blanks();
         let name = self.word(true);
         if !name.is_empty() {
             terms.push(Term {
@@ -165,45 +180,47 @@ impl<'a> Parser<'a> {
                 value: name.into(),
             });
         }
-        self.blanks();
-        if self.take('{') {
+        self.cursor.blanks();
+        if self.cursor.take('{') {
             self.terms(&mut terms, !name.is_empty())?;
         } else if name.is_empty() {
-            return Err(self.error("expected a metric name or `{`"));
+            return Err(self.cursor.fault("expected a metric name or `{`"));
         }
-        self.blanks();
-        match self.peek() {
+        self.cursor.blanks();
+        match self.cursor.peek() {
             None => Ok(terms),
-            Some('[') => {
-                Err(self.error("a selector has no range in brackets: give the range apart"))
-            }
-            Some('{') => Err(self.error("a second `{`")),
-            Some(_) => Err(self.error("expected the end: only a selector can stand here")),
+            Some('[') => Err(self
+                .cursor
+                .fault("a selector has no range in brackets: give the range apart")),
+            Some('{') => Err(self.cursor.fault("a second `{`")),
+            Some(_) => Err(self
+                .cursor
+                .fault("expected the end: only a selector can stand here")),
         }
     }
 
-    fn terms(&mut self, terms: &mut Vec<Term>, named: bool) -> Result<(), SelectorError> {
+    fn terms(&mut self, terms: &mut Vec<Term>, named: bool) -> Result<(), Fault> {
         let mut named = named;
         loop {
-            self.blanks();
-            if self.take('}') {
+            self.cursor.blanks();
+            if self.cursor.take('}') {
                 return Ok(());
             }
-            let start = self.at;
-            let quoted = matches!(self.peek(), Some('"' | '\'' | '`'));
+            let start = self.cursor.at;
+            let quoted = matches!(self.cursor.peek(), Some('"' | '\'' | '`'));
             let name = if quoted {
-                self.string()?
+                self.cursor.string()?
             } else {
                 self.word(false).to_owned()
             };
             if name.is_empty() && !quoted {
-                return Err(self.error("expected a label name or `}`"));
+                return Err(self.cursor.fault("expected a label name or `}`"));
             }
-            self.blanks();
-            if quoted && matches!(self.peek(), Some(',' | '}') | None) {
+            self.cursor.blanks();
+            if quoted && matches!(self.cursor.peek(), Some(',' | '}') | None) {
                 if named {
-                    self.at = start;
-                    return Err(self.error("a second metric name"));
+                    self.cursor.at = start;
+                    return Err(self.cursor.fault("a second metric name"));
                 }
                 named = true;
                 terms.push(Term {
@@ -213,29 +230,31 @@ impl<'a> Parser<'a> {
                 });
             } else {
                 if name.is_empty() {
-                    self.at = start;
-                    return Err(self.error("an empty label name"));
+                    self.cursor.at = start;
+                    return Err(self.cursor.fault("an empty label name"));
                 }
                 let op = self.operator(&name)?;
                 if is_pattern(op)
                     && terms.iter().filter(|term| is_pattern(term.op)).count() >= PATTERNS_MAX
                 {
-                    self.at = start;
-                    return Err(self.error(format!("more than {PATTERNS_MAX} patterns (=~, !~)")));
+                    self.cursor.at = start;
+                    return Err(self
+                        .cursor
+                        .fault(format!("more than {PATTERNS_MAX} patterns (=~, !~)")));
                 }
-                self.blanks();
-                if !matches!(self.peek(), Some('"' | '\'' | '`')) {
-                    return Err(self.error(format!(
+                self.cursor.blanks();
+                if !matches!(self.cursor.peek(), Some('"' | '\'' | '`')) {
+                    return Err(self.cursor.fault(format!(
                         "expected a quoted value after `{name}{}`",
                         op.as_str()
                     )));
                 }
-                let value = self.string()?;
+                let value = self.cursor.string()?;
                 terms.push(Term { op, name, value });
             }
-            self.blanks();
-            if !self.take(',') && self.peek() != Some('}') {
-                return Err(self.error(match self.peek() {
+            self.cursor.blanks();
+            if !self.cursor.take(',') && self.cursor.peek() != Some('}') {
+                return Err(self.cursor.fault(match self.cursor.peek() {
                     None => "`{` is not closed: expected `}`",
                     Some(_) => "expected `,` or `}`",
                 }));
@@ -243,7 +262,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn operator(&mut self, name: &str) -> Result<MatchOp, SelectorError> {
+    fn operator(&mut self, name: &str) -> Result<MatchOp, Fault> {
         // The longer ones first: `=` begins `=~`.
         for (text, op) in [
             ("=~", MatchOp::Regex),
@@ -251,149 +270,27 @@ impl<'a> Parser<'a> {
             ("!=", MatchOp::NotEqual),
             ("=", MatchOp::Equal),
         ] {
-            if let Some(rest) = self.rest().strip_prefix(text) {
-                self.at = self.text.len() - rest.len();
+            if let Some(rest) = self.cursor.rest().strip_prefix(text) {
+                self.cursor.at = self.cursor.text.len() - rest.len();
                 if op == MatchOp::Equal && rest.starts_with('=') {
-                    return Err(self.error("`==` compares numbers: a label takes `=`"));
+                    return Err(self
+                        .cursor
+                        .fault("`==` compares numbers: a label takes `=`"));
                 }
                 return Ok(op);
             }
         }
-        Err(self.error(format!(
+        Err(self.cursor.fault(format!(
             "expected `=`, `!=`, `=~` or `!~` after label name `{name}`"
         )))
     }
 
-    fn string(&mut self) -> Result<String, SelectorError> {
-        let open = self.at;
-        let quote = self.next().unwrap_or('"');
-        let mut value = String::new();
-        loop {
-            let here = self.at;
-            match self.next() {
-                Some(c) if c == quote => return Ok(value),
-                Some('\\') if quote != '`' => {
-                    let Some(c) = self.escape(quote) else {
-                        self.at = here;
-                        return Err(self.error("unknown escape in a quoted value"));
-                    };
-                    value.push(c);
-                }
-                Some('\n') if quote != '`' => {
-                    self.at = here;
-                    return Err(self.error("a line feed in a quoted value: write \\n"));
-                }
-                Some(c) => value.push(c),
-                None => {
-                    self.at = open;
-                    return Err(self.error("this quote is not closed"));
-                }
-            }
-        }
-    }
-
-    /// What follows a backslash, as in Go.
-    fn escape(&mut self, quote: char) -> Option<char> {
-        let code = |parser: &mut Self, digits: usize, radix: u32| {
-            let end = parser.at.checked_add(digits)?;
-            let text = parser.text.get(parser.at..end)?;
-            if !text.chars().all(|c| c.is_digit(radix)) {
-                return None;
-            }
-            parser.at = end;
-            char::from_u32(u32::from_str_radix(text, radix).ok()?)
-        };
-        match self.next()? {
-            'n' => Some('\n'),
-            't' => Some('\t'),
-            'r' => Some('\r'),
-            'a' => Some('\x07'),
-            'b' => Some('\x08'),
-            'f' => Some('\x0c'),
-            'v' => Some('\x0b'),
-            '\\' => Some('\\'),
-            'x' => code(self, 2, 16).filter(char::is_ascii),
-            'u' => code(self, 4, 16),
-            'U' => code(self, 8, 16),
-            '0'..='7' => {
-                self.at -= 1;
-                code(self, 3, 8).filter(char::is_ascii)
-            }
-            c if c == quote => Some(c),
-            _ => None,
-        }
-    }
-
     /// A metric's or label's name; empty if none stands here.
     fn word(&mut self, colons: bool) -> &'a str {
-        let rest = self.rest();
-        let end = rest
-            .char_indices()
-            .find(|&(i, c)| {
-                let name = c.is_ascii_alphabetic() || c == '_' || (colons && c == ':');
-                !(name || (i > 0 && c.is_ascii_digit()))
-            })
-            .map_or(rest.len(), |(i, _)| i);
-        self.at += end;
-        rest.get(..end).unwrap_or_default()
-    }
-
-    fn blanks(&mut self) {
-        let rest = self.rest();
-        self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();
-    }
-
-    fn rest(&self) -> &'a str {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let c = self.peek()?;
-        self.at += c.len_utf8();
-        Some(c)
-    }
-
-    fn take(&mut self, c: char) -> bool {
-        let found = self.peek() == Some(c);
-        if found {
-            self.at += c.len_utf8();
-        }
-        found
-    }
-
-    fn error(&self, reason: impl Into<String>) -> SelectorError {
-        let before = self.text.get(..self.at).unwrap_or_default();
-        let character = before.chars().count() + 1;
-        let plain = |c: char| if c.is_control() { ' ' } else { c };
-        let left: Vec<char> = before
-            .chars()
-            .rev()
-            .take(SHOWN_CHARS_MAX)
-            .map(plain)
-            .collect();
-        let right: String = self
-            .rest()
-            .chars()
-            .take(SHOWN_CHARS_MAX)
-            .map(plain)
-            .collect();
-        let rest = if right.is_empty() {
-            "end of text".to_owned()
-        } else {
-            format!("`{right}`")
-        };
-        let line: String = left.iter().rev().copied().chain(right.chars()).collect();
-        SelectorError {
-            character,
-            reason: reason.into(),
-            rest,
-            line,
-            caret: left.len(),
-        }
+        self.cursor.word(|i, c| {
+            let name = c.is_ascii_alphabetic() || c == '_' || (colons && c == ':');
+            name || (i > 0 && c.is_ascii_digit())
+        })
     }
 }
 

@@ -1,13 +1,15 @@
 //! Conditions on one span, as people ask: all that are set hold together.
 
-use std::{fmt::Write as _, ops::ControlFlow};
-
 use rootline_engine::{
     Matcher, QueryControl, Snapshot, SpanCondition, SpanFilter, SpanKind, StatusCode, StringMatch,
     TagScope, TimeRange, Timestamp,
 };
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    memory::Memory,
+    span_set::{Evaluation, ToSpanSet, pieces},
+};
 
 /// Which spans.
 #[derive(Clone, Debug, Default)]
@@ -67,46 +69,47 @@ impl SpanConditions {
         }
         Ok(SpanFilter { range, conditions })
     }
-
-    /// Text that is the same for the same conditions and range, for page tokens.
-    pub(crate) fn fingerprint(&self, range: TimeRange) -> String {
-        let mut text = format!("{range}");
-        // Writing to a string does not fail; `{:?}` quotes, so fields cannot run into each other.
-        let _ = write!(
-            text,
-            "{:?}{:?}{:?}{:?}{:?}{:?}",
-            self.service,
-            self.operation,
-            self.status,
-            self.kind,
-            self.min_duration_ns,
-            self.max_duration_ns
-        );
-        for tag in &self.tags {
-            let _ = write!(text, "{tag},");
-        }
-        text
-    }
 }
 
-/// From the earliest to the latest start of the stored spans that meet `conditions`: where data lie,
-/// for answers that found none. Reads all spans.
+/// From the earliest to the latest start of the stored spans of a set: where data lie, for answers that
+/// found none. Reads all of them.
 ///
 /// # Errors
-/// When a condition is wrong, or the query is stopped or runs into a bound.
+/// When the set is wrong, or the query is stopped or runs into a bound.
 pub fn span_starts(
     snapshot: &Snapshot,
-    conditions: &SpanConditions,
+    spans: &impl ToSpanSet,
     control: &QueryControl,
 ) -> Result<Option<TimeRange>, Error> {
-    let mut bounds: Option<(Timestamp, Timestamp)> = None;
-    snapshot.scan_spans(&conditions.filter(TimeRange::ALL)?, control, &mut |hit| {
-        let (first, last) = bounds.unwrap_or((hit.start, hit.start));
-        bounds = Some((first.min(hit.start), last.max(hit.start)));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(match bounds {
-        Some((first, last)) => Some(TimeRange::new(first, last)?),
-        None => None,
-    })
+    let set = spans.to_span_set()?;
+    let mut memory = Memory::new(snapshot.engine().budget());
+    let mut bounds: Option<TimeRange> = None;
+    let mut starts = Vec::new();
+    for part in snapshot.span_parts()? {
+        // A part whose spans all start within what is known adds nothing.
+        let known = |bounds: TimeRange, part: TimeRange| bounds.union(part) == bounds;
+        if bounds
+            .zip(part.start_bounds())
+            .is_some_and(|(a, b)| known(a, b))
+        {
+            continue;
+        }
+        let mut evaluation = Evaluation {
+            part: &part,
+            control,
+            memory: &mut memory,
+        };
+        let rows = evaluation.rows(&set, TimeRange::ALL)?;
+        for piece in pieces(&rows) {
+            starts.clear();
+            part.starts(&piece, control, &mut starts)?;
+            for &start in &starts {
+                let at = Timestamp::from_nanos(start);
+                let at = TimeRange::new(at, at)?;
+                bounds = Some(bounds.map_or(at, |bounds| bounds.union(at)));
+            }
+        }
+        evaluation.free(rows);
+    }
+    Ok(bounds)
 }

@@ -62,10 +62,15 @@ impl Statistics {
 /// The quantiles `qs`, each from 0 to 1 and in rising order, of numbers none of which is NaN; `None` if
 /// there are none. Reorders the numbers.
 pub fn quantiles<const N: usize>(values: &mut [f64], qs: [f64; N]) -> Option<[f64; N]> {
-    if values.is_empty() {
-        return None;
-    }
     let mut found = [0.0; N];
+    quantiles_into(values, &qs, &mut found).then_some(found)
+}
+
+/// The same for any number of quantiles, one place in `found` for each. Whether there are numbers.
+pub(crate) fn quantiles_into(values: &mut [f64], qs: &[f64], found: &mut [f64]) -> bool {
+    if values.is_empty() {
+        return false;
+    }
     let last = values.len() - 1;
     // From the highest to the lowest: each selection works only on what the one before left below
     // it. `rest` always holds the ranks from 0 up to its end.
@@ -95,7 +100,7 @@ pub fn quantiles<const N: usize>(values: &mut [f64], qs: [f64; N]) -> Option<[f6
         let whole = std::mem::take(&mut rest);
         rest = whole.split_at_mut(kept).0;
     }
-    Some(found)
+    true
 }
 
 /// `low + t * (high - low)`, rounded the better way from the nearer end, as numpy does.

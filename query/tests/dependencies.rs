@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use proptest::{collection::vec, prelude::*};
 use rootline_engine::{
     EdgeKind, EdgeKinds, Engine, LinkFields, QueryLimits, ResourceFields, ScopeFields, Settings,
-    Snapshot, Span, SpanFields, SpanId, SpanKind, StatusCode, TimeRange, Timestamp, Trace, TraceId,
-    ValueRef,
+    Snapshot, Span, SpanCondition, SpanFields, SpanFilter, SpanId, SpanKind, StatusCode,
+    StringMatch, TimeRange, Timestamp, Trace, TraceId, ValueRef,
 };
 use rootline_query::{
     ChangeBounds, Dependencies, DependencyQuery, Memory, Statistics, dependency_difference,
@@ -57,6 +57,8 @@ struct TestSpan {
 enum Step {
     Write(Vec<TestSpan>),
     DeleteTrace(u64),
+    /// The spans of a service that failed.
+    DeleteErrors(usize),
     Flush,
     Compact,
 }
@@ -96,6 +98,7 @@ fn any_steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => vec(any_span(), 1..25).prop_map(Step::Write),
         1 => (0..TRACES).prop_map(Step::DeleteTrace),
+        1 => (0..SERVICES.len()).prop_map(Step::DeleteErrors),
         3 => Just(Step::Flush),
         1 => Just(Step::Compact),
     ];
@@ -137,6 +140,13 @@ impl Store {
                 Step::Write(spans) => store.write(spans),
                 Step::DeleteTrace(trace) => {
                     store.engine.delete_trace(trace_id(*trace)).unwrap();
+                }
+                Step::DeleteErrors(service) => {
+                    let service = StringMatch::equal(SERVICES[*service]);
+                    let failed = SpanFilter::in_range(TimeRange::ALL)
+                        .and(SpanCondition::Service(service))
+                        .and(SpanCondition::Status(StatusCode::Error));
+                    store.engine.delete_spans(&failed).unwrap();
                 }
                 Step::Flush => {
                     store.engine.flush().unwrap();
@@ -334,7 +344,7 @@ fn assert_same(found: &Dependencies, (plain, unresolved): (Plain, u64), exact: b
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn any_range_of_any_history_is_what_the_traces_say(

@@ -533,6 +533,147 @@ impl Client {
             .lsn)
     }
 
+    /// What changed in the dependency graph between two ranges.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn compare_dependencies(
+        &self,
+        request: v1::CompareDependenciesRequest,
+    ) -> Result<v1::CompareDependenciesResponse, ClientError> {
+        Ok(self
+            .traces()
+            .compare_dependencies(self.request(request))
+            .await?
+            .into_inner())
+    }
+
+    /// Figures over the spans of a set, grouped.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn aggregate_spans(
+        &self,
+        request: v1::AggregateSpansRequest,
+    ) -> Result<v1::AggregateSpansResponse, ClientError> {
+        Ok(self
+            .traces()
+            .aggregate_spans(self.request(request))
+            .await?
+            .into_inner())
+    }
+
+    /// Services that have spans.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn list_services(
+        &self,
+        request: v1::ListServicesRequest,
+    ) -> Result<v1::ListServicesResponse, ClientError> {
+        Ok(self
+            .traces()
+            .list_services(self.request(request))
+            .await?
+            .into_inner())
+    }
+
+    /// Span names of a service.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn list_operations(
+        &self,
+        request: v1::ListOperationsRequest,
+    ) -> Result<v1::ListOperationsResponse, ClientError> {
+        Ok(self
+            .traces()
+            .list_operations(self.request(request))
+            .await?
+            .into_inner())
+    }
+
+    /// Attribute keys of spans.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn list_tags(
+        &self,
+        request: v1::ListTagsRequest,
+    ) -> Result<v1::ListTagsResponse, ClientError> {
+        Ok(self
+            .traces()
+            .list_tags(self.request(request))
+            .await?
+            .into_inner())
+    }
+
+    /// Values of an attribute key, whole.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`], [`ClientError::Incomplete`].
+    pub async fn list_tag_values(
+        &self,
+        request: v1::ListTagValuesRequest,
+    ) -> Result<(Vec<v1::TagValue>, v1::AnswerInfo), ClientError> {
+        let mut stream = self
+            .traces()
+            .list_tag_values(self.request(request))
+            .await?
+            .into_inner();
+        let mut values = Vec::new();
+        while let Some(message) = stream.message().await? {
+            values.extend(message.values);
+            if let Some(info) = message.info {
+                return Ok((values, info));
+            }
+        }
+        Err(ClientError::Incomplete)
+    }
+
+    /// A page of the spans of a set, whole; `spans` of the answer holds all of them.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`], [`ClientError::Incomplete`].
+    pub async fn find_spans(
+        &self,
+        request: v1::FindSpansRequest,
+    ) -> Result<v1::FindSpansResponse, ClientError> {
+        let mut stream = self.find_spans_stream(request).await?;
+        let mut found = v1::FindSpansResponse::default();
+        while let Some(message) = stream.message().await? {
+            found.spans.extend(message.spans);
+            if message.info.is_some() {
+                found.info = message.info;
+                found.next_page_token = message.next_page_token;
+                return Ok(found);
+            }
+        }
+        Err(ClientError::Incomplete)
+    }
+
+    /// The spans of a set, as they come. The last message carries `info`.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn find_spans_stream(
+        &self,
+        request: v1::FindSpansRequest,
+    ) -> Result<tonic::Streaming<v1::FindSpansResponse>, ClientError> {
+        let mut client = self.traces();
+        Ok(client.find_spans(self.request(request)).await?.into_inner())
+    }
+
+    /// Hides the spans that meet all conditions; answers the sequence number of the delete.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`].
+    pub async fn delete_spans(&self, request: v1::DeleteSpansRequest) -> Result<u64, ClientError> {
+        let mut client = self.admin();
+        let answer = client.delete_spans(self.request(request)).await?;
+        Ok(answer.into_inner().lsn)
+    }
+
     fn metrics(&self) -> MetricsClient<Channel> {
         MetricsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }

@@ -567,6 +567,12 @@ fn store(text: &mut Exposition, engine: &Engine) {
         "Damaged places found in blocks and the manifest, at start or since.",
         stats.damage.len() as u64,
     );
+    one(
+        "rootline_block_spans",
+        "gauge",
+        "Spans in blocks, with those that later blocks or deletes hide.",
+        stats.block_spans,
+    );
     one("rootline_spans", "gauge", "Spans in memory.", spans.spans);
     one(
         "rootline_traces",

@@ -270,8 +270,9 @@ async fn one_batch_of_both_signals_is_answered_from() {
 
     // Sealed, it is the same.
     let flushed = client.flush().await.unwrap();
-    assert_eq!((flushed.blocks, flushed.samples), (1, 4));
-    assert!(flushed.spans_in_memory > 0);
+    assert_eq!((flushed.blocks, flushed.samples), (2, 4));
+    assert!(flushed.spans > 0);
+    assert_eq!(flushed.spans_in_memory, 0);
 
     // Statistics.
     let request = v1::MetricStatsRequest {

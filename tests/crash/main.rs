@@ -233,6 +233,7 @@ async fn spans_by_batch(client: &Client) -> BTreeMap<u64, u64> {
             range: None,
             limit: 1_000,
             page_token,
+            ..Default::default()
         };
         let answer = client.find_traces(request).await.unwrap();
         for trace in answer.traces {

@@ -61,7 +61,7 @@ impl Core {
         // What has no room would fill the disk only to fail.
         if effort == Effort::Background
             && let Some(large) = &plan
-            && self.source_bytes(view, large) > self.committer.disk.spare_bytes()
+            && Self::source_bytes(view, large) > self.committer.disk.spare_bytes()
         {
             plan = plan_for(Effort::Purge);
         }
@@ -121,7 +121,7 @@ impl Core {
         }
     }
 
-    fn source_bytes(&self, view: &SpanView, plan: &Plan) -> u64 {
+    fn source_bytes(view: &SpanView, plan: &Plan) -> u64 {
         let metas = view.blocks.iter().map(|part| &part.meta);
         let sources = metas.filter(|meta| plan.sources.contains(&meta.id));
         sources.map(|meta| meta.file_bytes).sum()

@@ -315,6 +315,16 @@ struct Lookups {
     owners: HashTable<(u32, bool)>,
     classes: HashTable<u32>,
     traces: HashTable<u32>,
+    /// Attributes of spans as the bytes they were sent as, and their tags.
+    sent: Texts,
+    sent_tags: Vec<u32>,
+}
+
+/// Bytes that an attribute was sent as, which the batch has not seen before.
+#[derive(Clone, Copy, Debug)]
+pub struct UnseenAttribute<'s> {
+    sent: &'s [u8],
+    hash: u64,
 }
 
 /// A batch of spans. Reuse it: after a few requests it allocates nothing.
@@ -347,6 +357,8 @@ impl SpanBatch {
         self.lookups.owners.clear();
         self.lookups.classes.clear();
         self.lookups.traces.clear();
+        self.lookups.sent.clear();
+        self.lookups.sent_tags.clear();
     }
 
     /// Bytes held.
@@ -354,6 +366,8 @@ impl SpanBatch {
         self.data.heap_bytes()
             + self.lookups.owners.capacity() * 9
             + (self.lookups.classes.capacity() + self.lookups.traces.capacity()) * 5
+            + self.lookups.sent.heap_bytes()
+            + self.lookups.sent_tags.capacity() * size_of::<u32>()
     }
 
     /// Keeps the spans of traces for which `keep` holds.
@@ -494,6 +508,7 @@ impl SpanBatch {
             texts: self.data.texts.len(),
             tags: self.data.tags.len(),
             span_tags: self.data.span_tags.len(),
+            sent: self.lookups.sent.len(),
             resource: resource.0,
             scope: scope.0,
             refused: None,
@@ -562,6 +577,7 @@ pub struct SpanWriter<'b> {
     texts: usize,
     tags: usize,
     span_tags: usize,
+    sent: usize,
     resource: u32,
     scope: u32,
     refused: Option<String>,
@@ -574,6 +590,37 @@ impl SpanWriter<'_> {
     pub fn attribute(&mut self, key: &str, value: ValueRef<'_>) {
         if let Some(tag) = self.tag(key, value) {
             self.batch.data.span_tags.push(tag);
+        }
+    }
+
+    /// Adds an attribute by the bytes it was sent as, without reading them: most attributes of a
+    /// request come again and again. Whatever the sender's encoding is, equal bytes must mean equal
+    /// attributes.
+    ///
+    /// # Errors
+    /// Nothing was added, because no attribute of a span was sent as these bytes yet:
+    /// [`attribute_first`](Self::attribute_first) takes what they say.
+    #[inline]
+    pub fn attribute_again<'s>(&mut self, sent: &'s [u8]) -> Result<(), UnseenAttribute<'s>> {
+        let hash = Texts::hash(sent);
+        let SpanBatch { data, lookups, .. } = &mut *self.batch;
+        let known = lookups.sent.find(hash, sent);
+        match known.and_then(|id| lookups.sent_tags.get(id as usize)) {
+            Some(&tag) => {
+                data.span_tags.push(tag);
+                Ok(())
+            }
+            None => Err(UnseenAttribute { sent, hash }),
+        }
+    }
+
+    /// Adds an attribute, and remembers what it was sent as.
+    #[inline]
+    pub fn attribute_first(&mut self, unseen: UnseenAttribute<'_>, key: &str, value: ValueRef<'_>) {
+        if let Some(tag) = self.tag(key, value) {
+            self.batch.data.span_tags.push(tag);
+            self.batch.lookups.sent.insert(unseen.hash, unseen.sent);
+            self.batch.lookups.sent_tags.push(tag);
         }
     }
 
@@ -661,6 +708,7 @@ impl SpanWriter<'_> {
         scratch.dropped_links = fields.dropped_links_count;
         let held = batch.data.texts.byte_len()
             + batch.data.tags.byte_len()
+            + batch.lookups.sent.byte_len()
             + batch.data.rests.len()
             + batch.data.span_tags.len() * size_of::<u32>()
             + batch.data.rows.len() * size_of::<Row>();
@@ -714,6 +762,9 @@ impl Drop for SpanWriter<'_> {
             data.span_tags.truncate(self.span_tags);
             data.tags.truncate(self.tags);
             data.texts.truncate(self.texts);
+            let lookups = &mut self.batch.lookups;
+            lookups.sent.truncate(self.sent);
+            lookups.sent_tags.truncate(self.sent);
         }
     }
 }
@@ -800,6 +851,15 @@ mod tests {
         nested.attribute("deep", deep.as_ref());
         assert!(nested.finish(&fields(3, 5, 9)).is_err());
         assert_eq!(sizes(&batch), before);
+
+        // What was sent as some bytes is forgotten with the span that brought it.
+        let mut dropped = batch.span(resource, scope);
+        let unseen = dropped.attribute_again(b"c=3").unwrap_err();
+        dropped.attribute_first(unseen, "c", ValueRef::Int(3));
+        dropped.attribute_again(b"c=3").unwrap();
+        drop(dropped);
+        assert_eq!(sizes(&batch), before);
+        assert!(batch.span(resource, scope).attribute_again(b"c=3").is_err());
 
         // What was taken back can come again.
         let mut span = batch.span(resource, scope);

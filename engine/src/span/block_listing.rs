@@ -39,15 +39,7 @@ impl BlockPart {
             TagScope::Any | TagScope::Span => {
                 let table = self.block.attributes();
                 let hidden = &self.hidden.rows;
-                names_of_table(
-                    table,
-                    TagScope::Span,
-                    prefix,
-                    hidden,
-                    ctl,
-                    into,
-                    &|having| Ok((having - hidden).len()),
-                )
+                names_of_table(table, TagScope::Span, prefix, hidden, ctl, into, None)
             }
             TagScope::Resource | TagScope::Scope => {
                 for (owner, spans) in self.owner_counts(of, ctl)? {
@@ -61,10 +53,11 @@ impl BlockPart {
                     return Ok(());
                 };
                 let hidden = self.items_of(items, &self.hidden.rows, ctl)?;
-                names_of_table(table, of, prefix, &hidden, ctl, into, &|having| {
+                let spans_of = |having: RoaringBitmap| {
                     let rows = items.rows_of(self.block.block(), &having)?;
                     Ok((rows - &self.hidden.rows).len())
-                })
+                };
+                names_of_table(table, of, prefix, &hidden, ctl, into, Some(&spans_of))
             }
         }
     }
@@ -212,8 +205,11 @@ fn kind_of(of: TagScope) -> ItemKind {
     }
 }
 
-/// Counts the keys of a table. `hidden` are items that do not count, `spans_of` says how many spans have
-/// one of some items.
+/// How many spans have one of some items.
+type SpansOf<'s> = &'s dyn Fn(RoaringBitmap) -> Result<u64, Error>;
+
+/// Counts the keys of a table. `hidden` are items that do not count; each item is a span if there is no
+/// `spans_of`.
 fn names_of_table(
     table: &AttributeTable,
     of: TagScope,
@@ -221,7 +217,7 @@ fn names_of_table(
     hidden: &RoaringBitmap,
     ctl: &QueryControl,
     into: &mut NameCounts,
-    spans_of: &dyn Fn(RoaringBitmap) -> Result<u64, Error>,
+    spans_of: Option<SpansOf<'_>>,
 ) -> Result<(), Error> {
     let mut by_key: HashMap<_, (BTreeSet<AttributeType>, u64)> = HashMap::new();
     for key in table.keys(ctl)? {
@@ -233,10 +229,12 @@ fn names_of_table(
     }
     for (key, (mut types, items)) in by_key {
         ctl.check()?;
-        let spans = if hidden.is_empty() && types.len() == 1 && of == TagScope::Span {
-            items
-        } else {
-            spans_of(table.having(&key, None, ctl)?)?
+        let spans = match spans_of {
+            Some(spans_of) => spans_of(table.having(&key, None, ctl)?)?,
+            None if types.len() > 1 => (table.having(&key, None, ctl)? - hidden).len(),
+            None if hidden.is_empty() => items,
+            // Few are hidden, and only those are looked at.
+            None => items.saturating_sub(table.having(&key, Some(hidden), ctl)?.len()),
         };
         if !hidden.is_empty() && spans > 0 && types.len() > 1 {
             types.clear();

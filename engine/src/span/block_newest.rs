@@ -57,7 +57,12 @@ impl BlockPart {
             let rows = self.select_in(&plan, first_row..end_row, ctl)?;
             whole += self.take_newest(&rows, limit - whole, &mut found, ctl)?;
             end_row = first_row;
-            window = window.saturating_mul(WINDOW_GROWTH);
+            // Where there is nothing among so many there is little elsewhere: all of it is one look.
+            window = if rows.is_empty() {
+                u32::MAX
+            } else {
+                window.saturating_mul(WINDOW_GROWTH)
+            };
         }
         Ok(newest_of(found, before, limit))
     }

@@ -19,7 +19,7 @@ use super::{
     hidden::Hidden,
     hit::SpanHit,
     model::{ServiceCount, SpanKind, StatusCode, Trace, TraceSummary},
-    parents::{self, NO_PARENT, Node},
+    parents::{self, Node},
     part::SpanClass,
     rows::SpanRows,
 };
@@ -260,6 +260,22 @@ impl BlockPart {
         Ok(is_visible.then_some(trace))
     }
 
+    pub(crate) fn trace_count(&self, ctl: &QueryControl) -> Result<u64, Error> {
+        let mut visible = u64::from(self.block.traces());
+        let mut cursor = TraceCursor::default();
+        let mut pace = Pace::new(ctl)?;
+        // Traces with hidden rows alone may be hidden whole.
+        let mut from = 0;
+        while let Some(row) = self.hidden.rows.range(from..).next() {
+            pace.step()?;
+            let trace = self.block.trace_of_row_with(row, &mut cursor)?;
+            let rows = self.block.trace_rows_with(trace, &mut cursor)?;
+            visible -= u64::from(!self.any_visible(&rows));
+            from = rows.end.max(row.saturating_add(1));
+        }
+        Ok(visible)
+    }
+
     pub(crate) fn trace(&self, trace: u32, ctl: &QueryControl) -> Result<Option<Trace>, Error> {
         let rows = self.trace_rows(trace)?;
         if !self.any_visible(&rows) {
@@ -303,8 +319,9 @@ impl BlockPart {
             ..Family::default()
         };
         let mut sent: HashMap<u32, [u8; 8]> = HashMap::new();
-        self.block
-            .each_orphan(rows.clone(), |row, id| drop(sent.insert(row, id)))?;
+        self.block.each_orphan(rows.clone(), |row, id| {
+            sent.insert(row, id);
+        })?;
         let mut ids = vec![[0; 8]; rows.len()];
         self.block.span_ids(rows.start, &mut ids)?;
         let id_of = |row: u32| ids.get((row - rows.start) as usize).copied();
@@ -418,33 +435,13 @@ impl BlockPart {
         let mut found = Vec::new();
         for row in rows.iter() {
             pace.step()?;
-            self.each_child(row, &mut cursor, |_, child| {
+            each_child(row, &mut cursor, |_, child| {
                 found.push(child);
                 pace.step()
             })?;
         }
         found.sort_unstable();
         Ok(found.into_iter().collect())
-    }
-
-    /// Calls `each` with the children of a row, rising.
-    fn each_child<'b>(
-        &self,
-        row: u32,
-        cursor: &mut RowCursor<'b>,
-        mut each: impl FnMut(&mut RowCursor<'b>, u32) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let end = row.saturating_add(cursor.subtree(row)?);
-        let mut child = row.saturating_add(1);
-        while child <= end {
-            // How far to go on is found first: `each` may turn to other groups.
-            let next = child
-                .saturating_add(1)
-                .saturating_add(cursor.subtree(child)?);
-            each(cursor, child)?;
-            child = next;
-        }
-        Ok(())
     }
 
     /// The children of many rows: those whose parent is one of them.
@@ -520,7 +517,7 @@ impl BlockPart {
             };
             // One member is no sibling of itself; two are each other's.
             let lone = if family.len() == 1 { first } else { NONE };
-            self.each_child(parent, &mut cursor, |_, child| {
+            each_child(parent, &mut cursor, |_, child| {
                 if child != lone {
                     found.push(child);
                 }
@@ -599,7 +596,7 @@ impl BlockPart {
         let mut children: Vec<(i64, i64)> = Vec::new();
         self.by_row(rows, ctl, out, of_family, |cursor, pace, row| {
             children.clear();
-            self.each_child(row, cursor, |cursor, child| {
+            each_child(row, cursor, |cursor, child| {
                 pace.step()?;
                 let start = cursor.start_ns(child)?;
                 let end = start.wrapping_add_unsigned(cursor.duration_ns(child)?);
@@ -620,7 +617,7 @@ impl BlockPart {
     ) -> Result<(), Error> {
         self.by_row(rows, ctl, out, Family::child_counts, |cursor, pace, row| {
             let mut count = 0;
-            self.each_child(row, cursor, |_, _| {
+            each_child(row, cursor, |_, _| {
                 count += 1;
                 pace.step()
             })?;
@@ -705,9 +702,10 @@ impl BlockPart {
 
     pub(crate) fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {
         let rows = self.trace_rows(trace)?;
-        let family = match self.hidden.partial.contains(trace) {
-            true => Some(self.family(trace, rows.clone(), ctl)?),
-            false => None,
+        let family = if self.hidden.partial.contains(trace) {
+            Some(self.family(trace, rows.clone(), ctl)?)
+        } else {
+            None
         };
         let mut cursor = RowCursor::new(&self.block);
         let mut pace = Pace::new(ctl)?;
@@ -826,6 +824,25 @@ impl BlockPart {
     }
 }
 
+/// Calls `each` with the children of a row, rising.
+fn each_child<'b>(
+    row: u32,
+    cursor: &mut RowCursor<'b>,
+    mut each: impl FnMut(&mut RowCursor<'b>, u32) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let end = row.saturating_add(cursor.subtree(row)?);
+    let mut child = row.saturating_add(1);
+    while child <= end {
+        // How far to go on is found first: `each` may turn to other groups.
+        let next = child
+            .saturating_add(1)
+            .saturating_add(cursor.subtree(child)?);
+        each(cursor, child)?;
+        child = next;
+    }
+    Ok(())
+}
+
 /// Content hashes of the visible rows of one trace: asked for where spans share id and start, and then
 /// worked out for all of them at once, because whole spans are read in order.
 struct ContentHashes<'p> {
@@ -942,8 +959,9 @@ impl<'b> RowIds<'b> {
             self.orphan_group = NONE;
             self.orphans.clear();
             let (rows, orphans) = (self.rows_of(group), &mut self.orphans);
-            self.block
-                .each_orphan(rows, |row, id| drop(orphans.insert(row, id)))?;
+            self.block.each_orphan(rows, |row, id| {
+                orphans.insert(row, id);
+            })?;
             self.orphan_group = group;
         }
         Ok(self.orphans.get(&row).copied().unwrap_or_default())

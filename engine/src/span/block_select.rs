@@ -18,7 +18,7 @@ use super::{
     block_tags::ItemKind,
     class_set::{ClassConditions, ClassSet, only_text},
     filter::{SpanCondition, SpanFilter, TagScope},
-    row_set::{GROUP_WORDS, GroupMask, RowSetBuilder, mask_of_range},
+    row_set::{GROUP_WORDS, GroupMask, RowSetBuilder, mask_of_range, mask_where},
     rows::SpanRows,
     select::{OwnerTag, ValueTest},
 };
@@ -250,9 +250,10 @@ impl BlockPart {
             }
         }
         conditions.sort_by_key(RowCondition::rank);
-        let classes = match classes.is_empty() {
-            true => None,
-            false => Some(ClassSet::of(&self.block, &classes, ctl)?),
+        let classes = if classes.is_empty() {
+            None
+        } else {
+            Some(ClassSet::of(&self.block, &classes, ctl)?)
         };
         let (start, end) = (
             filter.range.start().as_nanos(),
@@ -427,8 +428,8 @@ impl BlockPart {
     ) -> Result<GroupMask, Error> {
         let none = |mask: &GroupMask| mask.iter().all(|&word| word == 0);
         if let Some(classes) = &plan.classes {
-            self.block.class_group(group, &mut scratch.classes)?;
-            and(&mut mask, &classes.mask(&scratch.classes));
+            let of_classes = |values: &[i64]| classes.mask(values);
+            and(&mut mask, &self.block.with_class_group(group, of_classes)?);
             if none(&mask) {
                 return Ok(mask);
             }
@@ -493,7 +494,6 @@ impl BlockPart {
 /// Decoded groups.
 #[derive(Debug, Default)]
 struct ScanScratch {
-    classes: Vec<u32>,
     starts: Vec<i64>,
     durations: Vec<u64>,
 }
@@ -502,15 +502,4 @@ fn and(mask: &mut GroupMask, other: &GroupMask) {
     for (word, other) in mask.iter_mut().zip(other) {
         *word &= other;
     }
-}
-
-/// Which values of a group are right.
-fn mask_where<T: Copy>(values: &[T], right: impl Fn(T) -> bool) -> GroupMask {
-    let mut mask = [0; GROUP_WORDS];
-    for (word, values) in mask.iter_mut().zip(values.chunks(64)) {
-        for (&value, bit) in values.iter().zip(0..) {
-            *word |= u64::from(right(value)) << bit;
-        }
-    }
-    mask
 }

@@ -51,12 +51,11 @@ impl BlockPart {
     /// Whether some resource has a key.
     pub(super) fn some_resource_has(&self, key: &str, ctl: &QueryControl) -> Result<bool, Error> {
         let known = self.block.resource_keys();
-        let keys = match known.get() {
-            Some(keys) => keys,
-            None => {
-                let keys = resource_keys(&self.block, ctl)?;
-                known.get_or_init(|| keys)
-            }
+        let keys = if let Some(keys) = known.get() {
+            keys
+        } else {
+            let keys = resource_keys(&self.block, ctl)?;
+            known.get_or_init(|| keys)
         };
         Ok(keys.binary_search_by(|own| (**own).cmp(key)).is_ok())
     }
@@ -103,9 +102,10 @@ impl BlockPart {
         ctl: &QueryControl,
     ) -> Result<RoaringBitmap, Error> {
         let Some((items, table)) = self.items(kind) else {
-            return Ok(match test.holds_for_none() {
-                true => among.to_bitmap(),
-                false => RoaringBitmap::new(),
+            return Ok(if test.holds_for_none() {
+                among.to_bitmap()
+            } else {
+                RoaringBitmap::new()
             });
         };
         let given = match among.given(self.block.rows()) {
@@ -225,16 +225,12 @@ impl BlockPart {
 
     /// Attributes of a scope, or else of a resource.
     pub(super) fn owner_attributes(&self, of: TagScope, owner: u32) -> Result<Attributes, Error> {
-        Ok(match of {
-            TagScope::Scope => {
-                let scope = self.block.scope(owner)?;
-                Arc::try_unwrap(scope).map_or_else(|s| s.attributes.clone(), |s| s.attributes)
-            }
-            _ => {
-                let resource = self.block.resource(owner)?;
-                Arc::try_unwrap(resource).map_or_else(|r| r.attributes.clone(), |r| r.attributes)
-            }
-        })
+        if of == TagScope::Scope {
+            let scope = self.block.scope(owner)?;
+            return Ok(Arc::unwrap_or_clone(scope).attributes);
+        }
+        let resource = self.block.resource(owner)?;
+        Ok(Arc::unwrap_or_clone(resource).attributes)
     }
 
     /// The first value that the items of each row have.
@@ -252,9 +248,10 @@ impl BlockPart {
                 values: Vec::new(),
             });
         };
-        let given = match rows.len().saturating_mul(FEW_ROWS) < u64::from(items.len()) {
-            true => Some(self.items_of(items, rows.as_bitmap(), ctl)?),
-            false => None,
+        let given = if rows.len().saturating_mul(FEW_ROWS) < u64::from(items.len()) {
+            Some(self.items_of(items, rows.as_bitmap(), ctl)?)
+        } else {
+            None
         };
         let having = table.having(key, given.as_ref(), ctl)?;
         let mut cursor = SatelliteCursor::default();

@@ -10,7 +10,7 @@ use super::{
     block::SpanBlock,
     filter::StringMatch,
     model::{Attributes, SpanKind, StatusCode},
-    row_set::{GROUP_WORDS, GroupMask},
+    row_set::{GROUP_WORDS, GroupMask, mask_where},
     select::{OwnerTag, ValueTest, test_attributes},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Ranges that a row is compared with one by one; of more, a table is looked up.
-const RANGES_MAX: usize = 4;
+const RANGES_MAX: usize = 6;
 
 /// What a filter asks of classes.
 #[derive(Debug, Default)]
@@ -178,12 +178,6 @@ impl ClassSet {
         self.rows
     }
 
-    /// Whether a class is in it.
-    #[inline]
-    pub(super) fn contains(&self, class: u32) -> bool {
-        self.right.get(class as usize).copied().unwrap_or(false)
-    }
-
     /// Its classes, rising.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges
@@ -192,25 +186,30 @@ impl ClassSet {
     }
 
     /// Which of the rows of a group are of one of its classes.
-    pub(super) fn mask(&self, classes: &[u32]) -> GroupMask {
-        let mut mask = [0; GROUP_WORDS];
-        let words = mask.iter_mut().zip(classes.chunks(64));
-        if self.ranges.len() > RANGES_MAX {
-            for (word, classes) in words {
-                for (&class, bit) in classes.iter().zip(0..) {
-                    *word |= u64::from(self.contains(class)) << bit;
+    pub(super) fn mask(&self, classes: &[i64]) -> GroupMask {
+        // Below the first class it wraps to far above the last.
+        let is_of = |class: i64, (first, count): (u32, u32)| {
+            class.wrapping_sub(i64::from(first)).cast_unsigned() < u64::from(count)
+        };
+        match self.ranges.as_slice() {
+            [] => [0; GROUP_WORDS],
+            &[one] => mask_where(classes, |class| is_of(class, one)),
+            &[one, two] => mask_where(classes, |class| is_of(class, one) | is_of(class, two)),
+            ranges if ranges.len() <= RANGES_MAX => {
+                let mut all = [0; GROUP_WORDS];
+                for &range in ranges {
+                    let mask = mask_where(classes, |class| is_of(class, range));
+                    all.iter_mut()
+                        .zip(mask)
+                        .for_each(|(all, word)| *all |= word);
                 }
+                all
             }
-            return mask;
+            _ => mask_where(classes, |class| {
+                let place = usize::try_from(class).unwrap_or(usize::MAX);
+                self.right.get(place).copied().unwrap_or(false)
+            }),
         }
-        for (word, classes) in words {
-            for &(first, count) in &self.ranges {
-                for (&class, bit) in classes.iter().zip(0..) {
-                    *word |= u64::from(class.wrapping_sub(first) < count) << bit;
-                }
-            }
-        }
-        mask
     }
 }
 
@@ -238,7 +237,7 @@ pub(super) fn resource_keys(block: &SpanBlock, ctl: &QueryControl) -> Result<Vec
 }
 
 /// Whether a value test is of one text alone: then it is found fast.
-pub(super) fn only_text<'f>(test: ValueTest<'f>) -> Option<&'f str> {
+pub(super) fn only_text(test: ValueTest<'_>) -> Option<&str> {
     match test {
         ValueTest::Present => None,
         ValueTest::Matches(matches) => matches.only_text(),

@@ -51,17 +51,34 @@ impl Texts {
 
     /// The number of `text`, new or known.
     pub(crate) fn intern(&mut self, text: &[u8]) -> u32 {
-        let hash = hash::of_bytes(hash::seed(), text);
+        let hash = Self::hash(text);
+        match self.find(hash, text) {
+            Some(id) => id,
+            None => self.insert(hash, text),
+        }
+    }
+
+    /// The hash that a text is found by.
+    #[inline]
+    pub(crate) fn hash(text: &[u8]) -> u64 {
+        hash::of_bytes(hash::seed(), text)
+    }
+
+    /// The number of a known text.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, text: &[u8]) -> Option<u32> {
+        let is_it =
+            |&id: &u32| slice_of(&self.bytes, &self.entries, id as usize, |e| e.end) == text;
+        self.ids.find(hash, is_it).copied()
+    }
+
+    /// Adds a text that is not known.
+    pub(crate) fn insert(&mut self, hash: u64, text: &[u8]) -> u32 {
         let Self {
             bytes,
             entries,
             ids,
         } = self;
-        if let Some(&id) = ids.find(hash, |&id| {
-            slice_of(bytes, entries, id as usize, |e| e.end) == text
-        }) {
-            return id;
-        }
         let id = number(entries.len());
         bytes.extend_from_slice(text);
         entries.push(TextEntry {

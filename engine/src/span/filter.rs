@@ -8,8 +8,8 @@ use std::fmt;
 
 use rootline_index::{MatchOp, Matcher};
 
-use super::model::{Attributes, Span, SpanKind, StatusCode};
-use crate::{error::Error, time::TimeRange, value::Value};
+use super::model::{SpanKind, StatusCode};
+use crate::{error::Error, time::TimeRange};
 
 /// A condition on one text: equal, not equal, a regular expression or its negation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,68 +129,6 @@ pub enum SpanCondition {
     ScopeName(StringMatch),
     /// What is said about how it ended.
     StatusMessage(StringMatch),
-}
-
-impl SpanCondition {
-    /// Whether a span satisfies it: for the few spans that are at hand whole.
-    pub(crate) fn holds(&self, span: &Span) -> bool {
-        match self {
-            Self::Service(matches) => matches.matches(span.service()),
-            Self::Name(matches) => matches.matches(&span.name),
-            Self::Kind(kind) => span.kind == *kind,
-            Self::Status(status) => span.status == *status,
-            Self::DurationNs { min, max } => (*min..=*max).contains(&span.duration_ns()),
-            Self::Tag { key, of, matches } => {
-                let mut right = None;
-                each_value(span, key, *of, &mut |value| {
-                    right = Some(right.unwrap_or(false) || matches.matches(&value.to_string()));
-                });
-                right.unwrap_or_else(|| matches.matches_absent())
-            }
-            Self::Exists { key, of } => {
-                let mut found = false;
-                each_value(span, key, *of, &mut |_| found = true);
-                found
-            }
-            Self::EventName(matches) => {
-                let mut names = span.events.iter().map(|event| &event.name);
-                names.any(|name| matches.matches(name))
-                    || span.events.is_empty() && matches.matches_absent()
-            }
-            Self::ScopeName(matches) => matches.matches(&span.scope.name),
-            Self::StatusMessage(matches) => matches.matches(&span.status_message),
-        }
-    }
-}
-
-/// Calls `each` with the values of a key where a condition looks for them.
-fn each_value(span: &Span, key: &str, of: TagScope, each: &mut dyn FnMut(&Value)) {
-    let mut look = |attributes: &Attributes| {
-        let mut found = false;
-        for (_, value) in attributes.iter().filter(|(own, _)| &**own == key) {
-            found = true;
-            each(value);
-        }
-        found
-    };
-    match of {
-        TagScope::Any => {
-            if !look(&span.attributes) {
-                look(&span.resource.attributes);
-            }
-        }
-        TagScope::Span => drop(look(&span.attributes)),
-        TagScope::Resource => drop(look(&span.resource.attributes)),
-        TagScope::Scope => drop(look(&span.scope.attributes)),
-        TagScope::Event => span
-            .events
-            .iter()
-            .for_each(|event| drop(look(&event.attributes))),
-        TagScope::Link => span
-            .links
-            .iter()
-            .for_each(|link| drop(look(&link.attributes))),
-    }
 }
 
 /// Which spans: those that start in the range and satisfy every condition.

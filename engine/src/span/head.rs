@@ -13,7 +13,6 @@
 
 use std::{
     collections::HashSet,
-    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -29,7 +28,6 @@ use super::{
     catalog::{Catalog, SymbolId, Translation},
     dictionary::number,
     filter::SpanFilter,
-    hit::{OddTraces, SpanHit, hit_of},
     model::{Span, Trace},
     read,
     select::RowCursor,
@@ -178,8 +176,6 @@ pub(crate) struct SpanHead {
     catalog: Catalog,
     budget: Arc<Budget>,
     pool: Arc<Pool>,
-    /// The first record that brought a span; `u64::MAX` before there is one.
-    oldest_lsn: AtomicU64,
     /// Bytes charged for the shards.
     charged_bytes: AtomicU64,
     /// Those of them that came with recalled spans.
@@ -205,17 +201,9 @@ impl SpanHead {
             catalog: Catalog::new(Arc::clone(&budget)),
             budget,
             pool,
-            oldest_lsn: AtomicU64::new(u64::MAX),
             charged_bytes: AtomicU64::new(0),
             recalled_bytes: AtomicU64::new(0),
         }
-    }
-
-    /// The oldest record that spans in here came in: the log is kept from there. Exact once that
-    /// record is visible.
-    pub(crate) fn oldest_lsn(&self) -> Option<Lsn> {
-        let oldest = self.oldest_lsn.load(Ordering::Acquire);
-        (oldest != u64::MAX).then_some(Lsn(oldest))
     }
 
     /// Number of shards.
@@ -414,7 +402,6 @@ impl SpanHead {
         let (Some(lock), false) = (self.shards.get(shard), rows.is_empty()) else {
             return;
         };
-        self.oldest_lsn.fetch_min(lsn.0, Ordering::AcqRel);
         let mut guard = lock.write();
         let mut growth = 0;
         if let Some(recalled) = &prepared.recall.spans {
@@ -453,6 +440,23 @@ impl SpanHead {
     pub(crate) fn delete_trace(&self, shard: usize, lsn: Lsn, trace: TraceId, _floor: Lsn) {
         if let Some(lock) = self.shards.get(shard) {
             lock.write().delete_trace(lsn, trace);
+        }
+    }
+
+    /// The spans of a trace with their parents; `None` if the snapshot sees none.
+    ///
+    /// # Errors
+    /// Those of the query's control; [`Error::MemoryFull`] for a trace the budget cannot hold.
+    #[cfg(test)]
+    pub(crate) fn trace(
+        &self,
+        at: Lsn,
+        id: TraceId,
+        ctl: &QueryControl,
+    ) -> Result<Option<Trace>, Error> {
+        match self.shards.get(self.shard_of(id)) {
+            Some(shard) => read::trace(shard, &self.catalog, &self.budget, at, id, ctl),
+            None => Ok(None),
         }
     }
 
@@ -575,22 +579,6 @@ impl SpanHead {
         }
     }
 
-    /// The spans of a trace with their parents; `None` if the snapshot sees none.
-    ///
-    /// # Errors
-    /// Those of the query's control; [`Error::MemoryFull`] for a trace the budget cannot hold.
-    pub(crate) fn trace(
-        &self,
-        at: Lsn,
-        id: TraceId,
-        ctl: &QueryControl,
-    ) -> Result<Option<Trace>, Error> {
-        match self.shards.get(self.shard_of(id)) {
-            Some(shard) => read::trace(shard, &self.catalog, &self.budget, at, id, ctl),
-            None => Ok(None),
-        }
-    }
-
     /// A trace of a shard by its number there.
     pub(crate) fn trace_of(
         &self,
@@ -619,54 +607,6 @@ impl SpanHead {
         }
     }
 
-    /// Calls `visit` with every span that satisfies the filter, in no promised order but the same one
-    /// each time, until it breaks. No lock is held meanwhile.
-    ///
-    /// # Errors
-    /// Those of the query's control, and the visitor's.
-    pub(crate) fn scan(
-        &self,
-        at: Lsn,
-        filter: &SpanFilter,
-        ctl: &QueryControl,
-        visit: &mut dyn FnMut(&SpanHit) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        for lock in &self.shards {
-            let view = lock.read().view(at);
-            let mut cursor = RowCursor::new(lock, &self.catalog, filter, view, ctl)?;
-            let mut odd = OddTraces::default();
-            let (mut rows, mut hits) = (Vec::new(), Vec::new());
-            loop {
-                ctl.check()?;
-                let seen;
-                {
-                    let shard = lock.read();
-                    seen = cursor.next_slice(&shard, &self.catalog, &mut rows);
-                    let tables = self.catalog.read();
-                    hits.clear();
-                    hits.extend(
-                        rows.iter()
-                            .filter_map(|&row| hit_of(&shard, &tables, row, view)),
-                    );
-                }
-                if seen == 0 {
-                    break;
-                }
-                ctl.count_spans(seen as u64)?;
-                for (hit, unsettled) in &mut hits {
-                    if let Some(place) = unsettled {
-                        let parent = odd.parent_service(lock, &self.catalog, view, *place, ctl)?;
-                        hit.parent_service = parent;
-                    }
-                    if visit(hit)?.is_break() {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The text of a symbol of a [`SpanHit`].
     pub(crate) fn symbol(&self, symbol: SymbolId) -> Arc<str> {
         self.catalog.read().symbol(symbol)
@@ -691,13 +631,6 @@ impl SpanHead {
     /// The shared tables.
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
-    }
-
-    /// A shard.
-    pub(crate) fn views(&self, at: Lsn) -> impl Iterator<Item = (&RwLock<Shard>, View)> {
-        self.shards
-            .iter()
-            .map(move |lock| (lock, lock.read().view(at)))
     }
 
     /// One of its shards.

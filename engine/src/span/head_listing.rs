@@ -11,8 +11,9 @@ use super::{
     head_part::HeadPart,
     listing::{NameCounts, ValueCounts},
     model::Attributes,
+    rest::Rest,
     row_list::RowList,
-    shard::{Buffers, Shard},
+    shard::Shard,
 };
 use crate::{
     control::{CHECK_ROWS, QueryControl},
@@ -40,20 +41,20 @@ impl HeadPart {
             TagScope::Any | TagScope::Span => {
                 let visible = self.visible_rows(ctl)?;
                 let keys: Vec<u32> = lock.read().tags.keys().collect();
+                let mut rows = RowBits::new(self.row_bound());
                 for key in keys {
                     let text = self.catalog().read().symbol(key);
                     if !text.starts_with(prefix) {
                         continue;
                     }
-                    let mut rows = RoaringBitmap::new();
+                    rows.clear();
                     let mut types = BTreeSet::new();
                     each_value(lock, key, ctl, &mut |encoded, postings| {
-                        if visible.count(postings) > 0 {
+                        if rows.add(postings, &visible) {
                             types.insert(AttributeType::of_encoded(encoded));
-                            postings.union_into(&mut rows);
                         }
                     })?;
-                    into.add(&text, TagScope::Span, types, visible.count_of(&rows));
+                    into.add(&text, TagScope::Span, types, rows.len());
                 }
             }
             TagScope::Resource | TagScope::Scope => {
@@ -99,6 +100,11 @@ impl HeadPart {
             return Ok(());
         };
         let mut scratch = String::new();
+        // Where no span has the key, resources alone say it.
+        let of = match of {
+            TagScope::Any if lock.read().tags.of_key(symbol).is_none() => TagScope::Resource,
+            of => of,
+        };
         match of {
             TagScope::Any | TagScope::Span => {
                 let visible = self.visible_rows(ctl)?;
@@ -206,15 +212,12 @@ impl HeadPart {
         let mut owners = Vec::with_capacity(by_owner.len());
         for (owner, spans) in by_owner {
             let tables = self.catalog().read();
-            let attributes = match of {
-                TagScope::Scope => {
-                    let scope = tables.scopes.get(owner as usize);
-                    scope.map(|scope| scope.attributes.clone())
-                }
-                _ => {
-                    let entry = tables.resources.get(owner as usize);
-                    entry.map(|entry| entry.resource.attributes.clone())
-                }
+            let attributes = if of == TagScope::Scope {
+                let scope = tables.scopes.get(owner as usize);
+                scope.map(|scope| scope.attributes.clone())
+            } else {
+                let entry = tables.resources.get(owner as usize);
+                entry.map(|entry| entry.resource.attributes.clone())
             };
             owners.extend(attributes.map(|attributes| (attributes, spans)));
         }
@@ -228,23 +231,22 @@ impl HeadPart {
         ctl: &QueryControl,
         each: &mut dyn FnMut(&Shard, &mut Vec<u32>),
     ) -> Result<(), Error> {
-        let mut buffers = Buffers::default();
-        self.each_slice(
-            &SpanFilter::in_range(TimeRange::ALL),
-            ctl,
-            &mut |shard, rows| {
-                for &row in rows {
-                    shard.rest_of(row, &mut buffers);
-                    let tags = match of {
-                        TagScope::Link => &mut buffers.rest.link_tags,
-                        _ => &mut buffers.rest.event_tags,
-                    };
-                    if !tags.is_empty() {
-                        each(shard, tags);
-                    }
+        let mut rest = Rest::default();
+        let all = SpanFilter::in_range(TimeRange::ALL);
+        self.each_slice(&all, ctl, &mut |shard, rows| {
+            for &row in rows {
+                if !shard.rest_alone(row, &mut rest) {
+                    continue;
                 }
-            },
-        )
+                let tags = match of {
+                    TagScope::Link => &mut rest.link_tags,
+                    _ => &mut rest.event_tags,
+                };
+                if !tags.is_empty() {
+                    each(shard, tags);
+                }
+            }
+        })
     }
 
     /// The rows that count.
@@ -267,6 +269,49 @@ struct Visible {
     rows: u32,
     /// Which of those below; all if `None`.
     these: Option<RoaringBitmap>,
+}
+
+/// Rows as plain bits: postings of a key overlap where a span has it twice.
+struct RowBits {
+    words: Vec<u64>,
+}
+
+impl RowBits {
+    fn new(rows: u32) -> Self {
+        Self {
+            words: vec![0; (rows as usize).div_ceil(64)],
+        }
+    }
+
+    fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
+    /// Adds the visible ones of some rows; says whether there are any.
+    fn add(&mut self, postings: &RowList, visible: &Visible) -> bool {
+        let mut any = false;
+        for row in postings.iter().take_while(|&row| row < visible.rows) {
+            if visible
+                .these
+                .as_ref()
+                .is_some_and(|these| !these.contains(row))
+            {
+                continue;
+            }
+            any = true;
+            if let Some(word) = self.words.get_mut(row as usize / 64) {
+                *word |= 1 << (row % 64);
+            }
+        }
+        any
+    }
+
+    fn len(&self) -> u64 {
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
 }
 
 impl Visible {

@@ -21,11 +21,11 @@ use super::{
     hit::{OddTraces, SpanHit, hit_of},
     model::{Attributes, SpanKind, StatusCode, Trace, TraceSummary},
     parents::NO_PARENT,
-    part::{NewestTrace, RowValues, SpanClass, newest_of},
+    part::{RowValues, SpanClass},
     read,
     rows::SpanRows,
     select::{RowCursor, count_classes},
-    shard::{Buffers, NONE, Shard, View},
+    shard::{Buffers, Ident, NONE, Shard, View},
 };
 use crate::{
     control::{CHECK_ROWS, QueryControl},
@@ -73,6 +73,11 @@ impl HeadPart {
 
     pub(super) fn catalog(&self) -> &Catalog {
         self.head.catalog()
+    }
+
+    /// What is seen of the shard.
+    pub(super) fn view(&self) -> View {
+        self.view
     }
 
     /// No row from here on is seen.
@@ -296,8 +301,8 @@ impl HeadPart {
         let mut chunk = Chunk::default();
         let mut family = Family::default();
         let mut traces = traces.iter().copied();
-        // The trace being read and its next row.
-        let mut open: Option<(u32, u32)> = None;
+        // The trace being read, and its next row once it has begun.
+        let mut open: Option<(u32, Option<u32>)> = None;
         loop {
             ctl.check()?;
             let mut odd = None;
@@ -306,22 +311,17 @@ impl HeadPart {
                 let shard = lock.read();
                 let mut seen = 0;
                 while seen < CHECK_ROWS {
-                    let (trace, mut row) = match open.take() {
-                        Some(open) => open,
-                        None => match traces.next() {
-                            Some(trace) => match shard.traces.get(trace) {
-                                Some(entry) if entry.odd => {
-                                    odd = Some(trace);
-                                    break;
-                                }
-                                entry => (trace, entry.map_or(NONE, |entry| entry.first)),
-                            },
-                            None => {
-                                exhausted = true;
-                                break;
-                            }
-                        },
+                    let next = || traces.next().map(|trace| (trace, None));
+                    let Some((trace, row)) = open.take().or_else(next) else {
+                        exhausted = true;
+                        break;
                     };
+                    let entry = shard.traces.get(trace);
+                    if row.is_none() && entry.is_some_and(|entry| entry.odd) {
+                        odd = Some(trace);
+                        break;
+                    }
+                    let mut row = row.or(entry.map(|entry| entry.first)).unwrap_or(NONE);
                     seen += 1;
                     while row < self.view.rows && seen < CHECK_ROWS {
                         seen += 1;
@@ -331,7 +331,7 @@ impl HeadPart {
                         row = shard.next_of_trace(row);
                     }
                     if row < self.view.rows {
-                        open = Some((trace, row));
+                        open = Some((trace, Some(row)));
                     } else {
                         chunk.ends.push((trace, chunk.rows.len()));
                     }
@@ -644,48 +644,6 @@ impl HeadPart {
         Ok(hits)
     }
 
-    pub(crate) fn newest_traces(
-        &self,
-        filter: &SpanFilter,
-        before: Option<(Timestamp, TraceId)>,
-        limit: usize,
-        ctl: &QueryControl,
-    ) -> Result<Vec<NewestTrace>, Error> {
-        let Some(lock) = self.lock() else {
-            return Ok(Vec::new());
-        };
-        let mut matched: HashMap<u32, u64> = HashMap::new();
-        self.each_slice(filter, ctl, &mut |shard, rows| {
-            for ident in rows.iter().filter_map(|&row| shard.idents.get(row)) {
-                *matched.entry(ident.trace).or_default() += 1;
-            }
-        })?;
-        let mut found = Vec::with_capacity(matched.len());
-        for (trace, matched) in matched {
-            if found.len().is_multiple_of(CHECK_ROWS) {
-                ctl.check()?;
-            }
-            let (mut row, id) = {
-                let shard = lock.read();
-                let entry = shard.traces.get(trace);
-                let entry = entry.ok_or(Error::NoSuchTrace { trace })?;
-                (entry.first, entry.id)
-            };
-            let mut start = None;
-            while row < self.view.rows {
-                (row, start) = self.earliest_start(&lock.read(), row, start);
-            }
-            let start = Timestamp::from_nanos(start.ok_or(Error::NoSuchTrace { trace })?);
-            found.push(NewestTrace {
-                trace,
-                id,
-                start,
-                matched,
-            });
-        }
-        Ok(newest_of(found, before, limit))
-    }
-
     pub(crate) fn find_trace(&self, id: TraceId, ctl: &QueryControl) -> Result<Option<u32>, Error> {
         ctl.check()?;
         let Some(lock) = self.lock() else {
@@ -693,6 +651,26 @@ impl HeadPart {
         };
         let found = lock.read().find_trace(id);
         Ok(found.filter(|&trace| self.has_visible(lock, trace)))
+    }
+
+    pub(crate) fn trace_count(&self, ctl: &QueryControl) -> Result<u64, Error> {
+        let Some(lock) = self.lock() else {
+            return Ok(0);
+        };
+        // Traces are numbered in the order of their first rows.
+        let bound = {
+            let shard = lock.read();
+            shard.traces.partition_point(|t| t.first < self.view.rows)
+        };
+        if self.sees_all_rows() {
+            return Ok(u64::from(bound));
+        }
+        let mut visible = 0;
+        for trace in 0..bound {
+            ctl.check()?;
+            visible += u64::from(self.has_visible(lock, trace));
+        }
+        Ok(visible)
     }
 
     /// Whether a row of a trace is visible.
@@ -867,7 +845,7 @@ impl HeadPart {
 
 impl Chunk {
     fn push(&mut self, shard: &Shard, row: u32) {
-        let linked = shard.idents.get(row).and_then(|ident| ident.first_parent());
+        let linked = shard.idents.get(row).and_then(Ident::first_parent);
         self.rows.push(row);
         self.linked.push(linked.unwrap_or(NONE));
         self.starts
@@ -947,7 +925,7 @@ impl ValueCodes<'_> {
                 Some(scope?.attributes.clone())
             }),
             TagScope::Event | TagScope::Link => {
-                shard.rest_of(row, buffers);
+                shard.rest_alone(row, &mut buffers.rest);
                 let tags = match of {
                     TagScope::Event => &buffers.rest.event_tags,
                     _ => &buffers.rest.link_tags,

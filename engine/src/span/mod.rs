@@ -8,7 +8,7 @@
 //! | `column.rs`, `arena.rs`, `stripes.rs`, `tags.rs`, `row_list.rs` | what a shard is made of |
 //! | `catalog.rs` | names, keys, resources, scopes of all shards |
 //! | `parents.rs` | the parent rule |
-//! | `part.rs`, `head_part.rs` | a part of the store as a snapshot sees it: what queries ask |
+//! | `part.rs`, `head_part.rs`, `head_newest.rs` | a part of the store as a snapshot sees it: what queries ask |
 //! | `block_part.rs`, `block_select.rs`, `block_newest.rs`, `block_tags.rs`, `block_listing.rs` | a block as a part |
 //! | `class_set.rs`, `row_set.rs` | sets of classes, sets of rows |
 //! | `family.rs` | relatives, depths and own times within a trace |
@@ -42,6 +42,7 @@ mod golden_test;
 pub(crate) mod hash;
 pub(crate) mod head;
 mod head_listing;
+mod head_newest;
 mod head_part;
 pub(crate) mod hidden;
 mod hit;
@@ -70,7 +71,7 @@ mod view_test;
 pub use axis::Axis;
 pub use batch::{
     LinkFields, ResourceFields, ResourceRow, ScopeFields, ScopeRow, SpanBatch, SpanFields,
-    SpanWriter,
+    SpanWriter, UnseenAttribute,
 };
 pub(crate) use block::SpanBlock;
 #[doc(hidden)]

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     control::QueryControl,
+    engine::Engine,
     error::Error,
     id::TraceId,
     time::{TimeRange, Timestamp},
@@ -38,6 +39,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct SpanPart {
     inner: Inner,
+    /// Who is told of damage.
+    engine: Option<Engine>,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +108,33 @@ impl SpanPart {
     pub(crate) fn of_block(block: Arc<SpanBlock>, hidden: Arc<Hidden>) -> Self {
         Self {
             inner: Inner::Block(BlockPart::new(block, hidden)),
+            engine: None,
+        }
+    }
+
+    /// The same; damage that a question runs into stands in the engine's figures from then on.
+    #[must_use]
+    pub(crate) fn telling(self, engine: &Engine) -> Self {
+        Self {
+            engine: Some(engine.clone()),
+            ..self
+        }
+    }
+
+    fn met<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        if let (Err(error @ Error::CorruptBlock { path, .. }), Some(engine)) =
+            (&answer, &self.engine)
+        {
+            engine.note_damage(error, path);
+        }
+        answer
+    }
+
+    /// Rows of another part say nothing here.
+    fn check_rows(&self, rows: &SpanRows) -> Result<(), Error> {
+        match rows.as_bitmap().max() {
+            Some(row) if u64::from(row) >= self.spans() => Err(Error::NoSuchRow { row }),
+            _ => Ok(()),
         }
     }
 
@@ -138,7 +168,7 @@ impl SpanPart {
     /// # Errors
     /// Those of the query's control; damage.
     pub fn select(&self, filter: &SpanFilter, ctl: &QueryControl) -> Result<SpanRows, Error> {
-        ask!(self, part => part.select(filter, ctl))
+        self.met(ask!(self, part => part.select(filter, ctl)))
     }
 
     /// How many visible rows satisfy a filter.
@@ -146,7 +176,7 @@ impl SpanPart {
     /// # Errors
     /// As [`select`](Self::select).
     pub fn count(&self, filter: &SpanFilter, ctl: &QueryControl) -> Result<u64, Error> {
-        ask!(self, part => part.count(filter, ctl))
+        self.met(ask!(self, part => part.count(filter, ctl)))
     }
 
     /// The same by class: classes with their rows, each class once, rising, no zeros.
@@ -158,7 +188,7 @@ impl SpanPart {
         filter: &SpanFilter,
         ctl: &QueryControl,
     ) -> Result<Vec<(u32, u64)>, Error> {
-        ask!(self, part => part.count_by_class(filter, ctl))
+        self.met(ask!(self, part => part.count_by_class(filter, ctl)))
     }
 
     /// The visible rows that are `axis` of one of `rows`: for [`Axis::Child`] the children of them.
@@ -171,10 +201,11 @@ impl SpanPart {
         axis: Axis,
         ctl: &QueryControl,
     ) -> Result<SpanRows, Error> {
+        self.check_rows(rows)?;
         if rows.is_empty() {
             return Ok(SpanRows::new());
         }
-        ask!(self, part => part.relatives(rows, axis, ctl))
+        self.met(ask!(self, part => part.relatives(rows, axis, ctl)))
     }
 
     /// Appends how long each row took, in the order of rows.
@@ -187,7 +218,8 @@ impl SpanPart {
         ctl: &QueryControl,
         out: &mut Vec<u64>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.durations(rows, ctl, out))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.durations(rows, ctl, out)))
     }
 
     /// Appends when each row began, in nanoseconds since the epoch.
@@ -200,7 +232,8 @@ impl SpanPart {
         ctl: &QueryControl,
         out: &mut Vec<i64>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.starts(rows, ctl, out))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.starts(rows, ctl, out)))
     }
 
     /// Appends the class of each row.
@@ -213,7 +246,8 @@ impl SpanPart {
         ctl: &QueryControl,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.classes(rows, ctl, out))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.classes(rows, ctl, out)))
     }
 
     /// Appends the class of each row's parent; `u32::MAX` if it has none.
@@ -226,7 +260,8 @@ impl SpanPart {
         ctl: &QueryControl,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.parent_classes(rows, ctl, out))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.parent_classes(rows, ctl, out)))
     }
 
     /// Appends the number of each row's trace.
@@ -239,7 +274,8 @@ impl SpanPart {
         ctl: &QueryControl,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.traces(rows, ctl, out))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.traces(rows, ctl, out)))
     }
 
     /// The id of a trace.
@@ -247,7 +283,7 @@ impl SpanPart {
     /// # Errors
     /// [`Error::NoSuchTrace`] if the part has no such trace; damage.
     pub fn trace_id(&self, trace: u32) -> Result<TraceId, Error> {
-        ask!(self, part => part.trace_id(trace))
+        self.met(ask!(self, part => part.trace_id(trace)))
     }
 
     /// The earliest start of a trace's visible spans.
@@ -255,7 +291,7 @@ impl SpanPart {
     /// # Errors
     /// [`Error::NoSuchTrace`] if the snapshot sees no span of it here; damage.
     pub fn trace_start(&self, trace: u32) -> Result<Timestamp, Error> {
-        ask!(self, part => part.trace_start(trace))
+        self.met(ask!(self, part => part.trace_start(trace)))
     }
 
     /// Appends each row's own time in nanoseconds: its duration less the time within it during which
@@ -269,7 +305,8 @@ impl SpanPart {
         ctl: &QueryControl,
         out: &mut Vec<u64>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.own_times(rows, ctl, out))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.own_times(rows, ctl, out)))
     }
 
     /// Appends how many spans are above each row; a root has 0.
@@ -282,7 +319,8 @@ impl SpanPart {
         ctl: &QueryControl,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.depths(rows, ctl, out))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.depths(rows, ctl, out)))
     }
 
     /// Appends how many children each row has.
@@ -295,7 +333,8 @@ impl SpanPart {
         ctl: &QueryControl,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.child_counts(rows, ctl, out))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.child_counts(rows, ctl, out)))
     }
 
     /// Each row's first value of a key. Of events and links it is that of the first one that has it.
@@ -309,7 +348,8 @@ impl SpanPart {
         of: TagScope,
         ctl: &QueryControl,
     ) -> Result<RowValues, Error> {
-        ask!(self, part => part.values(rows, key, of, ctl))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.values(rows, key, of, ctl)))
     }
 
     /// The rows in short, in the order of rows.
@@ -317,7 +357,8 @@ impl SpanPart {
     /// # Errors
     /// As [`select`](Self::select).
     pub fn hits(&self, rows: &SpanRows, ctl: &QueryControl) -> Result<Vec<SpanHit>, Error> {
-        ask!(self, part => part.hits(rows, ctl))
+        self.check_rows(rows)?;
+        self.met(ask!(self, part => part.hits(rows, ctl)))
     }
 
     /// The newest traces with spans that satisfy a filter: by (start, id) falling, those below
@@ -335,7 +376,7 @@ impl SpanPart {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        ask!(self, part => part.newest_traces(filter, before, limit, ctl))
+        self.met(ask!(self, part => part.newest_traces(filter, before, limit, ctl)))
     }
 
     /// The number of a trace that has visible spans here.
@@ -343,12 +384,12 @@ impl SpanPart {
     /// # Errors
     /// As [`select`](Self::select).
     pub fn find_trace(&self, id: TraceId, ctl: &QueryControl) -> Result<Option<u32>, Error> {
-        ask!(self, part => part.find_trace(id, ctl))
+        self.met(ask!(self, part => part.find_trace(id, ctl)))
     }
 
     /// A trace with all its visible spans; `None` if there are none.
     pub(crate) fn trace(&self, trace: u32, ctl: &QueryControl) -> Result<Option<Trace>, Error> {
-        ask!(self, part => part.trace(trace, ctl))
+        self.met(ask!(self, part => part.trace(trace, ctl)))
     }
 
     /// Counts the keys of one scope that begin with `prefix`.
@@ -359,7 +400,7 @@ impl SpanPart {
         ctl: &QueryControl,
         into: &mut NameCounts,
     ) -> Result<(), Error> {
-        ask!(self, part => part.tag_names(of, prefix, ctl, into))
+        self.met(ask!(self, part => part.tag_names(of, prefix, ctl, into)))
     }
 
     /// Counts the values of a key.
@@ -370,12 +411,20 @@ impl SpanPart {
         ctl: &QueryControl,
         into: &mut ValueCounts<'_>,
     ) -> Result<(), Error> {
-        ask!(self, part => part.tag_values(key, of, ctl, into))
+        self.met(ask!(self, part => part.tag_values(key, of, ctl, into)))
     }
 
     /// From the earliest start to the latest end of the visible spans.
     pub(crate) fn time_bounds(&self, ctl: &QueryControl) -> Result<Option<TimeRange>, Error> {
-        ask!(self, part => part.time_bounds(ctl))
+        self.met(ask!(self, part => part.time_bounds(ctl)))
+    }
+
+    /// How many traces have a visible span here.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn trace_count(&self, ctl: &QueryControl) -> Result<u64, Error> {
+        ask!(self, part => part.trace_count(ctl))
     }
 
     /// A trace in a line.
@@ -384,7 +433,7 @@ impl SpanPart {
     /// [`Error::NoSuchTrace`] if the snapshot sees no span of it here; those of
     /// [`select`](Self::select).
     pub fn summary(&self, trace: u32, ctl: &QueryControl) -> Result<TraceSummary, Error> {
-        ask!(self, part => part.summary(trace, ctl))
+        self.met(ask!(self, part => part.summary(trace, ctl)))
     }
 }
 
@@ -446,6 +495,7 @@ impl From<HeadPart> for SpanPart {
     fn from(part: HeadPart) -> Self {
         Self {
             inner: Inner::Head(part),
+            engine: None,
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     block::{Block, BlockId},
     control::{QueryControl, QueryLimits},
+    error::Error,
     id::TraceId,
     time::{TimeRange, Timestamp},
     value::{AttributeType, Value},
@@ -641,6 +642,134 @@ proptest! {
     }
 }
 
+/// Some ten thousand spans: several pages of the head, groups of a block, windows of a search.
+fn many_spans() -> Vec<Span> {
+    let service = |name: &str| {
+        Arc::new(Resource {
+            attributes: vec![(Arc::from(SERVICE_NAME), Value::Str(name.into()))],
+            ..Resource::default()
+        })
+    };
+    let services = [service("shop"), service("cart"), service("rare")];
+    let mut random = 7u64;
+    let mut next = move |below: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) % below
+    };
+    let mut spans = Vec::new();
+    for trace in 1..=4_000u32 {
+        let mut id = [0; 16];
+        id[12..].copy_from_slice(&trace.to_be_bytes());
+        let began = next(50_000).cast_signed();
+        for place in 1..=1 + next(9) {
+            let start = began + next(100).cast_signed();
+            let of = if next(500) == 0 { 2 } else { next(2) };
+            spans.push(Span {
+                trace_id: TraceId::new(id).unwrap(),
+                end: Timestamp::from_nanos(start + next(1_000).cast_signed()),
+                status: StatusCode::from_number(i32::from(next(20) == 0) * 2).unwrap(),
+                resource: Arc::clone(&services[usize::try_from(of).unwrap()]),
+                attributes: vec![("n".into(), Value::Int(next(300).cast_signed()))],
+                ..plain(0, place, place - 1, start)
+            });
+        }
+    }
+    spans
+}
+
+#[test]
+fn many_rows_are_searched_like_few() {
+    let ctl = &control();
+    let spans = many_spans();
+    let head = Arc::new(new_head(1));
+    for (batch, lsn) in spans.chunks(5_000).zip(1..) {
+        write(&head, lsn, batch, false);
+    }
+    let service = |name| SpanCondition::Service(StringMatch::equal(name));
+    let tag = |value| SpanCondition::Tag {
+        key: "n".into(),
+        of: TagScope::Any,
+        matches: StringMatch::equal(value),
+    };
+    let all = || SpanFilter::in_range(TimeRange::ALL);
+    let some = TimeRange::new(Timestamp::from_nanos(20_000), Timestamp::from_nanos(30_000));
+    let some = || SpanFilter::in_range(some.as_ref().unwrap().to_owned());
+    let long = SpanCondition::DurationNs {
+        min: 990,
+        max: 1_000,
+    };
+    let error = || SpanCondition::Status(StatusCode::Error);
+    let filters = [
+        all(),
+        some(),
+        all().and(service("rare")),
+        all().and(service("cart")).and(error()),
+        some().and(service("shop")),
+        all().and(tag("17")),
+        some().and(tag("17")).and(error()),
+        all().and(long.clone()),
+        some().and(long),
+    ];
+    let hidden = all().and(tag("7"));
+    let block = sealed(&head, Lsn(99)).unwrap();
+    let head = SpanPart::of_head(&head, Lsn(99)).next().unwrap();
+    let left: Vec<&Span> = spans
+        .iter()
+        .filter(|span| !naive_match(span, &hidden))
+        .collect();
+    let every: Vec<&Span> = spans.iter().collect();
+    for (part, spans) in [
+        (head, &every),
+        (whole(&block), &every),
+        (without(&block, &hidden), &left),
+    ] {
+        let mut traces: BTreeMap<TraceId, Vec<&Span>> = BTreeMap::new();
+        for span in spans {
+            traces.entry(span.trace_id).or_default().push(span);
+        }
+        for filter in &filters {
+            let mut expected: Vec<_> = spans
+                .iter()
+                .filter(|span| naive_match(span, filter))
+                .map(|span| (span.trace_id, span.span_id))
+                .collect();
+            expected.sort_unstable();
+            let rows = part.select(filter, ctl).unwrap();
+            let hits = part.hits(&rows, ctl).unwrap();
+            let mut found: Vec<_> = hits.iter().map(|hit| (hit.trace_id, hit.span_id)).collect();
+            found.sort_unstable();
+            assert_eq!(found, expected, "{filter:?}");
+            assert_eq!(part.count(filter, ctl).unwrap(), expected.len() as u64);
+            let mut newest: Vec<_> = traces
+                .iter()
+                .filter_map(|(&id, spans)| {
+                    let matched = spans
+                        .iter()
+                        .filter(|span| naive_match(span, filter))
+                        .count();
+                    let start = spans.iter().map(|span| span.start).min()?;
+                    (matched > 0).then_some((start, id, matched as u64))
+                })
+                .collect();
+            newest.sort_unstable_by(|a, b| b.cmp(a));
+            let middle = newest
+                .get(newest.len() / 2)
+                .map(|&(start, id, _)| (start, id));
+            for before in [None, middle] {
+                let below = newest.iter().copied();
+                let below = below.filter(|trace| before.is_none_or(|b| (trace.0, trace.1) < b));
+                let found = part.newest_traces(filter, before, 20, ctl).unwrap();
+                let found = found
+                    .iter()
+                    .map(|trace| (trace.start, trace.id, trace.matched));
+                assert!(found.eq(below.take(20)), "{filter:?} before {before:?}");
+            }
+        }
+    }
+}
+
 /// A chain, a star and twins: none may be quadratic or recurse, or this test does not end.
 #[test]
 fn huge_traces_of_every_shape_are_walked_in_linear_time() {
@@ -710,6 +839,34 @@ fn a_cancelled_or_bounded_question_ends() {
     let bounded = || QueryControl::new(clock.clone(), None, limits.clone());
     assert!(part.select(&filter, &bounded()).is_err());
     assert!(part.relatives(&all, Axis::Child, &bounded()).is_err());
+}
+
+#[test]
+fn rows_of_another_part_are_refused() {
+    let head = Arc::new(new_head(1));
+    write(&head, 1, &[plain(0, 1, 0, 1)], false);
+    write(&head, 2, &[plain(0, 2, 1, 2)], false);
+    let (ctl, block) = (control(), sealed(&head, Lsn(1)).unwrap());
+    let newer: SpanRows = [1].into_iter().collect();
+    for part in [
+        SpanPart::of_head(&head, Lsn(1)).next().unwrap(),
+        whole(&block),
+    ] {
+        let refused = part.durations(&newer, &ctl, &mut Vec::new());
+        assert!(matches!(refused, Err(Error::NoSuchRow { row: 1 })));
+        assert!(matches!(
+            part.relatives(&newer, Axis::Child, &ctl),
+            Err(Error::NoSuchRow { .. })
+        ));
+        assert!(matches!(
+            part.summary(7, &ctl),
+            Err(Error::NoSuchTrace { trace: 7 })
+        ));
+        assert!(matches!(
+            part.trace_id(7),
+            Err(Error::NoSuchTrace { trace: 7 })
+        ));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::RwLock;
+#[cfg(test)]
 use rootline_wal::Lsn;
 
 use super::{
@@ -115,6 +116,7 @@ pub(crate) fn parents(
 }
 
 /// The trace, whole.
+#[cfg(test)]
 pub(crate) fn trace(
     lock: &RwLock<Shard>,
     catalog: &Catalog,
@@ -280,6 +282,7 @@ fn content_hash(lock: &RwLock<Shard>, catalog: &Catalog, row: u32) -> u128 {
 }
 
 /// A trace's number, what the snapshot sees of the shard, whether the trace is odd.
+#[cfg(test)]
 fn find(lock: &RwLock<Shard>, at: Lsn, id: TraceId) -> Option<(u32, View, bool)> {
     let shard = lock.read();
     let place = shard.find_trace(id)?;

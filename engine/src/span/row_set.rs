@@ -4,6 +4,7 @@
 use roaring::RoaringBitmap;
 
 use super::block::GROUP_ROWS;
+use crate::column::kernel::{Kernel, Op};
 
 /// Words of bits for the rows of a group.
 pub(super) const GROUP_WORDS: usize = GROUP_ROWS as usize / 64;
@@ -83,6 +84,39 @@ impl RowSetBuilder {
     }
 }
 
+/// Which of the values of a group are right.
+pub(super) fn mask_where<T: Copy>(values: &[T], right: impl Fn(T) -> bool) -> GroupMask {
+    Kernel::best().run(Compare { values, right })
+}
+
+/// Compares up to a group of values, first into a byte each, then into bits: both are done in vectors.
+struct Compare<'a, T, R> {
+    values: &'a [T],
+    right: R,
+}
+
+impl<T: Copy, R: Fn(T) -> bool> Op for Compare<'_, T, R> {
+    type Answer = GroupMask;
+
+    #[expect(clippy::inline_always, reason = "as the trait asks")]
+    #[inline(always)]
+    fn run(self) -> GroupMask {
+        let mut flags = [0u8; GROUP_ROWS as usize];
+        for (flag, &value) in flags.iter_mut().zip(self.values) {
+            *flag = u8::from((self.right)(value));
+        }
+        let mut mask = [0u64; GROUP_WORDS];
+        for (word, flags) in mask.iter_mut().zip(flags.as_chunks::<64>().0) {
+            for (eight, at) in flags.as_chunks::<8>().0.iter().zip((0..).step_by(8)) {
+                // Gathers the low bits of eight bytes in the highest byte.
+                let bits = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+                *word |= bits << at;
+            }
+        }
+        mask
+    }
+}
+
 /// The bits of those rows of a group that lie in a range of rows.
 pub(super) fn mask_of_range(group: u32, rows: &std::ops::Range<u32>) -> GroupMask {
     let mut mask = [0u64; GROUP_WORDS];
@@ -117,7 +151,7 @@ mod tests {
             rows.extend((0..dense).map(|i| 66_000 + i * 2));
             let right: RoaringBitmap = rows.iter().copied().collect();
             let mut set = RowSetBuilder::new();
-            for group in 0..300_000 / GROUP_ROWS + 1 {
+            for group in 0..=300_000 / GROUP_ROWS {
                 let mut mask = [0; GROUP_WORDS];
                 for row in right.range(group * GROUP_ROWS..(group + 1) * GROUP_ROWS) {
                     let row = (row % GROUP_ROWS) as usize;
@@ -126,6 +160,18 @@ mod tests {
                 set.add(group, &mask);
             }
             prop_assert_eq!(set.finish(), right);
+        }
+
+        #[test]
+        fn values_are_compared_one_by_one(
+            values in prop::collection::vec(0..9u32, 0..=GROUP_ROWS as usize),
+            wanted in 0..9u32,
+        ) {
+            let mask = mask_where(&values, |value| value == wanted);
+            for row in 0..GROUP_ROWS as usize {
+                let is_in = mask[row / 64] >> (row % 64) & 1 == 1;
+                prop_assert_eq!(is_in, values.get(row) == Some(&wanted));
+            }
         }
 
         #[test]

@@ -21,8 +21,9 @@ use super::{
     dictionary,
     filter::{SpanCondition, SpanFilter, StringMatch, TagScope},
     model::{Attributes, SpanKind, StatusCode},
+    rest::Rest,
     row_list::RowList,
-    shard::{Buffers, Shard, View},
+    shard::{Shard, View},
     tags::TEXT_KEY,
 };
 use crate::{
@@ -225,15 +226,18 @@ pub(crate) struct RowCursor<'f> {
     /// By (condition, resource), as far as asked.
     resource_tests: HashMap<(usize, u32), Option<bool>>,
     candidates: Candidates,
+    /// Candidates are listed where they are at most one row in so many.
+    listed_share: u64,
     scratch: String,
     tags: Vec<u32>,
-    buffers: Buffers,
+    /// Of the row at hand.
+    rest: Rest,
     /// By (condition on the rest, tag or text), as far as asked.
     rest_tests: HashMap<(usize, u32), bool>,
 }
 
 impl<'f> RowCursor<'f> {
-    /// Plans the search.
+    /// Plans a search of all rows, slice by slice.
     ///
     /// # Errors
     /// Those of [`QueryControl::check`].
@@ -244,23 +248,48 @@ impl<'f> RowCursor<'f> {
         view: View,
         ctl: &QueryControl,
     ) -> Result<Self, Error> {
+        let cursor = Self::unplanned(catalog, filter, view);
+        cursor.planned(shard, catalog, ctl)
+    }
+
+    /// Plans a search that ends early, page by page: candidates are listed only where they are few.
+    ///
+    /// # Errors
+    /// Those of [`QueryControl::check`].
+    pub(crate) fn of_pages(
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        filter: &'f SpanFilter,
+        view: View,
+        ctl: &QueryControl,
+    ) -> Result<Self, Error> {
         let mut cursor = Self::unplanned(catalog, filter, view);
-        let impossible = cursor
+        cursor.listed_share = 256;
+        cursor.planned(shard, catalog, ctl)
+    }
+
+    fn planned(
+        mut self,
+        shard: &RwLock<Shard>,
+        catalog: &Catalog,
+        ctl: &QueryControl,
+    ) -> Result<Self, Error> {
+        let impossible = self
             .conditions
             .tags
             .iter()
             .any(|tag| tag.symbol.is_none() && !tag.test.holds_for_none())
-            || cursor
+            || self
                 .conditions
                 .rest
                 .iter()
                 .any(|condition| condition.is_impossible());
-        if view.rows == 0 || impossible {
-            cursor.candidates = Candidates::These(RoaringBitmap::new());
-            return Ok(cursor);
+        if self.view.rows == 0 || impossible {
+            self.candidates = Candidates::These(RoaringBitmap::new());
+            return Ok(self);
         }
-        cursor.plan(shard, catalog, ctl)?;
-        Ok(cursor)
+        self.plan(shard, catalog, ctl)?;
+        Ok(self)
     }
 
     fn unplanned(catalog: &Catalog, filter: &'f SpanFilter, view: View) -> Self {
@@ -271,9 +300,10 @@ impl<'f> RowCursor<'f> {
             tests: Vec::new(),
             resource_tests: HashMap::new(),
             candidates: Candidates::From(0),
+            listed_share: 2,
             scratch: String::new(),
             tags: Vec::new(),
-            buffers: Buffers::default(),
+            rest: Rest::default(),
             rest_tests: HashMap::new(),
         }
     }
@@ -315,9 +345,9 @@ impl<'f> RowCursor<'f> {
         for (i, test, rows) in &tests {
             let Some(&tag) = tags.get(*i) else { continue };
             let TagTest::OneOf(set) = test else { continue };
-            let worth = found
-                .as_ref()
-                .map_or(all / 2, |found| found.len().saturating_mul(16));
+            let worth = found.as_ref().map_or(all / self.listed_share, |found| {
+                found.len().saturating_mul(16)
+            });
             if tag.test.holds_for_none() || *rows > worth {
                 continue;
             }
@@ -327,9 +357,9 @@ impl<'f> RowCursor<'f> {
             }
             found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
         }
-        let worth = found
-            .as_ref()
-            .map_or(all / 2, |found| found.len().saturating_mul(16));
+        let worth = found.as_ref().map_or(all / self.listed_share, |found| {
+            found.len().saturating_mul(16)
+        });
         if class_rows.is_some_and(|rows| rows <= worth) {
             let bitmap = self.rows_of_classes(shard, ctl)?;
             found = Some(found.map_or_else(|| bitmap.clone(), |found| found & &bitmap));
@@ -573,6 +603,35 @@ impl<'f> RowCursor<'f> {
         seen
     }
 
+    /// Puts the rows of a page that match into `rows`. Returns how many were looked at.
+    pub(crate) fn page(
+        &mut self,
+        shard: &Shard,
+        catalog: &Catalog,
+        page: u32,
+        rows: &mut Vec<u32>,
+    ) -> usize {
+        rows.clear();
+        let first = page.saturating_mul(dictionary::number(PAGE_ROWS));
+        if first >= self.view.rows || self.passes_over(shard, first) {
+            return 1;
+        }
+        let end = self.view.rows.min(first + dictionary::number(PAGE_ROWS));
+        match &self.candidates {
+            Candidates::From(_) => rows.extend(first..end),
+            Candidates::These(these) => rows.extend(these.range(first..end)),
+        }
+        let looked = rows.len();
+        let tables = catalog.read();
+        rows.retain(|&row| self.matches(shard, &tables, row));
+        looked + 1
+    }
+
+    /// Whether a row below the view's bound matches.
+    pub(crate) fn row_matches(&mut self, shard: &Shard, tables: &Tables, row: u32) -> bool {
+        self.matches(shard, tables, row)
+    }
+
     /// Whether no row of a page can match.
     fn passes_over(&self, shard: &Shard, row: u32) -> bool {
         let page = row / dictionary::number(PAGE_ROWS);
@@ -616,9 +675,9 @@ impl<'f> RowCursor<'f> {
     }
 
     fn rest_holds(&mut self, shard: &Shard, row: u32) -> bool {
-        let mut buffers = std::mem::take(&mut self.buffers);
-        shard.rest_of(row, &mut buffers);
-        let rest = &buffers.rest;
+        let mut own = std::mem::take(&mut self.rest);
+        shard.rest_alone(row, &mut own);
+        let rest = &own;
         let right = (0..self.conditions.rest.len()).all(|i| match self.conditions.rest.get(i) {
             Some(&RestCondition::StatusMessage(matches)) => match rest.status_message {
                 Some(text) => self.text_holds(shard, i, text, matches),
@@ -640,7 +699,7 @@ impl<'f> RowCursor<'f> {
             }
             None => true,
         });
-        self.buffers = buffers;
+        self.rest = own;
         right
     }
 

@@ -45,6 +45,8 @@ use crate::{
 
 /// No row.
 pub(crate) const NONE: u32 = u32::MAX;
+/// No row either: a tag of the batch that is being looked for.
+const AHEAD: u32 = u32::MAX - 1;
 /// Bit of `Ident::parent`: the rest is the next row that waits for the same parent.
 const WAITING: u32 = 1 << 31;
 /// Rows a shard may hold: the bits below [`WAITING`], less room for batches under way. At 150 bytes
@@ -169,6 +171,8 @@ pub(crate) struct Shard {
 #[derive(Debug, Default)]
 struct Scratch {
     tag_of: Vec<u32>,
+    /// Tags to be looked for.
+    ahead: Vec<u32>,
     text_of: Vec<u32>,
     class_of: Vec<u32>,
     trace_of: Vec<u32>,
@@ -207,6 +211,7 @@ impl Shard {
             map.resize(len, NONE);
         }
         let before = self.idents.rows();
+        self.look_ahead(data, rows, translation, &mut scratch);
         for &i in rows {
             self.apply_row(lsn, data, i as usize, translation, &mut scratch);
         }
@@ -215,6 +220,58 @@ impl Shard {
         if rows != before {
             self.marks.push(Mark { lsn, rows });
         }
+    }
+
+    /// Finds the traces of rows about to be applied, and looks at the places of memory where their ids
+    /// and attributes will be searched. A search waits for memory, and the next one for its outcome; here
+    /// none waits for another, and the searches that follow find all of it near.
+    fn look_ahead(
+        &mut self,
+        data: &SpanData,
+        rows: &[u32],
+        translation: &Translation,
+        scratch: &mut Scratch,
+    ) {
+        let mut seen = 0u32;
+        for &i in rows {
+            let Some(row) = data.rows.get(i as usize) else {
+                continue;
+            };
+            let trace = numbered(&mut scratch.trace_of, row.trace, || {
+                data.traces
+                    .get(row.trace as usize)
+                    .map_or(NONE, |&id| self.intern_trace(id))
+            });
+            for id in [row.span_id, row.parent_id] {
+                seen ^= self.by_id.candidate(id_hash(trace, id)).unwrap_or(0);
+            }
+        }
+        scratch.ahead.clear();
+        for &i in rows {
+            for &tag in data.tags_of(i as usize) {
+                // Not found yet, nor noted to be looked for.
+                if let Some(slot @ &mut NONE) = scratch.tag_of.get_mut(tag as usize) {
+                    *slot = AHEAD;
+                    scratch.ahead.push(tag);
+                }
+            }
+        }
+        for tag in &mut scratch.ahead {
+            let place = *tag as usize;
+            *tag = NONE;
+            if let Some(slot) = scratch.tag_of.get_mut(place) {
+                *slot = NONE;
+            }
+            if let Some(own) = u32::try_from(place).ok().and_then(|id| data.tags.get(id))
+                && let Some(&key) = translation.symbols.get(own.key as usize)
+            {
+                *tag = self.tags.candidate(own.hash, key).unwrap_or(NONE);
+            }
+        }
+        for &tag in scratch.ahead.iter().filter(|&&tag| tag != NONE) {
+            seen ^= u32::from(self.tags.get(tag).1.first().copied().unwrap_or(0));
+        }
+        std::hint::black_box(seen);
     }
 
     fn apply_row(
@@ -234,6 +291,7 @@ impl Shard {
             tags,
             tail,
             rest,
+            ..
         } = scratch;
         let trace = numbered(trace_of, row.trace, || {
             data.traces
@@ -318,12 +376,7 @@ impl Shard {
         if first.is_some() {
             self.mark_odd(new.trace);
         } else {
-            let idents = &self.idents;
-            self.by_id.insert(id_hash, row, |row| {
-                idents
-                    .get(row)
-                    .map_or(0, |i| self::id_hash(i.trace, i.span_id))
-            });
+            self.by_id.insert(id_hash, row);
             self.adopt(row, new);
         }
         if new.parent_id != [0; 8] {
@@ -407,21 +460,19 @@ impl Shard {
         let Self {
             waiting, idents, ..
         } = self;
-        let first = waiting.find_mut(hash, |row| {
+        // The newest that waits comes first; in the table it stands for all.
+        let next = waiting.replace(hash, row, |row| {
             idents
                 .get(row)
                 .is_some_and(|i| i.trace == new.trace && i.parent_id == new.parent_id)
         });
-        match first {
-            Some(first) => {
-                let next = std::mem::replace(first, row);
+        match next {
+            Some(next) => {
                 if let Some(ident) = idents.get_mut(row) {
                     ident.parent = WAITING | next;
                 }
             }
-            None => waiting.insert(hash, row, |row| {
-                idents.get(row).map_or(0, |i| id_hash(i.trace, i.parent_id))
-            }),
+            None => waiting.insert(hash, row),
         }
     }
 
@@ -529,9 +580,7 @@ impl Shard {
                 rows: 0,
                 odd: false,
             });
-            trace_ids.insert(hash, trace, |t| {
-                traces.get(t).map_or(0, |entry| trace_hash(entry.id))
-            });
+            trace_ids.insert(hash, trace);
             trace
         })
     }
@@ -573,8 +622,11 @@ impl Shard {
             scope: scope.canonical,
             ..as_sent
         };
-        let canonical = self.intern_class(canonical, None);
-        self.intern_class(as_sent, Some(canonical))
+        let known = self.intern_class(canonical, None);
+        if as_sent == canonical {
+            return known;
+        }
+        self.intern_class(as_sent, Some(known))
     }
 
     fn intern_class(&mut self, class: Class, canonical: Option<u32>) -> u32 {
@@ -591,9 +643,7 @@ impl Shard {
                 canonical,
                 rows: RowList::default(),
             });
-            class_ids.insert(hash, id, |c| {
-                classes.get(c).map_or(0, |e| class_hash(&e.class))
-            });
+            class_ids.insert(hash, id);
             id
         })
     }
@@ -728,6 +778,23 @@ impl Shard {
         if !bytes.is_empty() && rest.decode(start_ns, &mut bytes).is_none() {
             rest.clear();
         }
+    }
+
+    /// The same without its attributes; says whether there is any of it.
+    pub(crate) fn rest_alone(&self, row: u32, rest: &mut Rest) -> bool {
+        rest.clear();
+        let (Some(ident), Some(&start_ns)) = (self.idents.get(row), self.starts.get(row)) else {
+            return false;
+        };
+        let mut bytes = pass_tags(self.tails.from(ident.tail));
+        if bytes.is_empty() {
+            return false;
+        }
+        let is_whole = rest.decode(start_ns, &mut bytes).is_some();
+        if !is_whole {
+            rest.clear();
+        }
+        is_whole
     }
 
     /// A row as the span it was sent as. `None` only for a row that does not exist.
@@ -895,6 +962,22 @@ fn read_tail<'a>(tail: &'a [u8], tags: &mut Vec<u32>) -> &'a [u8] {
             Some(tag) => tags.push(tag),
             None => return &[],
         }
+    }
+    varint::take_bytes(&mut input).unwrap_or_default()
+}
+
+/// The rest of a tail; the tags are passed over.
+#[inline]
+fn pass_tags(tail: &[u8]) -> &[u8] {
+    let mut input = tail;
+    let mut left = varint::take_u64(&mut input).unwrap_or(0);
+    while left > 0 {
+        let Some((&byte, rest)) = input.split_first() else {
+            return &[];
+        };
+        input = rest;
+        // A number ends with its first byte below 128.
+        left -= u64::from(byte < 128);
     }
     varint::take_bytes(&mut input).unwrap_or_default()
 }

@@ -22,8 +22,6 @@ struct Entry {
     key: u32,
     value_len: u32,
     value: Place,
-    /// Low half of the hash, for growing the table without reading values.
-    hash: u32,
     rows: RowList,
 }
 
@@ -93,24 +91,24 @@ impl TagTable {
             return id;
         }
         let id = self.entries.rows();
-        #[expect(clippy::cast_possible_truncation, reason = "half of the hash is kept")]
-        let half = hash as u32;
         self.entries.push(Entry {
             key,
             value_len: u32::try_from(value.len()).unwrap_or(u32::MAX),
             value: self.values.store(value),
-            hash: half,
             rows: RowList::default(),
         });
-        let Self { ids, entries, .. } = self;
-        ids.insert(hash, id, |id| {
-            entries.get(id).map_or(0, |entry| u64::from(entry.hash))
-        });
+        self.ids.insert(hash, id);
         let of_key = self.by_key.entry(key).or_default();
         let before = of_key.heap_bytes();
         of_key.push(id);
         self.key_bytes += of_key.heap_bytes() - before;
         id
+    }
+
+    /// A tag that may be the one with this hash and key; see [`Stripes::candidate`].
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u64, key: u32) -> Option<u32> {
+        self.ids.candidate(spread(hash, key))
     }
 
     /// The number of a text.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -561,23 +560,26 @@ type HitKey = (
     Option<SpanId>,
 );
 
-fn hits(head: &SpanHead, at: Lsn, filter: &SpanFilter) -> Vec<HitKey> {
+fn hits(head: &Arc<SpanHead>, at: Lsn, filter: &SpanFilter) -> Vec<HitKey> {
+    let ctl = &control();
     let mut found = Vec::new();
-    head.scan(at, filter, &control(), &mut |hit| {
-        found.push((
-            hit.trace_id,
-            hit.span_id,
-            hit.start.as_nanos(),
-            hit.duration_ns,
-            head.symbol(hit.name).to_string(),
-            head.symbol(hit.service).to_string(),
-            hit.parent_service
-                .map(|service| head.symbol(service).to_string()),
-            hit.parent_span_id,
-        ));
-        Ok(ControlFlow::Continue(()))
-    })
-    .unwrap();
+    for part in SpanPart::of_head(head, at) {
+        let rows = part.select(filter, ctl).unwrap();
+        let text = |symbol| part.symbol(symbol).to_string();
+        let hits = part.hits(&rows, ctl).unwrap();
+        found.extend(hits.iter().map(|hit| {
+            (
+                hit.trace_id,
+                hit.span_id,
+                hit.start.as_nanos(),
+                hit.duration_ns,
+                text(hit.name),
+                text(hit.service),
+                hit.parent_service.map(text),
+                hit.parent_span_id,
+            )
+        }));
+    }
     found.sort();
     found
 }
@@ -612,7 +614,7 @@ proptest! {
     /// the model does, whether the spans came live or from the log.
     #[test]
     fn every_snapshot_agrees_with_the_model(ops in ops(), replayed: bool, shards in 1usize..4) {
-        let head = new_head(shards);
+        let head = Arc::new(new_head(shards));
         apply_all(&head, &ops, replayed);
         for at in 0..=ops.len() {
             check_traces(&head, &ops, at);
@@ -625,7 +627,7 @@ proptest! {
         filters in prop::collection::vec(filters(), 4),
         back in 0usize..3,
     ) {
-        let head = new_head(2);
+        let head = Arc::new(new_head(2));
         apply_all(&head, &ops, false);
         let at = ops.len().saturating_sub(back);
         for filter in &filters {
@@ -641,13 +643,13 @@ proptest! {
             .prop_flat_map(|spans| (Just(spans.clone()), Just(spans).prop_shuffle())),
         cut in 1usize..6,
     ) {
-        let (one, other) = (new_head(2), new_head(3));
+        let (one, other) = (Arc::new(new_head(2)), Arc::new(new_head(3)));
         write(&one, 1, &spans.0, false);
         for (part, lsn) in spans.1.chunks(cut).zip(1..) {
             write(&other, lsn, part, true);
         }
         for id in (0..3).map(trace_id) {
-            let answer = |head: &SpanHead| {
+            let answer = |head: &Arc<SpanHead>| {
                 let trace = head.trace(Lsn(99), id, &control()).unwrap()?;
                 let spans: Vec<_> = trace.spans.iter().map(Span::canonical_bytes).collect();
                 Some((spans, trace.parents))
@@ -690,7 +692,7 @@ push(&mut batch, span);
 
 /// Whatever decodes can be applied and read.
 fn decode_anything(bytes: &[u8]) {
-    let head = new_head(2);
+    let head = Arc::new(new_head(2));
     let mut prepared = PreparedSpans::default();
     let part = Part {
         tag: Tag::Spans,
@@ -746,7 +748,7 @@ fn huge_traces_of_every_shape_are_read_in_linear_time() {
         .map(|i| plain(1, i, i - 1, -i.cast_signed()))
         .collect();
     let twins: Vec<Span> = (1..=30_000).map(|i| plain(2, 1, 1, i)).collect();
-    let head = new_head(1);
+    let head = Arc::new(new_head(1));
     for (spans, lsn) in [deep, backwards, twins].into_iter().zip(1..) {
         write(&head, lsn, &spans, false);
     }
@@ -829,32 +831,6 @@ fn a_reader_at_one_lsn_sees_the_same_while_the_writer_goes_on() {
 }
 
 #[test]
-fn a_cancelled_or_bounded_search_ends() {
-    let head = new_head(1);
-    let spans: Vec<Span> = (1..=20_000u64).map(|i| plain(0, i, 0, 1)).collect();
-    write(&head, 1, &spans, false);
-    let filter = SpanFilter::in_range(TimeRange::ALL);
-    let ctl = control();
-    let mut seen = 0;
-    let stopped = head.scan(Lsn(1), &filter, &ctl, &mut |_| {
-        seen += 1;
-        ctl.cancel();
-        Ok(ControlFlow::Continue(()))
-    });
-    assert!(matches!(stopped, Err(crate::Error::Cancelled)));
-    assert!(seen <= crate::CHECK_ROWS);
-    let limits = QueryLimits {
-        spans_max: 5_000,
-        ..QueryLimits::default()
-    };
-    let ctl = QueryControl::new(Arc::new(SystemClock::new()), None, limits);
-    let stopped = head.scan(Lsn(1), &filter, &ctl, &mut |_| {
-        Ok(ControlFlow::Continue(()))
-    });
-    assert!(matches!(stopped, Err(crate::Error::QueryLimit { .. })));
-}
-
-#[test]
 fn what_the_head_holds_is_charged_and_given_back() {
     let budget = Budget::new(1 << 40);
     let head = SpanHead::new(&Settings::default(), Arc::clone(&budget));
@@ -879,7 +855,7 @@ fn what_the_head_holds_is_charged_and_given_back() {
 /// another one in a batch whose first text differed, and repeats of its spans were kept.
 #[test]
 fn a_repeat_is_known_whatever_else_its_batch_holds() {
-    let head = new_head(1);
+    let head = Arc::new(new_head(1));
     let resource = Arc::new(Resource {
         schema_url: "s".to_owned(),
         ..Resource::default()
@@ -895,7 +871,7 @@ fn a_repeat_is_known_whatever_else_its_batch_holds() {
 
 #[test]
 fn numbers_are_found_by_what_they_display() {
-    let head = new_head(1);
+    let head = Arc::new(new_head(1));
     let values = [
         Value::Int(500),
         Value::Double(500.0),

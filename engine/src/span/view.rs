@@ -457,15 +457,6 @@ impl SpanView {
         Ok(parts)
     }
 
-    /// The oldest record that spans of a generation came in.
-    pub(crate) fn oldest_lsn(&self) -> Option<Lsn> {
-        let heads = self.frozen.iter().map(|frozen| &frozen.head);
-        heads
-            .chain([&self.current])
-            .filter_map(|head| head.oldest_lsn())
-            .min()
-    }
-
     /// An upper bound of the spans of one trace.
     pub(crate) fn spans_in_largest_part(&self, current: &SpanHead) -> u64 {
         let heads = self.frozen.iter().map(|frozen| &*frozen.head);
@@ -480,11 +471,8 @@ impl SpanView {
     /// # Errors
     /// [`Error::CorruptBlock`], [`Error::Storage`].
     pub(crate) fn trace_rows(&self, id: TraceId) -> Result<u64, Error> {
-        let frozen = self.frozen.iter().rev();
-        if let Some(rows) = frozen
-            .filter_map(|frozen| frozen.head.trace_rows(id))
-            .next()
-        {
+        let mut frozen = self.frozen.iter().rev();
+        if let Some(rows) = frozen.find_map(|frozen| frozen.head.trace_rows(id)) {
             return Ok(u64::from(rows));
         }
         for part in self.blocks.iter().rev() {

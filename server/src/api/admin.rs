@@ -1,12 +1,13 @@
 //! `rootline.v1.Admin`.
 
-use rootline_engine::{EngineStats, Timestamp};
+use rootline_engine::{EngineStats, SpanFilter, TimeRange, Timestamp};
 use tonic::{Request, Response, Status};
 
 use super::{
     query::{Command, Queries, Query},
     request, upkeep, v1,
 };
+use crate::refusal::Refusal;
 
 #[derive(Debug)]
 pub(super) struct AdminService {
@@ -56,7 +57,17 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
         let (metadata, _, _) = request.into_parts();
-        let answer = |query: &mut Query| Ok(stats(&query.engine.stats()));
+        let answer = |query: &mut Query| {
+            let mut answer = stats(&query.engine.stats());
+            (answer.spans, answer.traces) = (0, 0);
+            // What is hidden does not count, so the parts are asked.
+            for part in query.snapshot.span_parts()? {
+                let all = SpanFilter::in_range(TimeRange::ALL);
+                answer.spans += part.count(&all, &query.control)?;
+                answer.traces += part.trace_count(&query.control)?;
+            }
+            Ok(answer)
+        };
         self.queries.unary("stats", &metadata, answer).await
     }
 
@@ -92,6 +103,30 @@ impl v1::admin_server::Admin for AdminService {
             .command("delete_trace", &metadata, delete)
             .await
     }
+
+    async fn delete_spans(
+        &self,
+        request: Request<v1::DeleteSpansRequest>,
+    ) -> Result<Response<v1::DeleteSpansResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let range = request::time_range(asked.range.as_ref())?;
+        let delete = move |command: &mut Command| {
+            let (control, memory) = (&command.control, &mut command.memory);
+            let wanted = asked.conditions.as_ref();
+            let conditions = request::span_conditions(control, memory, wanted)?;
+            let filter = conditions.filter(range)?;
+            if filter.conditions.is_empty() {
+                return Err(Refusal::invalid(
+                    "no condition is set: this would delete every span",
+                ));
+            }
+            let lsn = command.engine.delete_spans(&filter)?;
+            Ok(v1::DeleteSpansResponse { lsn: lsn.0 })
+        };
+        self.queries
+            .command("delete_spans", &metadata, delete)
+            .await
+    }
 }
 
 fn stats(stats: &EngineStats) -> v1::StatsResponse {
@@ -123,10 +158,14 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
         log_segments: stats.log.segments,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         blocks: Some(v1::BlockStats {
-            blocks: stats.blocks,
+            blocks: stats.blocks + stats.span_blocks,
             samples: stats.block_samples,
             series: stats.block_series,
-            bytes: stats.block_bytes,
+            bytes: stats.block_bytes + stats.span_block_bytes,
+            span_blocks: stats.span_blocks,
+            spans: stats.block_spans,
+            traces: stats.block_traces,
+            span_bytes: stats.span_block_bytes,
         }),
         seals: Some(v1::WorkStats {
             count: stats.seals.seals,
@@ -150,10 +189,10 @@ fn stats(stats: &EngineStats) -> v1::StatsResponse {
             count: merges.scrubs,
             bytes: merges.scrubbed_bytes,
         }),
-        frozen_generations: stats.frozen_generations,
-        sealed_lsn: stats.metric_cut.0,
+        frozen_generations: stats.frozen_generations + stats.frozen_span_generations,
+        sealed_lsn: stats.metric_cut.min(stats.span_cut).0,
         oldest_unsealed_lsn: stats.oldest_unsealed_lsn.map(|lsn| lsn.0),
-        tombstones: stats.tombstones,
+        tombstones: stats.tombstones + stats.span_tombstones,
         damage: damage(stats),
         read_only: stats.read_only.clone().unwrap_or_default(),
         // Until the disk was looked at, nothing is known.

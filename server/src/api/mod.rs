@@ -6,10 +6,12 @@
 //! streams of bounded messages that wait for a slow reader.
 
 mod admin;
+mod dependencies;
 mod metrics;
 mod query;
 mod request;
 mod span_message;
+mod spans;
 mod traces;
 pub(crate) mod upkeep;
 mod write;

@@ -4,7 +4,7 @@ use rootline_engine::{
     Error as EngineError, Labels, MatchOp, Matcher, QueryControl, SpanKind, StatusCode, TimeRange,
     Timestamp, TraceId,
 };
-use rootline_query::{Memory, PATTERNS_MAX, Selector, SpanConditions};
+use rootline_query::{Memory, PATTERNS_MAX, Selector, SpanConditions, SpanSet, ToSpanSet};
 
 use super::{query::Query, v1};
 use crate::refusal::Refusal;
@@ -149,7 +149,8 @@ pub(super) fn trace_id(text: &str) -> Result<TraceId, Refusal> {
 
 /// Conditions on spans.
 pub(super) fn span_conditions(
-    query: &mut Query,
+    control: &QueryControl,
+    memory: &mut Memory,
     wanted: Option<&v1::SpanConditions>,
 ) -> Result<SpanConditions, Refusal> {
     let Some(wanted) = wanted else {
@@ -170,7 +171,7 @@ pub(super) fn span_conditions(
         Some(n) => Some(SpanKind::from_number(n).ok_or_else(|| unknown("kind", n))?),
         None => None,
     };
-    let mut maker = MatcherMaker::new(&query.control, &mut query.memory);
+    let mut maker = MatcherMaker::new(control, memory);
     let tags = wanted.tags.iter().map(|tag| maker.make_from(tag));
     Ok(SpanConditions {
         service: text(&wanted.service),
@@ -181,6 +182,15 @@ pub(super) fn span_conditions(
         min_duration_ns: number(wanted.min_duration_ns),
         max_duration_ns: number(wanted.max_duration_ns),
     })
+}
+
+/// A set of spans from its text; all spans if that is empty.
+pub(super) fn span_set(query: &mut Query, text: &str) -> Result<SpanSet, Refusal> {
+    if text.is_empty() {
+        return Ok(SpanSet::all());
+    }
+    let mut maker = MatcherMaker::new(&query.control, &mut query.memory);
+    SpanSet::parse_with(text, |op, name, value| maker.make(op, name, value))
 }
 
 /// Labels as messages.
@@ -217,6 +227,14 @@ pub(super) fn metric_info(query: &Query, range: TimeRange, method: &str) -> v1::
     }
 }
 
+/// As [`info`], of an answer about spans: not exact if a block that could not be opened may hold some.
+pub(super) fn span_info(query: &Query, range: TimeRange, method: &str) -> v1::AnswerInfo {
+    v1::AnswerInfo {
+        exact: query.snapshot.is_whole(range),
+        ..info(query, range, method)
+    }
+}
+
 /// What an answer with nothing in it says: where the data of these series lie.
 pub(super) fn where_samples_lie(
     query: &Query,
@@ -234,15 +252,14 @@ pub(super) fn where_samples_lie(
     Ok(())
 }
 
-/// What an answer with nothing in it says: between which starts the spans that meet `conditions` lie.
+/// What an answer with nothing in it says: between which starts the spans of a set lie.
 pub(super) fn where_spans_lie(
     query: &Query,
-    conditions: &SpanConditions,
+    spans: &impl ToSpanSet,
     info: &mut v1::AnswerInfo,
 ) -> Result<(), Refusal> {
     info.empty = true;
-    if let Some(bounds) = rootline_query::span_starts(&query.snapshot, conditions, &query.control)?
-    {
+    if let Some(bounds) = rootline_query::span_starts(&query.snapshot, spans, &query.control)? {
         info.data_start_ns = Some(bounds.start().as_nanos());
         info.data_end_ns = Some(bounds.end().as_nanos());
     }

@@ -5,15 +5,16 @@ use std::{collections::HashMap, sync::Arc};
 use prost::Message as _;
 use rootline_engine::{Error as EngineError, Resource, Scope, TimeRange, Trace, TraceSummary};
 use rootline_query::{
-    FOUND_TRACES_MAX, FoundTrace, GroupSpansBy, SpanConditions, TraceTree, dependencies,
-    duration_stats, find_traces,
+    FOUND_TRACES_MAX, FoundTrace, GroupSpansBy, SpanSet, ToSpanSet as _, TraceTree, duration_stats,
+    find_traces,
 };
 use tonic::{Request, Response, Status};
 
 use super::{
+    dependencies,
     metrics::statistics,
     query::{Answers, MESSAGE_BYTES, Queries, Query, Sender},
-    request, span_message, v1,
+    request, span_message, spans, v1,
 };
 use crate::refusal::Refusal;
 
@@ -25,8 +26,6 @@ const SPAN_BYTES: u64 = 1024;
 const TREE_METHOD: &str = "all spans stored; own time: duration less the union of the children, clipped to \
                            the span; inclusive time of a service: union of its spans";
 const FIND_METHOD: &str = "all spans in the range; newest first by (trace start, trace id)";
-const EDGES_METHOD: &str = "child spans whose parent belongs to another service; quantiles by selection with \
-                            linear interpolation";
 const DURATIONS_METHOD: &str = "durations of all spans that meet the conditions; quantiles by selection with \
                                 linear interpolation; standard deviation of the population";
 
@@ -78,16 +77,16 @@ impl v1::traces_server::Traces for TracesService {
             }
         };
         let answer = move |query: &mut Query| {
-            let conditions = request::span_conditions(query, asked.conditions.as_ref())?;
+            let set = asked_set(query, asked.conditions.as_ref(), &asked.span_set)?;
             let token = &asked.page_token;
             let (snapshot, control) = (&query.snapshot, &query.control);
             let memory = &mut query.memory;
-            let found = find_traces(snapshot, &conditions, range, limit, token, control, memory)?;
-            let mut info = request::info(query, range, FIND_METHOD);
+            let found = find_traces(snapshot, &set, range, limit, token, control, memory)?;
+            let mut info = request::span_info(query, range, FIND_METHOD);
             info.snapshot_lsn = found.lsn.0;
             info.truncated = found.next.is_some();
             if found.traces.is_empty() && token.is_empty() {
-                request::where_spans_lie(query, &conditions, &mut info)?;
+                request::where_spans_lie(query, &set, &mut info)?;
             }
             info.empty = found.traces.is_empty();
             Ok(v1::FindTracesResponse {
@@ -104,43 +103,90 @@ impl v1::traces_server::Traces for TracesService {
         request: Request<v1::GetDependenciesRequest>,
     ) -> Result<Response<v1::GetDependenciesResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let range = request::time_range(asked.range.as_ref())?;
-        let answer = move |query: &mut Query| {
-            let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
-            let (caller, callee) = (named(&asked.caller), named(&asked.callee));
-            let graph = dependencies(
-                &query.snapshot,
-                range,
-                caller.as_deref(),
-                callee.as_deref(),
-                &query.control,
-                &mut query.memory,
-            )?;
-            let mut info = request::info(query, range, EDGES_METHOD);
-            if graph.edges.is_empty() {
-                let conditions = SpanConditions {
-                    service: callee.or(caller),
-                    ..SpanConditions::default()
-                };
-                request::where_spans_lie(query, &conditions, &mut info)?;
-            }
-            let edge = |edge: rootline_query::Dependency| v1::Dependency {
-                caller: edge.caller,
-                callee: edge.callee,
-                calls: edge.duration_ns.count,
-                errors: edge.errors,
-                mean_ns: edge.duration_ns.mean,
-                p50_ns: edge.duration_ns.p50,
-                p95_ns: edge.duration_ns.p95,
-                p99_ns: edge.duration_ns.p99,
-            };
-            Ok(v1::GetDependenciesResponse {
-                dependencies: graph.edges.into_iter().map(edge).collect(),
-                info: Some(info),
-            })
-        };
+        let answer = move |query: &mut Query| dependencies::graph(query, &asked);
         self.queries
             .unary("get_dependencies", &metadata, answer)
+            .await
+    }
+
+    async fn compare_dependencies(
+        &self,
+        request: Request<v1::CompareDependenciesRequest>,
+    ) -> Result<Response<v1::CompareDependenciesResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let answer = move |query: &mut Query| dependencies::compare(query, &asked);
+        self.queries
+            .unary("compare_dependencies", &metadata, answer)
+            .await
+    }
+
+    type FindSpansStream = Answers<v1::FindSpansResponse>;
+
+    async fn find_spans(
+        &self,
+        request: Request<v1::FindSpansRequest>,
+    ) -> Result<Response<Self::FindSpansStream>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let range = request::time_range(asked.range.as_ref())?;
+        let answer =
+            move |query: &mut Query, sender: &Sender<_>| spans::find(query, &asked, range, sender);
+        self.queries.stream("find_spans", &metadata, answer).await
+    }
+
+    async fn aggregate_spans(
+        &self,
+        request: Request<v1::AggregateSpansRequest>,
+    ) -> Result<Response<v1::AggregateSpansResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let range = request::time_range(asked.range.as_ref())?;
+        let answer = move |query: &mut Query| spans::aggregate(query, &asked, range);
+        self.queries
+            .unary("aggregate_spans", &metadata, answer)
+            .await
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<v1::ListServicesRequest>,
+    ) -> Result<Response<v1::ListServicesResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let range = request::time_range(asked.range.as_ref())?;
+        let answer = move |query: &mut Query| spans::services(query, range);
+        self.queries.unary("list_services", &metadata, answer).await
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let range = request::time_range(asked.range.as_ref())?;
+        let answer = move |query: &mut Query| spans::operations(query, &asked.service, range);
+        self.queries
+            .unary("list_operations", &metadata, answer)
+            .await
+    }
+
+    async fn list_tags(
+        &self,
+        request: Request<v1::ListTagsRequest>,
+    ) -> Result<Response<v1::ListTagsResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let answer = move |query: &mut Query| spans::tags(query, &asked);
+        self.queries.unary("list_tags", &metadata, answer).await
+    }
+
+    type ListTagValuesStream = Answers<v1::ListTagValuesResponse>;
+
+    async fn list_tag_values(
+        &self,
+        request: Request<v1::ListTagValuesRequest>,
+    ) -> Result<Response<Self::ListTagValuesStream>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        let answer =
+            move |query: &mut Query, sender: &Sender<_>| spans::tag_values(query, &asked, sender);
+        self.queries
+            .stream("list_tag_values", &metadata, answer)
             .await
     }
 
@@ -162,11 +208,11 @@ impl v1::traces_server::Traces for TracesService {
             }
         };
         let answer = move |query: &mut Query| {
-            let conditions = request::span_conditions(query, asked.conditions.as_ref())?;
+            let conditions = asked_set(query, asked.conditions.as_ref(), "")?;
             let (snapshot, control) = (&query.snapshot, &query.control);
             let memory = &mut query.memory;
             let stats = duration_stats(snapshot, &conditions, range, by, control, memory)?;
-            let mut info = request::info(query, range, DURATIONS_METHOD);
+            let mut info = request::span_info(query, range, DURATIONS_METHOD);
             if stats.groups.is_empty() {
                 request::where_spans_lie(query, &conditions, &mut info)?;
             }
@@ -183,6 +229,23 @@ impl v1::traces_server::Traces for TracesService {
         };
         self.queries.unary("span_stats", &metadata, answer).await
     }
+}
+
+/// The spans asked for, in one of the two forms.
+fn asked_set(
+    query: &mut Query,
+    conditions: Option<&v1::SpanConditions>,
+    text: &str,
+) -> Result<SpanSet, Refusal> {
+    if text.is_empty() {
+        let (control, memory) = (&query.control, &mut query.memory);
+        let conditions = request::span_conditions(control, memory, conditions)?;
+        return Ok(conditions.to_span_set()?.into_owned());
+    }
+    if conditions.is_some_and(|conditions| *conditions != v1::SpanConditions::default()) {
+        return Err(Refusal::invalid("give conditions or span_set, not both"));
+    }
+    request::span_set(query, text)
 }
 
 /// Resources and scopes get their numbers when the first row needs them.
@@ -260,7 +323,7 @@ fn send_trace(
             inclusive_ns: time.inclusive_ns,
         })
         .collect();
-    message.info = Some(request::info(query, TimeRange::ALL, TREE_METHOD));
+    message.info = Some(request::span_info(query, TimeRange::ALL, TREE_METHOD));
     sender.send(message)
 }
 

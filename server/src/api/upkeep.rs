@@ -17,9 +17,10 @@ pub(crate) fn flush(engine: &Engine) -> Result<v1::FlushResponse, Refusal> {
     let flushed = engine.flush()?;
     let stats = engine.stats();
     Ok(v1::FlushResponse {
-        lsn: stats.metric_cut.0,
+        lsn: stats.metric_cut.min(stats.span_cut).0,
         blocks: flushed.blocks,
         samples: flushed.samples,
+        spans: flushed.spans,
         bytes: flushed.bytes,
         spans_in_memory: stats.spans.spans,
     })
@@ -31,6 +32,7 @@ pub(crate) fn flushed_json(flushed: &v1::FlushResponse) -> Value {
         "lsn": flushed.lsn,
         "blocks": flushed.blocks,
         "samples": flushed.samples,
+        "spans": flushed.spans,
         "bytes": flushed.bytes,
         "spans_in_memory": flushed.spans_in_memory,
     })

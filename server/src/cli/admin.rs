@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     ask::{Failure, NodeArgs, RangeArgs, ask, end, info_json, json_text},
-    query::{LabelsArgs, query_labels, selector, trace_id},
+    query::{ConditionArgs, LabelsArgs, query_labels, selector, trace_id},
     show::{Align, Table, Terminal, bytes, count, duration, number, plain, rfc3339},
 };
 use crate::{api::upkeep::flushed_json, client::v1};
@@ -41,6 +41,8 @@ enum Action {
     DeleteSeries(DeleteSeriesArgs),
     /// Delete the spans of a trace
     DeleteTrace(DeleteTraceArgs),
+    /// Delete spans that meet all conditions, in a range that has to be given
+    DeleteSpans(DeleteSpansArgs),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +59,16 @@ struct DeleteSeriesArgs {
 struct DeleteTraceArgs {
     /// 32 hexadecimal digits
     trace_id: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("span_bounds").required(true).multiple(true)
+    .args(["from", "to", "since", "all_time"]))]
+struct DeleteSpansArgs {
+    #[command(flatten)]
+    conditions: ConditionArgs,
+    #[command(flatten)]
+    range: RangeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +176,33 @@ pub(crate) fn run(args: AdminArgs) -> ExitCode {
             }),
             Err(failure) => end(Err(failure)),
         },
+        Action::DeleteSpans(args) => match args.request() {
+            Ok(request) => ask(&node, async |client| {
+                let lsn = client.delete_spans(request).await?;
+                Ok(deleted(
+                    "spans that meet the conditions and are older than this delete are hidden",
+                    lsn,
+                    json,
+                ))
+            }),
+            Err(failure) => end(Err(failure)),
+        },
+    }
+}
+
+impl DeleteSpansArgs {
+    fn request(&self) -> Result<v1::DeleteSpansRequest, Failure> {
+        if self.conditions.is_empty() {
+            return Err(Failure::Usage(
+                "say which spans: --service, --operation, --tag, --status, --kind, --min-duration, \
+                 --max-duration"
+                    .to_owned(),
+            ));
+        }
+        Ok(v1::DeleteSpansRequest {
+            conditions: Some(self.conditions.message()?),
+            range: Some(self.range.range()?.message),
+        })
     }
 }
 
@@ -207,8 +246,9 @@ fn flushed_text(flushed: &v1::FlushResponse) -> String {
         return format!("nothing to seal (lsn {}){spans}\n", flushed.lsn);
     }
     format!(
-        "sealed {} samples into {} blocks of {} (lsn {}){spans}\n",
+        "sealed {} samples and {} spans into {} blocks of {} (lsn {}){spans}\n",
         count(flushed.samples),
+        count(flushed.spans),
         count(flushed.blocks),
         bytes(flushed.bytes),
         flushed.lsn,
@@ -391,10 +431,16 @@ fn stats_text(stats: &v1::StatsResponse, terminal: Terminal) -> String {
     let blocks = stats.blocks.unwrap_or_default();
     row("blocks", count(blocks.blocks));
     row("samples in blocks", count(blocks.samples));
+    row("spans in blocks", count(blocks.spans));
     row("blocks on disk", bytes(blocks.bytes));
-    if blocks.samples > 0 {
-        let per_sample = blocks.bytes as f64 / blocks.samples as f64;
-        row("bytes per sample", number(per_sample));
+    let of_samples = blocks.bytes.saturating_sub(blocks.span_bytes);
+    for (what, bytes, items) in [
+        ("bytes per sample", of_samples, blocks.samples),
+        ("bytes per span", blocks.span_bytes, blocks.spans),
+    ] {
+        if items > 0 {
+            row(what, number(bytes as f64 / items as f64));
+        }
     }
     row("series in memory", count(stats.series));
     row("samples in memory", count(stats.samples));
@@ -520,12 +566,13 @@ mod tests {
             lsn: 12,
             blocks: 2,
             samples: 34_560,
+            spans: 7,
             bytes: 36_000,
             spans_in_memory: 0,
         };
         assert_eq!(
             flushed_text(&sealed),
-            "sealed 34,560 samples into 2 blocks of 35.2 KiB (lsn 12)\n"
+            "sealed 34,560 samples and 7 spans into 2 blocks of 35.2 KiB (lsn 12)\n"
         );
         let spans = v1::FlushResponse {
             lsn: 3,

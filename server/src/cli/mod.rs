@@ -4,10 +4,12 @@
 mod admin;
 mod ask;
 mod demo;
+mod dependencies;
 mod query;
 mod send;
 mod serve;
 mod show;
+mod spans;
 mod store;
 
 use std::process::ExitCode;

@@ -13,10 +13,12 @@ use super::{
         Failure, NodeArgs, Range, RangeArgs, Sought, ask, duration_arg, end, info_json, json_text,
         nothing,
     },
+    dependencies::{self, CompareArgs, DependenciesArgs},
     show::{
         Align, Table, Terminal, TraceLine, TraceView, count, duration, number, plain, rfc3339,
         span_of_time, trace_view,
     },
+    spans::{self, AggregateArgs, OperationsArgs, ServicesArgs, SpansArgs, TagsArgs},
 };
 use crate::client::{Client, ClientError, TraceAnswer, v1};
 
@@ -45,12 +47,6 @@ const TRACES: Sought = Sought {
     what: "traces with such a span",
     ..SPANS
 };
-const CALLS: Sought = Sought {
-    what: "calls between services",
-    elsewhere: "the node has spans",
-    overview: SPANS_OVERVIEW,
-};
-
 /// Ask a node.
 #[derive(Debug, Args)]
 pub(crate) struct QueryArgs {
@@ -72,8 +68,20 @@ enum Question {
     Trace(TraceArgs),
     /// Traces with a span that meets all conditions, newest first
     Find(FindArgs),
+    /// Spans of a set, those of the newest trace first
+    Spans(SpansArgs),
+    /// Figures over the spans of a set, grouped and by steps of time: count, rate, errors, percentiles
+    Aggregate(AggregateArgs),
+    /// Services that have spans
+    Services(ServicesArgs),
+    /// Span names of a service
+    Operations(OperationsArgs),
+    /// Attribute keys, or the values of one
+    Tags(TagsArgs),
     /// Which service calls which, how often, how slowly, with how many errors
     Dependencies(DependenciesArgs),
+    /// What changed in who calls whom between two ranges of time
+    CompareDependencies(CompareArgs),
 }
 
 #[derive(Debug, Args)]
@@ -132,7 +140,7 @@ struct TraceArgs {
 
 /// Conditions on one span: all that are given hold together.
 #[derive(Debug, Default, Args)]
-struct ConditionArgs {
+pub(super) struct ConditionArgs {
     /// Spans of this service
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
@@ -176,6 +184,10 @@ enum KindArg {
 
 #[derive(Debug, Args)]
 struct FindArgs {
+    /// Which spans a trace has to have, such as '{service="cart" status=error} with ancestor
+    /// {service="shop"}' (docs/api/span-sets.md), instead of conditions
+    #[arg(value_name = "SET", conflicts_with_all = ["service", "operation", "tags", "status", "kind", "min_duration", "max_duration"])]
+    set: Option<String>,
     #[command(flatten)]
     conditions: ConditionArgs,
     /// Most traces to show, 1 to 1000
@@ -189,28 +201,6 @@ struct FindArgs {
         hide_default_value = true
     )]
     page: String,
-    #[command(flatten)]
-    range: RangeArgs,
-}
-
-#[derive(Debug, Args)]
-struct DependenciesArgs {
-    /// Only calls by this service
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    caller: String,
-    /// Only calls of this service
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    callee: String,
     #[command(flatten)]
     range: RangeArgs,
 }
@@ -247,8 +237,31 @@ pub(crate) fn run(args: QueryArgs) -> ExitCode {
             }
             Err(failure) => end(Err(failure)),
         },
-        Question::Dependencies(args) => match args.range.range() {
-            Ok(range) => ask(&node, |c| dependencies(c, args, range, out)),
+        Question::Spans(args) => match args.request() {
+            Ok((request, range)) => ask(&node, |c| spans::spans(c, request, range, out)),
+            Err(failure) => end(Err(failure)),
+        },
+        Question::Aggregate(args) => match args.request() {
+            Ok((request, range)) => ask(&node, |c| spans::aggregate(c, request, range, out)),
+            Err(failure) => end(Err(failure)),
+        },
+        Question::Services(args) => match args.range.range() {
+            Ok(range) => ask(&node, |c| spans::services(c, range, out)),
+            Err(failure) => end(Err(failure)),
+        },
+        Question::Operations(args) => match args.range.range() {
+            Ok(range) => ask(&node, |c| spans::operations(c, args, range, out)),
+            Err(failure) => end(Err(failure)),
+        },
+        Question::Tags(args) => ask(&node, |c| spans::tags(c, args, out)),
+        Question::Dependencies(args) => match args.request() {
+            Ok((request, range)) => ask(&node, |c| {
+                dependencies::dependencies(c, request, range, out)
+            }),
+            Err(failure) => end(Err(failure)),
+        },
+        Question::CompareDependencies(args) => match args.request() {
+            Ok(request) => ask(&node, |c| dependencies::compare(c, request, out)),
             Err(failure) => end(Err(failure)),
         },
     }
@@ -268,9 +281,9 @@ pub(super) fn query_labels(node: &NodeArgs, args: LabelsArgs) -> ExitCode {
 
 /// How to answer.
 #[derive(Clone, Copy, Debug)]
-struct Out {
-    json: bool,
-    terminal: Terminal,
+pub(super) struct Out {
+    pub(super) json: bool,
+    pub(super) terminal: Terminal,
 }
 
 /// A trace id, or what form one has.
@@ -341,7 +354,7 @@ fn tag(text: &str) -> Result<v1::Matcher, Failure> {
 }
 
 impl ConditionArgs {
-    fn message(&self) -> Result<v1::SpanConditions, Failure> {
+    pub(super) fn message(&self) -> Result<v1::SpanConditions, Failure> {
         let status = self.status.map(|status| match status {
             StatusArg::Unset => v1::StatusCode::Unset,
             StatusArg::Ok => v1::StatusCode::Ok,
@@ -373,7 +386,7 @@ impl ConditionArgs {
         })
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.service.is_none()
             && self.operation.is_none()
             && self.tags.is_empty()
@@ -458,6 +471,10 @@ impl FindArgs {
             range: Some(range.message),
             limit: self.limit,
             page_token: self.page.clone(),
+            span_set: match &self.set {
+                Some(text) => spans::span_set(text)?,
+                None => String::new(),
+            },
         };
         Ok((request, range))
     }
@@ -945,7 +962,7 @@ fn summary_json(summary: &v1::TraceSummary, matched: bool) -> Value {
 }
 
 /// A range as options that mean the same at any time.
-fn range_options(range: v1::TimeRange) -> String {
+pub(super) fn range_options(range: v1::TimeRange) -> String {
     match (range.start_ns, range.end_ns) {
         (Some(start), Some(end)) => format!("--from {} --to {}", rfc3339(start), rfc3339(end)),
         (Some(start), None) => format!("--from {}", rfc3339(start)),
@@ -1009,66 +1026,6 @@ async fn find(
     text.push_str(&out.terminal.faint(&hint));
     text.push('\n');
     Ok(text)
-}
-
-async fn dependencies(
-    client: Client,
-    args: DependenciesArgs,
-    range: Range,
-    out: Out,
-) -> Result<String, Failure> {
-    let request = v1::GetDependenciesRequest {
-        range: Some(range.message),
-        caller: args.caller,
-        callee: args.callee,
-    };
-    let answer = client.dependencies(request).await?;
-    let info = answer.info.unwrap_or_default();
-    if out.json {
-        let edges: Vec<Value> = answer
-            .dependencies
-            .iter()
-            .map(|edge| {
-                json!({
-                    "caller": edge.caller, "callee": edge.callee, "calls": edge.calls,
-                    "errors": edge.errors, "mean_ns": edge.mean_ns, "p50_ns": edge.p50_ns,
-                    "p95_ns": edge.p95_ns, "p99_ns": edge.p99_ns,
-                })
-            })
-            .collect();
-        return Ok(json_text(
-            &json!({ "dependencies": edges, "info": info_json(Some(&info)) }),
-        ));
-    }
-    if answer.dependencies.is_empty() {
-        return Ok(nothing(CALLS, &range, &info));
-    }
-    let mut table = Table::new(&[
-        ("caller", Align::Left),
-        ("callee", Align::Left),
-        ("calls", Align::Right),
-        ("errors", Align::Right),
-        ("error %", Align::Right),
-        ("mean", Align::Right),
-        ("p50", Align::Right),
-        ("p95", Align::Right),
-        ("p99", Align::Right),
-    ]);
-    for edge in answer.dependencies {
-        let share = edge.errors as f64 * 100.0 / edge.calls.max(1) as f64;
-        table.row([
-            edge.caller,
-            edge.callee,
-            count(edge.calls),
-            count(edge.errors),
-            format!("{share:.2}"),
-            duration(edge.mean_ns),
-            duration(edge.p50_ns),
-            duration(edge.p95_ns),
-            duration(edge.p99_ns),
-        ]);
-    }
-    Ok(table.render(out.terminal))
 }
 
 #[cfg(test)]

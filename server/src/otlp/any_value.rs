@@ -14,11 +14,14 @@ use rootline_engine::{Value, ValueRef};
 
 use super::{
     error::DecodeError,
-    wire::{Message, Reader, text},
+    wire::{Message, Reader, bytes_key, text, varint_key},
 };
 
 /// Lists inside lists that are followed before the item is refused: as deep as the engine's values.
 pub(crate) const DEPTH_MAX: usize = 32;
+
+const TEXT_KEY: u8 = bytes_key(1);
+const INT_KEY: u8 = varint_key(3);
 
 /// Why an item, or the whole request, cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +56,12 @@ impl<'a> AnyValue<'a> {
     pub(crate) fn read(message: Message<'a>) -> Result<Self, Fault> {
         let mut value = Self::Empty;
         let mut fields = message.fields();
+        // Almost every value is one text or integer.
+        if fields.peek() == Some(TEXT_KEY) {
+            value = Self::Text(string(fields.known_bytes()?)?);
+        } else if fields.peek() == Some(INT_KEY) {
+            value = Self::Int(fields.known_varint()?.cast_signed());
+        }
         while let Some(field) = fields.next()? {
             value = match field.number {
                 1 => Self::Text(string(field.bytes()?)?),
@@ -80,6 +89,13 @@ pub(crate) fn key_value(message: Message<'_>) -> Result<(&str, AnyValue<'_>), Fa
     let mut key = "";
     let mut value = AnyValue::Empty;
     let mut fields = message.fields();
+    // Almost every pair is a key and a value in this order.
+    if fields.peek() == Some(bytes_key(1)) {
+        key = string(fields.known_bytes()?)?;
+    }
+    if fields.peek() == Some(bytes_key(2)) {
+        value = AnyValue::read(fields.known_message()?)?;
+    }
     while let Some(field) = fields.next()? {
         match field.number {
             1 => key = string(field.bytes()?)?,

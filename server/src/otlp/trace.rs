@@ -23,7 +23,7 @@ use super::{
     any_value::{EngineValue, Fault, key_value, string},
     error::DecodeError,
     series::put_length,
-    wire::Message,
+    wire::{Message, bytes_key, fixed64_key, int32, varint_key},
 };
 
 /// Appends the spans of an encoded `ExportTraceServiceRequest` to `batch`.
@@ -351,6 +351,15 @@ fn time(field: &'static str, unix_nanos: u64) -> Result<Timestamp, SpanFault> {
     })
 }
 
+const TRACE: u8 = bytes_key(1);
+const ID: u8 = bytes_key(2);
+const PARENT: u8 = bytes_key(4);
+const NAME: u8 = bytes_key(5);
+const KIND: u8 = varint_key(6);
+const START: u8 = fixed64_key(7);
+const END: u8 = fixed64_key(8);
+const ATTRIBUTE: u8 = bytes_key(9);
+
 fn span(
     message: Message<'_>,
     batch: &mut SpanBatch,
@@ -365,37 +374,49 @@ fn span(
         (0, 0, 0);
     let mut writer = batch.span(resource, scope);
     let mut fields = message.fields();
-    while let Some(field) = fields.next()? {
-        match field.number {
-            1 => trace = field.bytes()?,
-            2 => id = field.bytes()?,
-            3 => trace_state = string(field.bytes()?)?,
-            4 => parent = field.bytes()?,
-            5 => name = string(field.bytes()?)?,
-            6 => kind = field.int32()?,
-            7 => start = field.fixed64()?,
-            8 => end = field.fixed64()?,
-            9 => {
-                let (key, value) = key_value(field.message()?)?;
-                writer.attribute(key, value.for_engine()?.as_ref());
-            }
-            10 => dropped_attributes_count = field.uint32()?,
-            11 => event(field.message()?, &mut writer)?,
-            12 => dropped_events_count = field.uint32()?,
-            13 => link(field.message()?, &mut writer)?,
-            14 => dropped_links_count = field.uint32()?,
-            15 => {
-                let mut inner = field.message()?.fields();
-                while let Some(field) = inner.next()? {
-                    match field.number {
-                        2 => status_message = string(field.bytes()?)?,
-                        3 => status = field.int32()?,
-                        _ => {}
+    // The fields that nearly every span has are read straight off the bytes; whatever else comes,
+    // and whatever is of another type than it should be, is read in general.
+    loop {
+        match fields.peek() {
+            Some(TRACE) => trace = fields.known_bytes()?,
+            Some(ID) => id = fields.known_bytes()?,
+            Some(PARENT) => parent = fields.known_bytes()?,
+            Some(NAME) => name = string(fields.known_bytes()?)?,
+            Some(KIND) => kind = int32(fields.known_varint()?),
+            Some(START) => start = fields.known_fixed64()?,
+            Some(END) => end = fields.known_fixed64()?,
+            Some(ATTRIBUTE) => attribute(fields.known_message()?, &mut writer)?,
+            _ => {
+                let Some(field) = fields.next()? else { break };
+                match field.number {
+                    1 => trace = field.bytes()?,
+                    2 => id = field.bytes()?,
+                    3 => trace_state = string(field.bytes()?)?,
+                    4 => parent = field.bytes()?,
+                    5 => name = string(field.bytes()?)?,
+                    6 => kind = field.int32()?,
+                    7 => start = field.fixed64()?,
+                    8 => end = field.fixed64()?,
+                    9 => attribute(field.message()?, &mut writer)?,
+                    10 => dropped_attributes_count = field.uint32()?,
+                    11 => event(field.message()?, &mut writer)?,
+                    12 => dropped_events_count = field.uint32()?,
+                    13 => link(field.message()?, &mut writer)?,
+                    14 => dropped_links_count = field.uint32()?,
+                    15 => {
+                        let mut inner = field.message()?.fields();
+                        while let Some(field) = inner.next()? {
+                            match field.number {
+                                2 => status_message = string(field.bytes()?)?,
+                                3 => status = field.int32()?,
+                                _ => {}
+                            }
+                        }
                     }
+                    16 => flags = field.fixed32()?,
+                    _ => {}
                 }
             }
-            16 => flags = field.fixed32()?,
-            _ => {}
         }
     }
     let fields = SpanFields {
@@ -417,6 +438,16 @@ fn span(
     writer
         .finish(&fields)
         .map_err(|error| SpanFault::Span(SpanRefusal::Engine(error)))
+}
+
+/// An attribute is read only where its bytes come for the first time in the request.
+#[inline]
+fn attribute(message: Message<'_>, writer: &mut SpanWriter<'_>) -> Result<(), SpanFault> {
+    if let Err(unseen) = writer.attribute_again(message.bytes()) {
+        let (key, value) = key_value(message)?;
+        writer.attribute_first(unseen, key, value.for_engine()?.as_ref());
+    }
+    Ok(())
 }
 
 fn event(message: Message<'_>, writer: &mut SpanWriter<'_>) -> Result<(), SpanFault> {

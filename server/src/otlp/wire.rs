@@ -212,6 +212,50 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next byte. If it is the key of a field whose number is below 16, `known_bytes` or
+    /// `known_fixed64` read the field without looking at the key again; any other is for `next`.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// The length-delimited field whose key `peek` has shown.
+    #[inline]
+    pub(crate) fn known_bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        self.pass_key();
+        let length = self.varint()?;
+        self.take(length)
+    }
+
+    /// The sub-message whose key `peek` has shown.
+    #[inline]
+    pub(crate) fn known_message(&mut self) -> Result<Message<'a>, DecodeError> {
+        let bytes = self.known_bytes()?;
+        let end_offset = self.end_offset - self.rest.len();
+        Ok(Message { bytes, end_offset })
+    }
+
+    /// The 64-bit field whose key `peek` has shown.
+    #[inline]
+    pub(crate) fn known_fixed64(&mut self) -> Result<u64, DecodeError> {
+        self.pass_key();
+        Ok(u64::from_le_bytes(*self.array()?))
+    }
+
+    /// The varint whose key `peek` has shown.
+    #[inline]
+    pub(crate) fn known_varint(&mut self) -> Result<u64, DecodeError> {
+        self.pass_key();
+        self.varint()
+    }
+
+    #[inline]
+    fn pass_key(&mut self) {
+        if let Some((_, rest)) = self.rest.split_first() {
+            self.rest = rest;
+        }
+    }
+
     #[inline]
     fn key(&mut self) -> Result<(u32, u8), DecodeError> {
         let key = self.varint()?;
@@ -308,6 +352,28 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// An enum or `int32` from its varint: the low 32 bits, sign-extended.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "what protobuf asks for")]
+pub(crate) fn int32(varint: u64) -> i32 {
+    (varint as u32).cast_signed()
+}
+
+/// The one-byte key of a length-delimited field with a number below 16.
+pub(crate) const fn bytes_key(number: u8) -> u8 {
+    number << 3 | 2
+}
+
+/// The one-byte key of a varint field with a number below 16.
+pub(crate) const fn varint_key(number: u8) -> u8 {
+    number << 3
+}
+
+/// The one-byte key of a 64-bit field with a number below 16.
+pub(crate) const fn fixed64_key(number: u8) -> u8 {
+    number << 3 | 1
 }
 
 /// A `string` field's text; `None` if it is not UTF-8, which costs the item and not the request.

@@ -303,6 +303,15 @@ impl SpanBlock {
         self.rows.class_group(&self.block, group, out)
     }
 
+    /// Hands the classes of a group of rows over as they are decoded, unchecked.
+    pub(crate) fn with_class_group<T>(
+        &self,
+        group: u32,
+        take: impl FnOnce(&[i64]) -> T,
+    ) -> Result<T, Error> {
+        self.rows.with_class_group(&self.block, group, take)
+    }
+
     /// Decodes the distances back to parents, 0 for none, of a group of rows.
     pub(crate) fn parent_group(&self, group: u32, out: &mut Vec<u32>) -> Result<(), Error> {
         self.rows.parent_group(&self.block, group, out)

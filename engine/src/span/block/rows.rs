@@ -15,13 +15,18 @@
 //! - A class is one of the table, a parent is a row before, a subtree ends with the rows at the latest:
 //!   checked when a group is decoded.
 
+use std::cell::RefCell;
+
 use super::{
     directory::{HeadReader, Wrong, put_integers},
     groups::{GROUP_ROWS, Groups, GroupsWriter, group_of},
 };
 use crate::{
     block::{Block, BlockWriter, SectionKind},
-    column::integers::GROUP,
+    column::{
+        integers::GROUP,
+        kernel::{Kernel, Op},
+    },
     error::Error,
 };
 
@@ -183,6 +188,20 @@ impl Rows {
             + self.bounds.capacity() * size_of::<RowBounds>()
     }
 
+    /// Hands the classes of a group over as they are decoded: they were not looked at, and may be out of
+    /// range.
+    pub(super) fn with_class_group<T>(
+        &self,
+        block: &Block,
+        group: u32,
+        take: impl FnOnce(&[i64]) -> T,
+    ) -> Result<T, Error> {
+        with_group(|values| {
+            let count = self.class.load(block, group, values)?;
+            Ok(take(values.get(..count).unwrap_or_default()))
+        })
+    }
+
     pub(super) fn class_group(
         &self,
         block: &Block,
@@ -245,10 +264,11 @@ impl Rows {
         out: &mut Vec<u64>,
     ) -> Result<(), Error> {
         out.clear();
-        let mut values = [0; GROUP];
-        let count = self.duration.load(block, group, &mut values)?;
-        out.extend(values.iter().take(count).map(|value| value.cast_unsigned()));
-        Ok(())
+        with_group(|values| {
+            let count = self.duration.load(block, group, values)?;
+            out.extend(values.iter().take(count).map(|value| value.cast_unsigned()));
+            Ok(())
+        })
     }
 }
 
@@ -260,16 +280,16 @@ fn load_numbers(
     out: &mut Vec<u32>,
     holds: impl Fn(u32, u32) -> bool,
 ) -> Result<(), Error> {
-    out.clear();
-    let mut values = [0; GROUP];
-    let count = groups.load(block, group, &mut values)?;
-    let first = group.saturating_mul(GROUP_ROWS);
-    let mut right = true;
-    for (&value, row) in values.iter().take(count).zip(first..) {
-        let number = u32::try_from(value).unwrap_or(u32::MAX);
-        right &= i64::from(number) == value && holds(row, number);
-        out.push(number);
-    }
+    let right = with_group(|values| {
+        let count = groups.load(block, group, values)?;
+        out.resize(count, 0);
+        Ok(Kernel::best().run(Narrow {
+            values: values.get(..count).unwrap_or_default(),
+            first: group.saturating_mul(GROUP_ROWS),
+            out,
+            holds,
+        }))
+    })?;
     if right {
         Ok(())
     } else {
@@ -278,6 +298,52 @@ fn load_numbers(
             0,
             format!("group {group} of a column is out of its range"),
         ))
+    }
+}
+
+thread_local! {
+    /// Room to decode a group into: cleared once a thread, not once a group.
+    static GROUP_VALUES: RefCell<Box<[i64; GROUP]>> = RefCell::new(Box::new([0; GROUP]));
+}
+
+/// Lends room for a group. Not to be asked for inside.
+fn with_group<T>(decode: impl FnOnce(&mut [i64; GROUP]) -> Result<T, Error>) -> Result<T, Error> {
+    GROUP_VALUES.with(|values| match values.try_borrow_mut() {
+        Ok(mut values) => decode(&mut values),
+        Err(_) => decode(&mut [0; GROUP]),
+    })
+}
+
+/// Makes values numbers; says whether they are all in range, and right for their rows.
+struct Narrow<'a, H> {
+    values: &'a [i64],
+    /// Row of the first.
+    first: u32,
+    /// As long as `values`.
+    out: &'a mut [u32],
+    holds: H,
+}
+
+impl<H: Fn(u32, u32) -> bool> Op for Narrow<'_, H> {
+    type Answer = bool;
+
+    #[expect(clippy::inline_always, reason = "as the trait asks")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what does not come back the same is told"
+    )]
+    #[inline(always)]
+    fn run(self) -> bool {
+        let mut wrong = 0u32;
+        let mut row = self.first;
+        for (slot, &value) in self.out.iter_mut().zip(self.values) {
+            let number = value as u32;
+            wrong |= u32::from(i64::from(number) != value) | u32::from(!(self.holds)(row, number));
+            *slot = number;
+            row = row.wrapping_add(1);
+        }
+        wrong == 0
     }
 }
 

@@ -47,6 +47,32 @@ pub(super) fn add(
     ctl: &QueryControl,
     into: &mut EdgeGraph,
 ) -> Result<bool, Error> {
+    let gone = gone(block, hidden)?;
+    if gone.len().saturating_mul(GONE_PART_MAX) > u64::from(block.rows()) {
+        return Ok(false);
+    }
+    add_less(part, block, hidden, &gone, filter, ctl, into)
+}
+
+/// The rows of which the summaries say nothing that holds.
+pub(super) fn gone(block: &SpanBlock, hidden: &Hidden) -> Result<RoaringBitmap, Error> {
+    let mut gone = hidden.rows.clone();
+    for trace in &hidden.partial {
+        gone.insert_range(block.trace_rows(trace)?);
+    }
+    Ok(gone)
+}
+
+/// [`add`], however many rows are gone.
+pub(super) fn add_less(
+    part: &SpanPart,
+    block: &SpanBlock,
+    hidden: &Hidden,
+    gone: &RoaringBitmap,
+    filter: &EdgeFilter,
+    ctl: &QueryControl,
+    into: &mut EdgeGraph,
+) -> Result<bool, Error> {
     let Some(bounds) = part.start_bounds() else {
         return Ok(false);
     };
@@ -54,13 +80,6 @@ pub(super) fn add(
     let Some(whole) = cover.whole else {
         return Ok(false);
     };
-    let mut gone = hidden.rows.clone();
-    for trace in &hidden.partial {
-        gone.insert_range(block.trace_rows(trace)?);
-    }
-    if gone.len().saturating_mul(GONE_PART_MAX) > u64::from(block.rows()) {
-        return Ok(false);
-    }
     let mut graph = into.like();
     let between = |kind: EdgeKind, caller: &str, callee: &str| {
         kind == EdgeKind::Call && filter.is_between(caller, callee)
@@ -75,7 +94,7 @@ pub(super) fn add(
         Err(Error::CorruptBlock { .. }) => return Ok(false),
         Err(error) => return Err(error),
     }
-    take_off(block, &gone, whole, filter, ctl, &mut graph)?;
+    take_off(block, gone, whole, filter, ctl, &mut graph)?;
     add_resolved(part, block, hidden, whole, filter, ctl, &mut graph)?;
     for rest in cover.rest {
         let of_rest = filter.within(rest);

@@ -154,11 +154,4 @@ impl EdgeRows {
             entry.duration_ns = duration_ns;
         }
     }
-
-    /// Bytes held.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<EdgeRow>()
-            + self.edges.capacity() * 4 * size_of::<EdgeKey>()
-            + self.classes.capacity() * size_of::<ClassOwner>()
-    }
 }

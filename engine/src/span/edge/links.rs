@@ -115,7 +115,7 @@ impl Links<'_> {
     ) -> Result<(), Error> {
         let mut found: Vec<(u32, [u8; 16], [u8; 8])> = Vec::new();
         part.each_link(rows, ctl, &mut |row, trace, span| {
-            found.push((row, trace, span))
+            found.push((row, trace, span));
         })?;
         let linking: SpanRows = found.iter().map(|link| link.0).collect();
         let (mut classes, mut durations) = (Vec::new(), Vec::new());

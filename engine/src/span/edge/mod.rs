@@ -16,6 +16,8 @@
 //! | `collect.rs`, `section.rs` | the summaries of a block, written and read |
 
 mod block;
+#[cfg(test)]
+mod block_test;
 mod collect;
 mod graph;
 mod kind;

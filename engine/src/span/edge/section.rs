@@ -33,7 +33,7 @@ use crate::{
 /// First byte of the directory.
 const VERSION: u8 = 1;
 /// Offset and length of the directory.
-const TRAILER_BYTES: u64 = 16;
+const TRAILER_BYTES: usize = 16;
 /// Rows between two looks at whether to go on.
 const CHECK_EDGE_ROWS: usize = 64 * 1024;
 
@@ -248,7 +248,7 @@ impl EdgeDirectory {
         }
         let damage = |offset, what: &str| block.damage(SectionKind::SpanEdges, offset, what);
         let at = len
-            .checked_sub(TRAILER_BYTES)
+            .checked_sub(TRAILER_BYTES as u64)
             .ok_or_else(|| damage(0, "the section is too short for its trailer"))?;
         let offset = take_trailer(&section.bytes(at..len)?, at)
             .ok_or_else(|| damage(at, "the directory does not end where the trailer begins"))?;
@@ -375,7 +375,7 @@ fn take_period(mut input: &[u8], slots: &[Option<EdgeSlot>], into: &mut EdgeGrap
 #[doc(hidden)]
 pub fn check_span_edges(bytes: &[u8]) -> Result<(), &'static str> {
     let (front, trailer) = bytes
-        .split_last_chunk::<{ TRAILER_BYTES as usize }>()
+        .split_last_chunk::<TRAILER_BYTES>()
         .ok_or("too short")?;
     let offset = take_trailer(trailer, front.len() as u64).ok_or("no trailer")?;
     let (periods, directory) = usize::try_from(offset)

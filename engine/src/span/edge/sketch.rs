@@ -14,9 +14,11 @@ const OCTAVE: u16 = 64;
 /// Bits that tell an octave's buckets apart.
 const OCTAVE_BITS: u32 = OCTAVE.trailing_zeros();
 /// Octaves: the first holds the durations below 64 ns.
-const OCTAVES: u16 = (u64::BITS - OCTAVE_BITS) as u16 + 1;
+const OCTAVES: u16 = 59;
 /// One more than the highest bucket.
 pub(super) const BUCKETS: u16 = OCTAVES * OCTAVE;
+
+const _: () = assert!(OCTAVES as u32 == u64::BITS - OCTAVE_BITS + 1);
 
 /// A histogram of durations. See the module for its resolution.
 #[derive(Clone, Debug, Default)]

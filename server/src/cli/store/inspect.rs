@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 use clap::Args;
 use rootline_engine::{
     FsStorage, Storage,
-    inspect::{BlockReport, Inspected, inspect},
+    inspect::{BlockReport, BlockValues, Inspected, inspect, values},
 };
 use serde_json::{Value, json};
 
@@ -31,10 +31,23 @@ pub(crate) struct InspectArgs {
     /// Answer in JSON, with the fields of docs/cli.md
     #[arg(long)]
     json: bool,
+    /// Show instead all values of this attribute that blocks of spans hold, hidden ones included: what
+    /// a delete has left on disk
+    #[arg(long, value_name = "KEY")]
+    values: Option<String>,
 }
 
 pub(super) fn run(args: &InspectArgs) -> Answer {
     let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
+    if let Some(key) = &args.values {
+        let found = values(&storage, &args.dir, key).map_err(|e| error_chain(&e))?;
+        let text = if args.json {
+            values_json(&found)
+        } else {
+            values_text(&found, key, Terminal::of_stdout())
+        };
+        return Ok((text, EXIT_WELL));
+    }
     let inspected = inspect(&storage, &args.dir).map_err(|e| error_chain(&e))?;
     let damaged = !inspected.manifest.damage.is_empty()
         || inspected.blocks.iter().any(|block| !block.error.is_empty());
@@ -44,6 +57,38 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
         inspected_text(&inspected, Terminal::of_stdout())
     };
     Ok((text, if damaged { EXIT_DAMAGE } else { EXIT_WELL }))
+}
+
+fn values_json(found: &[BlockValues]) -> String {
+    let blocks = found.iter().map(|block| {
+        let values = block.values.iter();
+        let values = values.map(|(value, items)| json!({ "value": value, "items": items }));
+        json!({ "block": block.block, "of": block.of, "values": values.collect::<Vec<_>>() })
+    });
+    json_text(&json!({ "blocks": blocks.collect::<Vec<_>>() }))
+}
+
+fn values_text(found: &[BlockValues], key: &str, terminal: Terminal) -> String {
+    if found.iter().all(|block| block.values.is_empty()) {
+        return format!("no block holds a value of {}\n", plain(key));
+    }
+    let mut table = Table::new(&[
+        ("block", Align::Whole),
+        ("of", Align::Left),
+        ("items", Align::Right),
+        ("value", Align::Left),
+    ]);
+    for block in found {
+        for (value, items) in &block.values {
+            table.row([
+                block.block.clone(),
+                block.of.to_owned(),
+                count(*items),
+                value.clone(),
+            ]);
+        }
+    }
+    table.render(terminal)
 }
 
 /// `None` for nothing by nothing.

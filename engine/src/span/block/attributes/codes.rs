@@ -42,6 +42,7 @@ impl CodePlaces {
     }
 
     /// Bytes in the section.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
         self.classes.map_or(0, |classes| classes.bytes) + self.groups.bytes + self.lengths.bytes
     }

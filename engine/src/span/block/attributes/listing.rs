@@ -283,7 +283,9 @@ impl AttributeTable {
                 if by != 0 {
                     match corrections.get_mut(value) {
                         Some(correction) => *correction += by,
-                        None => drop(corrections.insert(value.to_vec(), by)),
+                        None => {
+                            corrections.insert(value.to_vec(), by);
+                        }
                     }
                 }
             }

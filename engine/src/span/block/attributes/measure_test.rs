@@ -1,5 +1,5 @@
 //! Sizes and times on recorded OTLP bodies, for people: `ROOTLINE_OTLP_BODIES` names a file of magic (8 bytes)
-//! and, for each body, its length (4), its spans (4) and an ExportTraceServiceRequest.
+//! and, for each body, its length (4), its spans (4) and an `ExportTraceServiceRequest`.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -70,7 +70,9 @@ fn fields(mut message: &[u8], mut each: impl FnMut(u64, &[u8], u64)) {
                     0,
                 );
             }
-            5 => drop(take_slice(&mut message, 4).unwrap()),
+            5 => {
+                take_slice(&mut message, 4).unwrap();
+            }
             other => panic!("wire type {other}"),
         }
     }

@@ -57,8 +57,7 @@ mod writer;
 use std::fmt;
 
 pub use check::check_attribute_table;
-pub(crate) use listing::{AttributeKey, AttributeValues};
-pub(crate) use loose::{LooseAttributes, LooseValues};
+pub(crate) use loose::LooseAttributes;
 pub(crate) use reader::{AttributeCursor, AttributeTable};
 pub(crate) use writer::write_attributes;
 

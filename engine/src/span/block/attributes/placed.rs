@@ -86,8 +86,10 @@ impl StretchWriter {
 
 /// Writes bytes as a stretch that is read in one piece.
 pub(super) fn write_bytes(sink: &mut Sink<'_>, bytes: &[u8]) -> Result<Place, Error> {
-    let mut stretch = StretchWriter::default();
-    stretch.held = bytes.to_vec();
+    let stretch = StretchWriter {
+        held: bytes.to_vec(),
+        place: None,
+    };
     stretch.finish(sink)
 }
 

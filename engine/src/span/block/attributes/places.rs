@@ -82,6 +82,7 @@ impl Begins {
     }
 
     /// Bytes in the section.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.bytes).sum()
     }

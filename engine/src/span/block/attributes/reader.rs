@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use hashbrown::HashSet;
-
 use super::{
     GROUP_ITEMS, ItemClasses,
     codes::GroupScratch,
@@ -362,6 +360,7 @@ impl AttributeTable {
     ///
     /// # Errors
     /// [`Error::CorruptBlock`], [`Error::Storage`].
+    #[cfg(test)]
     pub(crate) fn describe(&self, line: &mut dyn FnMut(String)) -> Result<(), Error> {
         let layout = self.layout()?;
         let rest = self.rest()?;
@@ -387,7 +386,7 @@ impl AttributeTable {
                 column.describe()
             ));
         }
-        let keys: HashSet<u32> = layout.fixed_keys.iter().copied().collect();
+        let keys: hashbrown::HashSet<u32> = layout.fixed_keys.iter().copied().collect();
         for key in keys {
             let pairs = layout.fixed_keys.iter().filter(|of| **of == key).count();
             let key = layout.keys.get(key as usize).map_or("", |key| key);

@@ -226,10 +226,6 @@ impl Rest {
         Ok(rest)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.pages.is_empty()
-    }
-
     pub(super) fn heap_bytes(&self) -> usize {
         self.pages.capacity() * size_of::<RestPage>() + self.filters.capacity()
     }

@@ -27,7 +27,7 @@ pub(super) struct Kind {
     pub(super) was_column: bool,
     /// It is fixed in a table that is merged.
     pub(super) was_fixed: bool,
-    /// Distinct values, if they are few; equal ones under several numbers count once.
+    /// About how many distinct values it has, if they are few.
     pub(super) distinct: usize,
 }
 
@@ -126,6 +126,18 @@ pub(super) fn fixed_by_sample(
 pub(super) fn fixed_by_tables(kinds: &Kinds) -> Vec<bool> {
     let fixed = |kind: &Kind| kind.was_fixed && !kind.was_column;
     kinds.all.iter().map(fixed).collect()
+}
+
+/// Fixes half as many kinds: those with the fewest values.
+pub(super) fn fix_fewer(kinds: &Kinds, fixed: &mut [bool]) {
+    let is_fixed = |(number, fixed): (usize, &bool)| fixed.then_some(number);
+    let mut numbers: Vec<usize> = fixed.iter().enumerate().filter_map(is_fixed).collect();
+    numbers.sort_by_key(|&number| kinds.all.get(number).map(|kind| kind.distinct));
+    for number in numbers.split_off(numbers.len() / 2) {
+        if let Some(fixed) = fixed.get_mut(number) {
+            *fixed = false;
+        }
+    }
 }
 
 /// What becomes of a kind.

@@ -78,10 +78,8 @@ impl ShapeSet {
     /// The shape of items whose attributes are all in the rest. It has a place whatever the limits say.
     pub(super) fn intern_all_rest(&mut self) -> u32 {
         let hash = hash_of(&[ALL_REST]);
-        let known = self.numbers.find(hash, |&shape| {
-            let end = self.ends[shape as usize];
-            self.fields.get(..end).and_then(<[u32]>::last) == Some(&ALL_REST)
-        });
+        let is_it = |&shape: &u32| self.fields(shape) == [ALL_REST];
+        let known = self.numbers.find(hash, is_it);
         match known {
             Some(&shape) => shape,
             None => self.add(hash, &[ALL_REST]),
@@ -181,6 +179,7 @@ mod tests {
         assert_eq!(shapes.intern(&[3, 2], &limits), None);
         assert_eq!(shapes.intern(&[2, 3], &limits), Some(0));
         assert_eq!(shapes.intern_all_rest(), 2);
+        assert_eq!(shapes.intern(&[], &Limits::STANDARD), Some(1));
         assert_eq!(shapes.intern_all_rest(), 2);
         assert_eq!(shapes.fields(0), [2, 3]);
         assert!(shapes.fields(1).is_empty());

@@ -179,33 +179,44 @@ impl<'a> Plan<'a> {
         ctl: &mut Control<'_>,
     ) -> Result<Shaped, Error> {
         let has_table = |source: &Prepared<'_>| matches!(source, Prepared::Table { .. });
-        let nothing_fixed = vec![false; self.kinds.len()];
-        if self.sources.iter().any(has_table) {
-            let fixed = roles::fixed_by_tables(&self.kinds);
+        let mut fixed = if self.sources.iter().any(has_table) {
+            roles::fixed_by_tables(&self.kinds)
+        } else {
+            self.fixed_by_sample(runs, context, limits)
+        };
+        while fixed.contains(&true) {
             if let Some(shaped) = self.shape_with(runs, &fixed, true, limits, ctl)? {
                 return Ok(shaped);
             }
-        } else {
-            let stretches = sample_stretches(runs);
-            let mut sample = ClassSample::new(self.kinds.len());
-            self.each_sampled(runs, &stretches, |item, tags, kind_of, same_as| {
-                for &tag in tags {
-                    let (kind, value) = (kind_of[tag as usize], same_as[tag as usize]);
-                    sample.note(context.class_of[item], kind, value);
-                }
-            });
-            for one_in in FIXED_ONE_IN {
-                let fixed = roles::fixed_by_sample(&self.kinds, &sample, one_in, limits);
-                if self.sampled_shapes(runs, &stretches, &fixed) > limits.sampled_shapes_max {
-                    continue;
-                }
-                if let Some(shaped) = self.shape_with(runs, &fixed, true, limits, ctl)? {
-                    return Ok(shaped);
-                }
+            roles::fix_fewer(&self.kinds, &mut fixed);
+        }
+        let shaped = self.shape_with(runs, &fixed, false, limits, ctl)?;
+        Ok(shaped.expect("what does not fit goes to the rest"))
+    }
+
+    /// What is fixed as far as a sample says, so that it has not too many shapes.
+    fn fixed_by_sample(
+        &self,
+        runs: &[ItemRun],
+        context: &ItemContext<'_>,
+        limits: &Limits,
+    ) -> Vec<bool> {
+        let stretches = sample_stretches(runs);
+        let mut sample = ClassSample::new(self.kinds.len());
+        self.each_sampled(runs, &stretches, |item, tags, kind_of, same_as| {
+            for &tag in tags {
+                let (kind, value) = (kind_of[tag as usize], same_as[tag as usize]);
+                sample.note(context.class_of[item], kind, value);
+            }
+        });
+        let mut fixed = Vec::new();
+        for one_in in FIXED_ONE_IN {
+            fixed = roles::fixed_by_sample(&self.kinds, &sample, one_in, limits);
+            if self.sampled_shapes(runs, &stretches, &fixed) <= limits.sampled_shapes_max {
+                break;
             }
         }
-        let shaped = self.shape_with(runs, &nothing_fixed, false, limits, ctl)?;
-        Ok(shaped.expect("what does not fit goes to the rest"))
+        fixed
     }
 
     /// Calls `visit` with the final number and the pairs of each item of the sample, and the kinds and equals
@@ -716,6 +727,14 @@ fn prepare_table<'a, 'r>(
             kinds.intern(&key(number), ValueType::of(layout.fixed_values.get(pair)))
         })
         .collect();
+    for &number in &kind_of_fixed {
+        if let Some(kind) = kinds.get_mut(number) {
+            kind.distinct = match kind.distinct {
+                usize::MAX => 1,
+                distinct => distinct + 1,
+            };
+        }
+    }
     for (shape, &items) in (0..).zip(&items_of_shape) {
         if items == 0 {
             continue;

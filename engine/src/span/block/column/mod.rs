@@ -573,6 +573,7 @@ impl Column {
                         })?;
                     }
                 }
+                wanted.settle();
                 codes.find(source, classes, &wanted, candidates, check)
             }
             Encoding::Texts { .. } | Encoding::Hex(_) | Encoding::Templates(_) => {

@@ -363,11 +363,8 @@ impl Numbers {
                 continue;
             }
             self.decode(source, &entry, count, &mut values)?;
-            for (place, &value) in (start..).zip(values.iter().take(count)) {
-                if wanted.contains(value) {
-                    found.push(place);
-                }
-            }
+            let values = values.get(..count).unwrap_or_default();
+            found.push_group(group, &wanted.among(values));
         }
         Ok(found.finish())
     }

@@ -364,21 +364,17 @@ impl Sequence {
             }
             Form::Runs { .. } => {
                 let mut piece = Vec::new();
-                self.each_run(
-                    source,
-                    |_, _| true,
-                    |start, end, value| {
-                        let mut at = start;
-                        while at < end {
-                            let step = (end - at).min(4096);
-                            piece.clear();
-                            piece.resize(step as usize, value);
-                            visit(at, &piece)?;
-                            at += step;
-                        }
-                        Ok(())
-                    },
-                )
+                self.each_run(source, |start, end, value| {
+                    let mut at = start;
+                    while at < end {
+                        let step = (end - at).min(4096);
+                        piece.clear();
+                        piece.resize(step as usize, value);
+                        visit(at, &piece)?;
+                        at += step;
+                    }
+                    Ok(())
+                })
             }
         }
     }
@@ -400,11 +396,10 @@ impl Sequence {
         Ok(lists)
     }
 
-    /// Calls `visit` with start, end and number of every run in groups that `wanted` says yes to.
+    /// Calls `visit` with start, end and number of every run.
     fn each_run(
         &self,
         source: &ColumnSource,
-        mut wanted: impl FnMut(i64, i64) -> bool,
         mut visit: impl FnMut(u32, u32, i64) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Form::Runs { starts, values } = &self.form else {
@@ -412,10 +407,9 @@ impl Sequence {
         };
         let mut cursor = NumbersCursor::default();
         let mut ahead = NumbersCursor::default();
-        let wrong = || source.damaged(0, "runs do not follow each other");
         values.each_group(
             source,
-            |_, entry| Ok(wanted(entry.low, entry.high)),
+            |_, _| Ok(true),
             |group, values| {
                 let next = if group + 1 < starts.groups() {
                     let next = (group + 1) * GROUP as u32;
@@ -426,17 +420,20 @@ impl Sequence {
                 let starts = starts.group(source, &mut cursor, group)?;
                 let ends = starts.iter().skip(1).copied().chain([next]);
                 for ((&start, end), &value) in starts.iter().zip(ends).zip(values) {
-                    let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(end)) else {
-                        return Err(wrong());
-                    };
-                    if start >= end || end > self.count {
-                        return Err(wrong());
-                    }
+                    let (start, end) = self.run_range(source, start, end)?;
                     visit(start, end, value)?;
                 }
                 Ok(())
             },
         )
+    }
+
+    /// The occurrences of a run.
+    fn run_range(&self, source: &ColumnSource, start: i64, end: i64) -> Result<(u32, u32), Error> {
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) if start < end && end <= self.count => Ok((start, end)),
+            _ => Err(source.damaged(0, "runs do not follow each other")),
+        }
     }
 
     /// Appends all of them.
@@ -492,8 +489,21 @@ impl Sequence {
                 let found = numbers.find(source, wanted, check)?;
                 return Ok(within(found, candidates));
             }
-            Form::Ranked { ranks, .. } => {
+            Form::Ranked {
+                ranks, by_class, ..
+            } => {
                 let lists = self.lists(source)?;
+                if !by_class {
+                    let mut of_lists = Wanted::default();
+                    for (rank, &value) in (0..).zip(&lists.values) {
+                        if wanted.contains(value) {
+                            of_lists.push(rank);
+                        }
+                    }
+                    of_lists.settle();
+                    let found = ranks.find(source, &of_lists, check)?;
+                    return Ok(within(found, candidates));
+                }
                 let wanted = lists.wanted(wanted);
                 if !wanted.is_anywhere {
                     return Ok(found.finish());
@@ -517,18 +527,18 @@ impl Sequence {
                     },
                 )?;
             }
-            Form::Runs { .. } => {
-                check()?;
-                self.each_run(
-                    source,
-                    |low, high| wanted.touches(low, high),
-                    |start, end, value| {
-                        if wanted.contains(value) {
-                            found.push_range(start, end);
-                        }
-                        Ok(())
-                    },
-                )?;
+            Form::Runs { starts, values } => {
+                let mut cursor = NumbersCursor::default();
+                for run in values.find(source, wanted, check)? {
+                    let start = starts.get(source, &mut cursor, run)?;
+                    let end = if run + 1 < starts.len() {
+                        starts.get(source, &mut cursor, run + 1)?
+                    } else {
+                        i64::from(self.count)
+                    };
+                    let (start, end) = self.run_range(source, start, end)?;
+                    found.push_range(start, end);
+                }
             }
         }
         Ok(within(found.finish(), candidates))
