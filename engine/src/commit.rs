@@ -352,14 +352,35 @@ impl Committer {
     }
 
     /// Raises the floor below which spans are refused and traces hidden, for writes and snapshots to
-    /// come: with no write under way, so that none recalls what has expired.
+    /// come: with no write under way, so that none recalls what has expired. What has expired in memory
+    /// is deleted by a record, so that replay and older snapshots know when.
     ///
     /// Called with no block coming or going.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; as a delete. The floor is where it was then.
     pub(crate) fn raise_span_floor(&self, floor_ns: i64) -> Result<(), Error> {
         let mut damaged = |error: Error| self.files.note_damage(&error, PathBuf::new());
         let mut raised = self.store.view().spans.clone();
         raised.raise_floor(floor_ns, &mut damaged)?;
-        let _no_write = self.heads.write();
+        let heads = self.heads.write();
+        let frozen = heads.frozen_spans.lock().clone();
+        let mut expired = Vec::new();
+        for head in frozen.iter().chain([&heads.spans]) {
+            head.expired(floor_ns, &mut expired);
+        }
+        if !expired.is_empty() {
+            self.check_open()?;
+            let mut record = RecordWriter::default();
+            for id in &expired {
+                record.part(Tag::DeleteTrace, |out| out.extend_from_slice(id.as_bytes()))?;
+            }
+            let prepared = Prepared {
+                deletes: expired.into_iter().map(Delete::Trace).collect(),
+                ..Prepared::default()
+            };
+            self.commit(&heads, prepared, &record)?;
+        }
         self.store.swap(|view| {
             view.spans.floor_ns = raised.floor_ns;
             view.spans.blocks = raised.blocks;
@@ -509,10 +530,13 @@ impl Committer {
                     range: *range,
                 });
             }
-            if let Some(tombstone) = SpanTombstone::of(lsn, delete) {
-                self.span_delete.store(lsn.0, Ordering::Relaxed);
-                self.store.add_span_tombstone(tombstone);
-            }
+        }
+        let of_spans = prepared.deletes.iter();
+        let of_spans = of_spans.filter_map(|delete| SpanTombstone::of(lsn, delete));
+        let of_spans: Vec<SpanTombstone> = of_spans.collect();
+        if !of_spans.is_empty() {
+            self.span_delete.store(lsn.0, Ordering::Relaxed);
+            self.store.add_span_tombstones(of_spans);
         }
         let touches = self.lanes.push(heads, lsn, prepared, Some(reservation));
         Ok(Ordered::Queued { lsn, touches })

@@ -3,7 +3,7 @@
 //! The *floor* is the oldest time that is kept. It only rises, and is written to the manifest before
 //! anything is deleted, so that what was hidden once stays hidden. A block goes when all of it lies
 //! below the floor. Both signals have one floor. Of spans, a trace goes as a whole, when its last span
-//! ended before it.
+//! ended before it; what has expired in memory is deleted by a record of the log.
 //!
 //! By age, the floor follows the clock. A wall clock that jumps ahead must not delete a store, so the
 //! clock that counts is the smaller of the wall clock and what it was when it was last written down,

@@ -360,12 +360,6 @@ impl Snapshot {
         self.fresh(bounds)
     }
 
-    /// The parts of the store as of the pin.
-    #[cfg(test)]
-    pub(crate) fn view(&self) -> &View {
-        &self.view
-    }
-
     /// The engine this is a snapshot of.
     pub fn engine(&self) -> &Engine {
         &self.engine

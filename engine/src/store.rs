@@ -64,15 +64,15 @@ impl Store {
         drop(before);
     }
 
-    /// Lists a delete of spans for the blocks, as [`add_tombstone`](Self::add_tombstone) does. Generations
+    /// Lists deletes of spans for the blocks, as [`add_tombstone`](Self::add_tombstone) does. Generations
     /// apply it themselves, frozen ones too.
-    pub(crate) fn add_span_tombstone(&self, tombstone: SpanTombstone) {
+    pub(crate) fn add_span_tombstones(&self, more: Vec<SpanTombstone>) {
         if self.view().spans.is_young() && !self.has_damaged_blocks {
             return;
         }
         self.swap(|view| {
             let tombstones = view.spans.tombstones.iter().cloned();
-            view.spans.tombstones = tombstones.chain([tombstone]).collect();
+            view.spans.tombstones = tombstones.chain(more).collect();
         });
     }
 

@@ -443,6 +443,23 @@ impl SpanHead {
         }
     }
 
+    /// The spans of a trace with their parents; `None` if the snapshot sees none.
+    ///
+    /// # Errors
+    /// Those of the query's control; [`Error::MemoryFull`] for a trace the budget cannot hold.
+    #[cfg(test)]
+    pub(crate) fn trace(
+        &self,
+        at: Lsn,
+        id: TraceId,
+        ctl: &QueryControl,
+    ) -> Result<Option<Trace>, Error> {
+        match self.shards.get(self.shard_of(id)) {
+            Some(shard) => read::trace(shard, &self.catalog, &self.budget, at, id, ctl),
+            None => Ok(None),
+        }
+    }
+
     /// Whether a snapshot sees a span of a trace.
     pub(crate) fn sees_trace(&self, at: Lsn, id: TraceId) -> bool {
         let Some(lock) = self.shards.get(self.shard_of(id)) else {
@@ -506,6 +523,33 @@ impl SpanHead {
         Ok(())
     }
 
+    /// Adds the traces that are seen now and of which every span ended before the floor.
+    pub(crate) fn expired(&self, floor_ns: i64, expired: &mut Vec<TraceId>) {
+        for lock in &self.shards {
+            let shard = lock.read();
+            let mut pages = (0..shard.bounds.rows()).filter_map(|page| shard.bounds.get(page));
+            if pages.all(|page| page.start_min >= floor_ns) {
+                continue;
+            }
+            let view = shard.view(Lsn(u64::MAX));
+            let mut ends_ns = vec![None::<i64>; shard.traces.len()];
+            for row in (0..view.rows).filter(|row| shard.is_visible(*row, view)) {
+                let Some(ident) = shard.idents.get(row) else {
+                    continue;
+                };
+                let start_ns = shard.starts.get(row).copied().unwrap_or_default();
+                let duration_ns = shard.durations.get(row).copied().unwrap_or_default();
+                let end_ns = start_ns.wrapping_add_unsigned(duration_ns);
+                if let Some(last_ns) = ends_ns.get_mut(ident.trace as usize) {
+                    *last_ns = (*last_ns).max(Some(end_ns));
+                }
+            }
+            let ended = (0u32..).zip(ends_ns);
+            let ended = ended.filter(|(_, end_ns)| end_ns.is_some_and(|end_ns| end_ns < floor_ns));
+            expired.extend(ended.filter_map(|(trace, _)| Some(shard.traces.get(trace)?.id)));
+        }
+    }
+
     /// Hides the spans of a shard that match now from snapshots at or above `lsn`.
     pub(crate) fn delete_spans(&self, shard: usize, lsn: Lsn, filter: &SpanFilter) {
         let Some(lock) = self.shards.get(shard) else {
@@ -532,23 +576,6 @@ impl SpanHead {
             for id in traces {
                 shard.delete_trace(lsn, *id);
             }
-        }
-    }
-
-    /// The spans of a trace with their parents; `None` if the snapshot sees none.
-    ///
-    /// # Errors
-    /// Those of the query's control; [`Error::MemoryFull`] for a trace the budget cannot hold.
-    #[cfg(test)]
-    pub(crate) fn trace(
-        &self,
-        at: Lsn,
-        id: TraceId,
-        ctl: &QueryControl,
-    ) -> Result<Option<Trace>, Error> {
-        match self.shards.get(self.shard_of(id)) {
-            Some(shard) => read::trace(shard, &self.catalog, &self.budget, at, id, ctl),
-            None => Ok(None),
         }
     }
 

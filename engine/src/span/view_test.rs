@@ -13,7 +13,7 @@ use rootline_wal::{Lsn, PowerCutStorage};
 use crate::{
     Engine, QueryControl, QueryLimits, ResourceFields, ScopeFields, Settings, Snapshot, SpanFields,
     SpanFilter, SpanId, TimeRange, Timestamp, Trace, TraceId, ValueRef,
-    span::{SpanCondition, StringMatch, TagScope, ViewPart},
+    span::{SpanCondition, StringMatch, TagScope},
 };
 
 /// Numbers of traces: from 1 to this.
@@ -89,16 +89,11 @@ pub(super) fn control(engine: &Engine) -> QueryControl {
 
 /// A trace, from the parts; it is in one at most.
 pub(super) fn trace(snapshot: &Snapshot, of: u8) -> Option<Trace> {
-    let (query, id, at) = (control(snapshot.engine()), trace_id(of), snapshot.lsn());
-    let mut damaged = |error| panic!("{error}");
-    let parts = snapshot.view().spans.parts(at, &mut damaged).unwrap();
-    let mut found = parts.into_iter().filter_map(|part| match part {
-        ViewPart::Head(head) => head.trace(at, id, &query).unwrap(),
-        ViewPart::Block(block, hidden) => {
-            let trace = block.find_trace(id).unwrap()?;
-            let is_hidden = hidden.hides_all(block.trace_rows(trace).unwrap());
-            (!is_hidden).then(|| block.trace(trace, &hidden, &query).unwrap())
-        }
+    let (query, id) = (control(snapshot.engine()), trace_id(of));
+    let parts = snapshot.span_parts().unwrap();
+    let mut found = parts.iter().filter_map(|part| {
+        let trace = part.find_trace(id, &query).unwrap()?;
+        part.trace(trace, &query).unwrap()
     });
     let trace = found.next();
     assert_eq!(found.next(), None, "trace {of} is in two parts");
