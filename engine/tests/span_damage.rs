@@ -2,7 +2,7 @@
 //! and offset by `verify`, costs the questions that need its page an error or is said when the store is
 //! opened, leaves the other traces as they were, and never ends in a panic.
 //!
-//! `ROOTLINE_DAMAGE_STRIDE=1` flips every byte, the default every 41st.
+//! `ROOTLINE_DAMAGE_STRIDE=1` flips every byte, the default every 83rd.
 #![allow(
     clippy::pedantic,
     clippy::unwrap_used,
@@ -19,7 +19,9 @@ use std::{
 };
 
 use model::{ModelSpan, Rng, TRACES, fill, random_span, random_span_pick, span_answers, trace_id};
-use rootline_engine::{Engine, Error, ErrorKind, QueryLimits, Settings, Trace, verify::verify};
+use rootline_engine::{
+    Engine, Error, ErrorKind, QueryLimits, Settings, TimeRange, Trace, verify::verify,
+};
 use rootline_wal::{PowerCutStorage, Storage};
 
 const DATA: &str = "/data";
@@ -86,7 +88,7 @@ fn traces(engine: &Engine) -> (BTreeMap<u8, Option<Trace>>, BTreeSet<u8>) {
 fn a_flipped_byte_of_a_block_of_spans_is_reported_and_never_silent() {
     let disk = store();
     let stride = std::env::var("ROOTLINE_DAMAGE_STRIDE");
-    let stride = stride.map_or(41, |stride| stride.parse().unwrap());
+    let stride = stride.map_or(83, |stride| stride.parse().unwrap());
     let engine = open(&disk).unwrap();
     let (whole, failed) = traces(&engine);
     assert!(failed.is_empty() && whole.values().flatten().count() >= 6);
@@ -146,4 +148,92 @@ fn a_flipped_byte_of_a_block_of_spans_is_reported_and_never_silent() {
     }
     assert!(sections.len() >= 8, "{sections:?}");
     assert!(errors > 0);
+}
+
+fn manifest_files(disk: &PowerCutStorage) -> Vec<PathBuf> {
+    let dir = Path::new(DATA).join("manifest");
+    let names = disk.list(&dir).unwrap();
+    names.into_iter().map(|name| dir.join(name)).collect()
+}
+
+#[test]
+fn a_damaged_manifest_costs_no_span() {
+    let disk = store();
+    let (whole, _) = traces(&open(&disk).unwrap());
+    let (mut read_only, mut unused) = (0, 0);
+    for path in manifest_files(&disk) {
+        let bytes = disk.content(&path).unwrap();
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        for offset in (0..used).step_by(23) {
+            let story = format!("{} at {offset} of {used}", path.display());
+            let disk = disk.copied();
+            disk.damage(&path, offset, 1 << (offset % 8)).unwrap();
+            let engine = open(&disk).unwrap_or_else(|e| panic!("{story}: {e}"));
+            let stats = engine.stats();
+            let (read, failed) = traces(&engine);
+            assert!(failed.is_empty(), "{story}: {failed:?}");
+            for (trace, found) in &read {
+                assert_eq!(found, &whole[trace], "{story}: {stats:?}");
+            }
+            if stats.read_only.is_some() {
+                read_only += 1;
+            } else {
+                unused += 1;
+            }
+        }
+    }
+    assert!(read_only > 0, "{read_only} {unused}");
+}
+
+/// Whatever block is not what the manifest says: the others are read, nothing is written, the file stays.
+#[test]
+fn a_block_of_spans_that_is_not_the_right_one_is_refused_and_kept() {
+    let disk = store();
+    let (whole, _) = traces(&open(&disk).unwrap());
+    let files = blocks(&disk);
+    let replace = |disk: &PowerCutStorage, path: &Path, bytes: &[u8]| {
+        disk.remove(path).unwrap();
+        let file = disk.create(path).unwrap();
+        file.write_at(0, bytes).unwrap();
+        file.sync().unwrap();
+        disk.sync_dir(path.parent().unwrap()).unwrap();
+    };
+    let other = store();
+    for (nth, path) in files.iter().enumerate() {
+        for wrong in 0..3 {
+            let story = format!("block {nth}, {wrong}");
+            let disk = disk.copied();
+            let content = disk.content(path).unwrap();
+            match wrong {
+                0 => replace(&disk, path, &content[..content.len() / 2]),
+                1 => replace(&disk, path, &other.content(path).unwrap()),
+                _ => replace(&disk, path, &disk.content(&files[1 - nth]).unwrap()),
+            }
+            let engine = open(&disk).unwrap_or_else(|e| panic!("{story}: {e}"));
+            let stats = engine.stats();
+            assert!(
+                stats.damage.iter().any(|d| d.path == *path),
+                "{story}: {stats:?}"
+            );
+            assert!(!engine.snapshot().unwrap().spans_are_whole(TimeRange::ALL));
+            let (read, failed) = traces(&engine);
+            assert!(failed.is_empty(), "{story}");
+            for (trace, found) in read {
+                let lost = found != whole[&trace];
+                // The newer block has traces 0 and 1, the older one the others.
+                let in_newer = trace < 2 && nth == 1;
+                let in_older = trace >= 2 && nth == 0;
+                assert_eq!(
+                    lost,
+                    (in_newer || in_older) && whole[&trace].is_some(),
+                    "{story}: {trace}"
+                );
+            }
+            engine.close().unwrap();
+            assert!(disk.content(path).is_ok(), "{story}: kept");
+        }
+    }
 }
