@@ -70,7 +70,7 @@ pub enum Error {
     },
     /// More groups than were asked for at most.
     #[error(
-        "the answer has more than {max} groups: group by less, narrow the set, or raise groups_max"
+        "the answer has more than {max} groups: group by less, narrow the set, or raise groups_max (option --groups-max of the command line)"
     )]
     TooManySpanGroups {
         /// The bound.

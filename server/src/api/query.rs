@@ -386,6 +386,10 @@ impl From<rootline_query::Error> for Refusal {
     fn from(error: rootline_query::Error) -> Self {
         match error {
             rootline_query::Error::Engine(error) => error.into(),
+            // How many there are is a matter of the data.
+            error @ rootline_query::Error::TooManySpanGroups { .. } => {
+                Self::new(RefusalKind::LimitExceeded, error.to_string())
+            }
             // Everything else of the query layer is about the question itself.
             error => Self::invalid(error.to_string()),
         }

@@ -230,7 +230,7 @@ pub(super) fn metric_info(query: &Query, range: TimeRange, method: &str) -> v1::
 /// As [`info`], of an answer about spans: not exact if a block that could not be opened may hold some.
 pub(super) fn span_info(query: &Query, range: TimeRange, method: &str) -> v1::AnswerInfo {
     v1::AnswerInfo {
-        exact: query.snapshot.is_whole(range),
+        exact: query.snapshot.spans_are_whole(range),
         ..info(query, range, method)
     }
 }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use prost::Message as _;
 use rootline_engine::{AttributeType, TagScope, TimeRange};
 use rootline_query::{
-    FOUND_SPANS_MAX, FoundSpan, SpanAggregation, SpanGroup, SpanGroupKey, SpanMeasure, SpanPoint,
-    WantedFigures, aggregate_spans, find_spans,
+    FOUND_SPANS_MAX, FoundSpan, SPAN_GROUPS_DEFAULT, SpanAggregation, SpanGroup, SpanGroupKey,
+    SpanMeasure, SpanPoint, WantedFigures, aggregate_spans, find_spans,
 };
 
 use super::{
@@ -130,7 +130,15 @@ pub(super) fn aggregate(
             measure,
             quantiles: QUANTILES.iter().chain(&asked.quantiles).copied().collect(),
         }),
-        ..SpanAggregation::default()
+        groups_max: match asked.groups_max as usize {
+            0 => SPAN_GROUPS_DEFAULT,
+            max if max <= LISTED_MAX => max,
+            max => {
+                return Err(Refusal::invalid(format!(
+                    "groups_max {max} is above {LISTED_MAX}"
+                )));
+            }
+        },
     };
     let (snapshot, control) = (&query.snapshot, &query.control);
     let memory = &mut query.memory;

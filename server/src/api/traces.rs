@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use prost::Message as _;
-use rootline_engine::{Error as EngineError, Resource, Scope, TimeRange, Trace, TraceSummary};
+use rootline_engine::{
+    Error as EngineError, Resource, Scope, TimeRange, Trace, TraceId, TraceSummary,
+};
 use rootline_query::{
     FOUND_TRACES_MAX, FoundTrace, GroupSpansBy, SpanSet, ToSpanSet as _, TraceTree, duration_stats,
     find_traces,
@@ -16,7 +18,7 @@ use super::{
     query::{Answers, MESSAGE_BYTES, Queries, Query, Sender},
     request, span_message, spans, v1,
 };
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalKind};
 
 /// Traces of a page where the request does not say.
 const FOUND_TRACES_DEFAULT: usize = 20;
@@ -52,10 +54,10 @@ impl v1::traces_server::Traces for TracesService {
         let id = request::trace_id(&asked.trace_id)?;
         let answer = move |query: &mut Query, sender: &Sender<_>| {
             let trace = query.snapshot.trace(id, &query.control)?;
-            let trace = trace.ok_or(EngineError::TraceNotFound(id))?;
+            let trace = trace.ok_or_else(|| missing(query, id))?;
             query.memory.take(trace.spans.len() as u64 * SPAN_BYTES)?;
             let summary = query.snapshot.trace_summary(id, &query.control)?;
-            let summary = summary.ok_or(EngineError::TraceNotFound(id))?;
+            let summary = summary.ok_or_else(|| missing(query, id))?;
             send_trace(query, &trace, &summary, sender)
         };
         self.queries.stream("get_trace", &metadata, answer).await
@@ -229,6 +231,20 @@ impl v1::traces_server::Traces for TracesService {
         };
         self.queries.unary("span_stats", &metadata, answer).await
     }
+}
+
+/// Why there is no trace: it is not stored, or what may hold it cannot be read.
+fn missing(query: &Query, id: TraceId) -> Refusal {
+    if query.snapshot.spans_are_whole(TimeRange::ALL) {
+        return EngineError::TraceNotFound(id).into();
+    }
+    Refusal::new(
+        RefusalKind::Corrupted,
+        format!(
+            "no span of trace {id} was found, and a block that may hold some could not be opened: \
+             `rootline admin stats` names it"
+        ),
+    )
 }
 
 /// The spans asked for, in one of the two forms.

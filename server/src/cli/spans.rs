@@ -171,6 +171,9 @@ pub(super) struct AggregateArgs {
     /// Further quantiles, 0 to 1
     #[arg(long, value_name = "Q", value_delimiter = ',')]
     quantiles: Vec<f64>,
+    /// Most groups
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    groups_max: u32,
     #[command(flatten)]
     range: RangeArgs,
 }
@@ -191,6 +194,7 @@ impl AggregateArgs {
             by: self.by.clone(),
             step_ns: step_ns.map_or(0, |ns| ns.unwrap_or(u64::MAX)),
             quantiles: self.quantiles.clone(),
+            groups_max: self.groups_max,
         };
         Ok((request, range))
     }
