@@ -541,6 +541,10 @@ fn check_parents(trace: &rootline_engine::Trace) {
         // As many steps as there are spans end in a cycle, if at all.
         let up = |from: Option<usize>| from.and_then(|row| parents[row]);
         let end = (0..spans.len()).try_fold(row, |at, _| up(Some(at)));
+        let mut end = Some(row);
+        for _ in 0..spans.len() {
+            end = up(end);
+        }
         let Some(end) = end else {
             continue;
         };
