@@ -7,6 +7,7 @@
 )]
 
 mod directory;
+mod lost_block;
 mod sealing;
 
 use std::{fs::File, time::Duration};

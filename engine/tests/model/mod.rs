@@ -540,7 +540,6 @@ fn check_parents(trace: &rootline_engine::Trace) {
     for row in 0..spans.len() {
         // As many steps as there are spans end in a cycle, if at all.
         let up = |from: Option<usize>| from.and_then(|row| parents[row]);
-        let end = (0..spans.len()).try_fold(row, |at, _| up(Some(at)));
         let mut end = Some(row);
         for _ in 0..spans.len() {
             end = up(end);
