@@ -276,22 +276,24 @@ pub const OPTIONS: &[OptionSpec] = &[
         "seal-idle",
         Value::One("TIME"),
         "5m",
-        "How long a window of two hours must go without a write before it is sealed into blocks. Memory, \
-         log-bytes-max, a flush and a clean stop seal earlier.",
+        "How long a window of two hours of samples, or spans, must go without a write before it is sealed into \
+         blocks. Memory, log-bytes-max, a flush and a clean stop seal earlier.",
         |c, v| set(&mut c.seal_idle, positive(duration(v)))
     ),
     option!(
         "log-bytes-max",
         Value::One("SIZE"),
         "1GiB",
-        "Log that samples not yet sealed may hold; past it they are sealed. Bounds the replay at start.",
+        "Log that samples, and likewise spans, not yet sealed may hold; past it they are sealed. Bounds the \
+         replay at start.",
         |c, v| set(&mut c.log_bytes_max, positive(size(v)))
     ),
     option!(
         "retention-age",
         Value::One("TIME"),
         "off",
-        "Samples older than this are deleted, and refused for good when they come; off keeps all.",
+        "Samples older than this, and traces whose last span ended before it, are deleted, and refused for good \
+         when they come; off keeps all.",
         |c, v| set(&mut c.retention_age, or_off(v, |v| positive(duration(v))))
     ),
     option!(

@@ -24,7 +24,7 @@ pub(crate) struct AdminArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Seal the samples that are in memory into blocks
+    /// Seal the samples and spans that are in memory into blocks
     Flush,
     /// Merge blocks until nothing is left to merge
     Compact,
