@@ -50,6 +50,8 @@ pub(crate) fn open(dir: &Path) -> Engine {
 
 pub(crate) fn open_with(dir: &Path, change: impl FnOnce(&mut Settings)) -> Engine {
     let mut settings = Settings::default();
+    // The answer of a whole trace books 1 KiB a span before it is known.
+    settings.memory_limit_bytes = 3 << 30;
     settings.segment_bytes = (1 << 20, 16 << 20);
     settings.metric_shards = 1;
     settings.span_shards = 2;
